@@ -1,0 +1,203 @@
+"""COCO annotation files as flat arrays."""
+
+import difflib
+import json
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.errors import DatasetError
+
+OBJECT_KEYS = ("boxes", "labels", "crowd")  # of a target: the tensors with a row per object
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """A whole split without a Python object per image or annotation.
+
+    Loader processes share their parent's memory until they write to it, and already reading a Python object writes
+    its reference count: lists of dicts would end up copied into every worker.
+
+    Attributes:
+        class_names, category_ids: by label, in ascending order of category id.
+        image_ids: (N,) int64, in the order of the file.
+        sizes: (N, 2) int64, (height, width) in pixels.
+        file_names: UTF-8, one after the other; name i is file_names[name_offsets[i]:name_offsets[i + 1]].
+        boxes: (M, 4) float32, xyxy pixels, inside the image and of positive area, grouped by image.
+        labels: (M,) int64, 0..K-1.
+        crowd: (M,) bool.
+        box_offsets: (N + 1,) int64; the boxes of image i are rows box_offsets[i]:box_offsets[i + 1].
+    """
+
+    class_names: list[str]
+    category_ids: list[int]
+    image_ids: np.ndarray
+    sizes: np.ndarray
+    file_names: bytes
+    name_offsets: np.ndarray
+    boxes: Tensor
+    labels: Tensor
+    crowd: Tensor
+    box_offsets: np.ndarray
+
+    def file_name(self, index: int) -> str:
+        start, stop = self.name_offsets[index : index + 2]
+        return self.file_names[start:stop].decode("utf-8", "surrogatepass")
+
+    def objects(self, index: int) -> dict[str, Tensor]:
+        """`boxes`, `labels` and `crowd` of one image, as copies."""
+        start, stop = self.box_offsets[index : index + 2]
+        return {name: getattr(self, name)[start:stop].clone() for name in OBJECT_KEYS}
+
+
+def read_annotations(path: Path, classes: Sequence[str] | None = None, images_only: bool = False) -> Annotations:
+    """Reads and checks a COCO annotation file.
+
+    Boxes are clipped to their image. Those without area there, or not finite, are dropped; one warning counts them.
+
+    Args:
+        path: the JSON file.
+        classes: names of the categories to use; None uses all. Objects of the others are left out, images stay.
+        images_only: an `image_info` file, of which only images and categories are read.
+    Raises:
+        DatasetError: not JSON, not COCO, an unknown class name, or entries that contradict each other.
+    """
+    document = _load(path)
+    for section in ("images", "categories") if images_only else ("images", "annotations", "categories"):
+        if not isinstance(document.get(section), list):
+            raise DatasetError(f"{path}: not a COCO annotation file: it has no list {section!r}")
+    images, categories = document["images"], document["categories"]
+    annotations = [] if images_only else document["annotations"]
+    if not images or not categories:
+        raise DatasetError(f"{path}: {'categories' if images else 'images'!r} is empty")
+
+    def column(section: str, key: str, valid: Callable[[Any], bool], expected: str) -> list:
+        records = annotations if section == "annotations" else document[section]
+        for position, record in enumerate(records):
+            if not isinstance(record, dict) or not valid(record.get(key)):
+                name = f"{section}[{position}]" + (f" (id {record.get('id')})" if isinstance(record, dict) else "")
+                raise DatasetError(f"{path}: {name}: {key!r} must be {expected}")
+        return [record[key] for record in records]
+
+    image_ids = _unique_ids(column("images", "id", _is_integer, "an integer"), "image", path)
+    sizes = np.array([column("images", side, _is_side, "a positive integer") for side in ("height", "width")]).T
+    names = column("images", "file_name", _is_inner_path, "a relative path that stays inside the split's folder")
+    names = [name.encode("utf-8", "surrogatepass") for name in names]
+
+    all_ids = _unique_ids(column("categories", "id", _is_integer, "an integer"), "category", path)
+    all_names = column("categories", "name", lambda name: isinstance(name, str), "a string")
+    category_ids, class_names = _select_classes(all_ids, all_names, classes, path)
+
+    owner_ids = np.array(column("annotations", "image_id", _is_integer, "an integer"), dtype=np.int64)
+    owners = _positions(owner_ids, image_ids)
+    object_categories = np.array(column("annotations", "category_id", _is_integer, "an integer"), dtype=np.int64)
+    known = _positions(object_categories, all_ids) >= 0
+    for missing, key in ((owners < 0, "image_id"), (~known, "category_id")):
+        if missing.any():
+            record = annotations[int(missing.argmax())]
+            raise DatasetError(f"{path}: annotation {record.get('id')} has an unknown {key}, {record[key]}")
+    labels = _positions(object_categories, np.array(category_ids))
+    xywh = np.array(column("annotations", "bbox", _is_box, "four numbers"), dtype=np.float64).reshape(-1, 4)
+    crowd = np.array([bool(record.get("iscrowd", 0)) for record in annotations], dtype=bool)
+
+    boxes = _clip(xywh, sizes[owners])
+    has_area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1) & np.isfinite(xywh).all(axis=1)
+    wanted = labels >= 0
+    _warn_of_dropped([annotations[i].get("id") for i in np.flatnonzero(wanted & ~has_area)], path)
+    rows = np.flatnonzero(wanted & has_area)
+    rows = rows[np.argsort(owners[rows], kind="stable")]
+    return Annotations(
+        class_names=class_names,
+        category_ids=category_ids,
+        image_ids=image_ids,
+        sizes=sizes,
+        file_names=b"".join(names),
+        name_offsets=np.cumsum([0, *map(len, names)]),
+        boxes=torch.from_numpy(boxes[rows]),
+        labels=torch.from_numpy(labels[rows]),
+        crowd=torch.from_numpy(crowd[rows]),
+        box_offsets=np.searchsorted(owners[rows], np.arange(len(image_ids) + 1)),
+    )
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(document, dict):
+        raise DatasetError(f"{path}: not a COCO annotation file: its top level is not an object")
+    return document
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+
+
+def _is_side(value: Any) -> bool:
+    return _is_integer(value) and value > 0
+
+
+def _is_box(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(isinstance(v, float) or _is_integer(v) for v in value)
+
+
+def _is_inner_path(value: Any) -> bool:
+    if not isinstance(value, str) or not value or os.path.isabs(value):
+        return False
+    return os.path.normpath(value).split(os.sep)[0] not in (os.curdir, os.pardir)
+
+
+def _unique_ids(ids: list[int], what: str, path: Path) -> np.ndarray:
+    values, counts = np.unique(np.array(ids, dtype=np.int64), return_counts=True)
+    if (counts > 1).any():
+        raise DatasetError(f"{path}: {what} id {values[counts > 1][0]} occurs more than once")
+    return np.array(ids, dtype=np.int64)
+
+
+def _select_classes(
+    ids: np.ndarray, names: list[str], classes: Sequence[str] | None, path: Path
+) -> tuple[list[int], list[str]]:
+    """Ids, ascending, and names of the categories to use."""
+    if len(set(names)) < len(names):
+        raise DatasetError(f"{path}: two categories are named {max(names, key=names.count)!r}; rename one")
+    if classes is not None and not classes:
+        raise DatasetError("data.classes is empty: list category names, or set it to null for all")
+    for name in classes or ():
+        if name not in names:
+            nearest = difflib.get_close_matches(name, names, n=1, cutoff=0)[0]
+            raise DatasetError(f"{path}: no category {name!r} (data.classes); the nearest is {nearest!r}")
+    chosen = [(int(ids[i]), names[i]) for i in np.argsort(ids) if classes is None or names[i] in classes]
+    return [i for i, _ in chosen], [name for _, name in chosen]
+
+
+def _positions(values: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """(n,) int64: where in the table of unique values each value is; -1 where it is not there."""
+    order = np.argsort(table)
+    found = order[np.searchsorted(table, values, sorter=order).clip(max=len(table) - 1)]
+    return np.where(table[found] == values, found, -1)
+
+
+def _clip(xywh: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """(n, 4) float32 xyxy of float64 xywh boxes, clipped to images of (n, 2) sizes (height, width)."""
+    limits = sizes[:, ::-1]
+    with np.errstate(invalid="ignore", over="ignore"):
+        corners = xywh[:, :2].clip(0, limits), (xywh[:, :2] + xywh[:, 2:]).clip(0, limits)
+    return np.concatenate(corners, axis=1).astype(np.float32)
+
+
+def _warn_of_dropped(ids: list, path: Path) -> None:
+    if ids:
+        shown = ", ".join(map(str, ids[:5])) + (", …" if len(ids) > 5 else "")
+        logger.warning("%s: boxes without area inside their image, dropped: %d (annotation %s)", path, len(ids), shown)

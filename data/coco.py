@@ -1,0 +1,130 @@
+"""Detection data sets in COCO format."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from data.annotations import OBJECT_KEYS, read_annotations
+from data.augment import Target
+from data.errors import DatasetError
+from data.images import blank_images, read_image
+from data.seeds import mix_seed
+from data.transforms import Transform
+
+logger = logging.getLogger(__name__)
+
+
+class CocoDetection(Dataset):
+    """Images of `root/<split>/` with the boxes of `root/annotations/instances_<split>.json`.
+
+    Where only `image_info_<split>.json` exists, the images come without boxes and `has_annotations` is False.
+    Category ids, sparse or not, become labels 0..K-1 in ascending order. Images without objects are kept.
+
+    Args:
+        root: folder of the data set.
+        split: name of the split.
+        classes: names of the categories to use, None for all; objects of the others are left out.
+        transform: takes and returns (image, target); its randomness is torch's default generator's alone.
+        seed: with epoch and index of a sample, what its random numbers come from.
+        on_error: "stop" raises DatasetError at an unreadable image; "skip" warns once and puts something in its place:
+            in training (an item asked for by epoch and index) the next readable image, in evaluation (by index alone)
+            a blank image of the annotated size without objects, so that no image counts twice.
+    Raises:
+        DatasetError: files missing, or annotations that cannot be used.
+
+    Attributes:
+        annotation_file: Path of the annotations.
+        has_annotations: whether they hold objects to learn from or to compare with.
+        class_names, category_ids: name and COCO category id of each label.
+        image_ids: (N,) int64 array of COCO image ids, by index.
+        sizes: (N, 2) int64 array of annotated (height, width), by index.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        classes: Sequence[str] | None = None,
+        transform: Transform | None = None,
+        seed: int = 0,
+        on_error: Literal["stop", "skip"] = "stop",
+    ) -> None:
+        self.annotation_file = _find_annotations(Path(root), split)
+        self.folder = Path(root) / split
+        if not self.folder.is_dir():
+            raise DatasetError(f"{self.folder}: no such image folder, though {self.annotation_file} exists")
+        self.has_annotations = self.annotation_file.name.startswith("instances_")
+        self.transform, self.seed, self.on_error = transform, seed, on_error
+        self._annotations = read_annotations(self.annotation_file, classes, images_only=not self.has_annotations)
+        self.class_names, self.category_ids = self._annotations.class_names, self._annotations.category_ids
+        self.image_ids, self.sizes = self._annotations.image_ids, self._annotations.sizes
+        # In shared memory, so that loader processes see each other's finds and only the first one warns.
+        self._unreadable = torch.zeros(len(self), dtype=torch.bool).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, Target]:
+        """One sample; random numbers depend on (seed, epoch, index) only and leave the caller's generator alone.
+
+        Args:
+            key: (epoch, index) in training; an index alone means that very image, and epoch 0.
+        Returns:
+            image: (3, H, W) uint8, RGB.
+            target: "boxes" (n, 4) float32 xyxy, pixels of this image; "labels" (n,) int64; "crowd" (n,) bool;
+                "image_id" int; "orig_size" (height, width) of the file; "size" (height, width) of this image.
+        Raises:
+            DatasetError: the image cannot be read (`on_error` "stop"), or none can ("skip").
+        """
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        index = range(len(self))[index]
+        image, target = self._read(index, may_replace=isinstance(key, tuple))
+        target["orig_size"] = tuple(image.shape[-2:])
+        if self.transform is not None:
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(mix_seed(self.seed, epoch, index))
+                image, target = self.transform(image, target)
+        return image, {**target, "size": tuple(image.shape[-2:])}
+
+    @property
+    def num_unreadable(self) -> int:
+        """Images met so far, in any loader process, that could not be read."""
+        return int(self._unreadable.sum())
+
+    def _read(self, index: int, may_replace: bool) -> tuple[Tensor, Target]:
+        for candidate in (i % len(self) for i in range(index, index + len(self))):
+            image_id, size = int(self.image_ids[candidate]), tuple(self.sizes[candidate].tolist())
+            target = {**self._annotations.objects(candidate), "image_id": image_id}
+            try:
+                return read_image(self.folder / self._annotations.file_name(candidate), size), target
+            except DatasetError as error:
+                message = f"{error} (image id {image_id} in {self.annotation_file})"
+                if self.on_error == "stop":
+                    raise DatasetError(f"{message}; mend it, or pass over such images: data.on_error=skip") from error
+                if not self._unreadable.any():
+                    logger.warning("%s; skipped, as every other unreadable image will be", message)
+                self._unreadable[candidate] = True
+            if not may_replace:
+                return blank_images(1, *size)[0], {**target, **{key: target[key][:0] for key in OBJECT_KEYS}}
+        raise DatasetError(f"{self.folder}: not one image of {self.annotation_file} can be read")
+
+
+def _find_annotations(root: Path, split: str) -> Path:
+    folder = root / "annotations"
+    for kind in ("instances", "image_info"):
+        if (path := folder / f"{kind}_{split}.json").is_file():
+            return path
+    if found := sorted(path.stem.partition("_")[2] for path in folder.glob("instances_*.json")):
+        remedy = f"the splits there are {', '.join(found)} (data.train_split, data.val_split, --split)"
+    elif "shapes" in root.name:
+        remedy = f"generate the data with: python scripts/make_shapes.py --output {root}"
+    elif "coco" in root.name.lower():
+        remedy = "get COCO with scripts/download_coco.py (README, Training on COCO), or set data.root"
+    else:
+        remedy = "set data.root to a folder in COCO format (README, Training on your own data)"
+    raise DatasetError(f"{folder / f'instances_{split}.json'}: no such annotation file; {remedy}")

@@ -1,0 +1,105 @@
+"""Batches of samples, and the loaders that make them in worker processes."""
+
+import signal
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from data.annotations import OBJECT_KEYS
+from data.augment import Target
+from data.coco import CocoDetection
+from data.images import blank_images
+from data.sampler import TrainBatchSampler, eval_batches
+
+PAD_MULTIPLE = 32
+PREFETCH = 4  # batches per worker
+
+
+def padded_size(size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) rounded up to multiples of 32."""
+    height, width = (-(-side // PAD_MULTIPLE) * PAD_MULTIPLE for side in size)
+    return height, width
+
+
+def collate(samples: Sequence[tuple[Tensor, Target]]) -> tuple[Tensor, list[Target]]:
+    """Joins samples; images are padded at right and bottom with ImageNet's mean colour.
+
+    Returns:
+        images: (B, 3, H, W) uint8, channels last in memory; H and W are the largest height and width, rounded up
+            to multiples of 32.
+        targets: the B targets.
+    """
+    images, targets = zip(*samples, strict=True)
+    height, width = padded_size((max(i.shape[1] for i in images), max(i.shape[2] for i in images)))
+    batch = blank_images(len(images), height, width)
+    for row, image in zip(batch, images, strict=True):
+        row[:, : image.shape[1], : image.shape[2]] = image
+    # One storage per key: a worker hands over each storage as an open file, and a process may open only so many.
+    counts = [len(target["boxes"]) for target in targets]
+    joined = {key: torch.cat([t[key] for t in targets]).split(counts) for key in OBJECT_KEYS}
+    return batch, [{**t, **{key: joined[key][i] for key in OBJECT_KEYS}} for i, t in enumerate(targets)]
+
+
+def train_loader(
+    dataset: CocoDetection,
+    batch_size: int,
+    *,
+    workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    accumulate: int = 1,
+    start_step: int = 0,
+) -> DataLoader:
+    """Endless (images, targets) micro-batches of this process, in the order of TrainBatchSampler.
+
+    Raises:
+        DatasetError: the batch size suits neither the data set nor the number of processes.
+    """
+    batches = TrainBatchSampler(
+        len(dataset),
+        batch_size,
+        seed=dataset.seed,
+        rank=rank,
+        world_size=world_size,
+        accumulate=accumulate,
+        start_step=start_step,
+    )
+    return _loader(dataset, batches, workers)
+
+
+def eval_loader(
+    dataset: CocoDetection, batch_size: int, *, workers: int = 0, rank: int = 0, world_size: int = 1
+) -> DataLoader:
+    """(images, targets) of this process's share of the data set: each image exactly once over all processes.
+
+    The data set's transform must be one of `eval_transform`.
+    """
+    batches = eval_batches(
+        dataset.sizes, batch_size, lambda size: padded_size(dataset.transform.output_size(size)), rank, world_size
+    )
+    return _loader(dataset, batches, workers)
+
+
+def _loader(dataset: CocoDetection, batches: TrainBatchSampler | list[list[int]], workers: int) -> DataLoader:
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=workers,
+        worker_init_fn=_init_worker,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=workers > 0,
+        prefetch_factor=PREFETCH if workers else None,
+        generator=torch.Generator(),  # the default one would be drawn from at every start
+    )
+
+
+def _init_worker(worker: int) -> None:
+    torch.set_num_threads(1)
+    # Ctrl-C and a scheduler's signals reach the whole process group, but an orderly stop is the parent's business.
+    # With SIGTERM the parent ends its workers: its own handler, inherited by them, must not catch that.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

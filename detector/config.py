@@ -1,0 +1,54 @@
+"""Settings of the detector and of its loss: default, range and meaning of each, in one place."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+PositiveInt = Annotated[int, Field(ge=1)]
+
+
+class ModelConfig(BaseModel):
+    """Network, anchors, matching and post-processing; the defaults are the paper's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
+    norm: Literal["frozen_batch", "batch", "sync_batch", "group"] = "frozen_batch"
+    # 0 none, 1 the stem, 2 the stem and the first residual stage, ... 5 the whole backbone
+    frozen_stages: Annotated[int, Field(ge=0, le=5)] = 2
+    # ImageNet weights: a name of torchvision's weights API, a local file, or null
+    weights: str | None = "DEFAULT"
+    # detector checkpoint to fine-tune; everything but a class head of another size is loaded
+    init_from: str | None = None
+    fpn_channels: PositiveInt = 256
+    head_convs: Annotated[int, Field(ge=0)] = 4
+    p7_relu: bool = False
+    prior: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.01
+
+    anchor_ratios: Annotated[tuple[PositiveFloat, ...], Field(min_length=1, strict=False)] = (0.5, 1.0, 2.0)  # h / w
+    anchor_octave_scales: Annotated[tuple[PositiveFloat, ...], Field(min_length=1, strict=False)] = (1.0, 2**0.5)
+    anchor_base_scale: PositiveFloat = 4.0  # in strides
+    matcher: Literal["max_iou", "atss"] = "max_iou"
+
+    score_thresh: Probability = 0.05
+    topk_candidates: PositiveInt = 1000  # per pyramid level
+    nms_thresh: Probability = 0.5
+    detections_per_img: PositiveInt = 100
+
+
+class LossConfig(BaseModel):
+    """What the detector is trained with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    name: Literal["alrp", "ap", "focal"] = "alrp"
+    # alrp only; ap and focal localise with Smooth L1
+    loc_error: Literal["iou", "diou", "giou"] = "giou"
+    delta: PositiveFloat = 1.0  # half-width of the smoothed step
+    # rank over the batch of all processes or of each; the trainer sets the detector's `group` from it
+    ranking: Literal["global", "local"] = "global"
+    self_balance: bool = True  # alrp only
+    alpha: Probability = 0.25  # focal only
+    gamma: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 2.0  # focal only

@@ -1,0 +1,196 @@
+"""Ground truth to loss: what each anchor has to predict, and how far the predictions are from it.
+
+B images, A anchors of one image, K classes, P positives of the batch.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.distributed import ProcessGroup
+
+from detector.boxes import (
+    decode_boxes,
+    encode_boxes,
+    intersection_over_area,
+    paired_diou,
+    paired_giou,
+    paired_iou,
+)
+from detector.matcher import IGNORED, NEGATIVE
+from losses import SelfBalance, alrp_loss, ap_loss, focal_loss, smooth_l1_loss
+
+Matcher = Callable[[Sequence[Tensor], Tensor], Tensor]
+
+TAU = 0.5  # IoU from which a detection is a true positive in the LRP error
+CROWD_COVERAGE = 0.5  # share of an anchor inside a crowd region from which it is ignored there
+
+
+class Assignment(NamedTuple):
+    """What the anchors of a batch have to predict.
+
+    cls_targets: (B, A, K) int8, 1 positive, 0 negative, -1 ignored.
+    positives: (P,) int64 indices of the positive anchors into B·A, ascending. An anchor is positive in one
+        class, so this is also the order of the positive entries of cls_targets.
+    gt_boxes: (P, 4), the box that each of them has to predict.
+    """
+
+    cls_targets: Tensor
+    positives: Tensor
+    gt_boxes: Tensor
+
+
+@torch.no_grad()
+def assign_targets(
+    matcher: Matcher,
+    anchors_per_level: Sequence[Tensor],
+    targets: Sequence[dict[str, Tensor]],
+    num_classes: int,
+    ignore_crowd: bool,
+) -> Assignment:
+    """Match every image's anchors to its objects.
+
+    Crowd regions are no objects: an anchor on one is negative like any other, or, with ignore_crowd, a
+    negative anchor at least half covered by a crowd region is ignored in that region's class only.
+
+    Args:
+        targets: per image "boxes" (n, 4), "labels" (n,) in 0..K-1, "crowd" (n,) bool.
+    """
+    anchors = torch.cat(list(anchors_per_level))
+    matches, gt_boxes, gt_labels, num_objects = [], [], [], 0
+    cls_targets = torch.zeros(len(targets), len(anchors), num_classes, dtype=torch.int8, device=anchors.device)
+    for image_targets, target in zip(cls_targets, targets, strict=True):
+        objects = ~target["crowd"]
+        gt_boxes.append(target["boxes"][objects].to(anchors.dtype))
+        gt_labels.append(target["labels"][objects])
+        match = matcher(anchors_per_level, gt_boxes[-1])
+        image_targets.masked_fill_((match == IGNORED)[:, None], -1)
+        if ignore_crowd:
+            _ignore_crowd(image_targets, anchors, match, target)
+        matches.append(torch.where(match >= 0, match + num_objects, match))
+        num_objects += len(gt_boxes[-1])
+
+    matches = torch.cat(matches)  # indices into all objects of the batch
+    positives = (matches >= 0).nonzero().squeeze(1)
+    matches = matches[positives]
+    cls_targets.view(-1, num_classes)[positives, torch.cat(gt_labels)[matches]] = 1
+    return Assignment(cls_targets, positives, torch.cat(gt_boxes)[matches])
+
+
+def _ignore_crowd(image_targets: Tensor, anchors: Tensor, match: Tensor, target: dict[str, Tensor]) -> None:
+    """Mark, in place, the entries of (A, K) image_targets that a crowd region covers."""
+    crowd = target["crowd"]
+    regions = target["boxes"][crowd].to(anchors.dtype)
+    covered = intersection_over_area(anchors, regions) >= CROWD_COVERAGE  # (A, regions)
+    anchor_index, region = (covered & (match == NEGATIVE)[:, None]).nonzero(as_tuple=True)
+    image_targets[anchor_index, target["labels"][crowd][region]] = -1
+
+
+def localisation_errors(pred_boxes: Tensor, gt_boxes: Tensor, loc_error: str) -> Tensor:
+    """E of aLRP Loss for each positive: (P, 4) twice to (P,), 0 for a perfect box.
+
+    (1 - IoU) / (1 - τ), and for GIoU and DIoU, which reach down to -1, (1 - GIoU)/2 / (1 - τ). May exceed 1.
+    """
+    if loc_error == "iou":
+        return (1 - paired_iou(pred_boxes, gt_boxes)) / (1 - TAU)
+    similarity = paired_giou if loc_error == "giou" else paired_diou
+    return (1 - similarity(pred_boxes, gt_boxes)) / 2 / (1 - TAU)
+
+
+class Criterion(nn.Module):
+    """aLRP Loss, or a baseline, of a batch.
+
+    Args:
+        matcher: `MaxIoUMatcher` or `ATSSMatcher`.
+        name: "alrp"; "ap" or "focal", both with Smooth L1 on the offsets.
+        loc_error: "iou", "diou" or "giou", what aLRP measures localisation with.
+        delta: half-width of the smoothed step of alrp and ap. alpha, gamma: of focal loss.
+        self_balance: weigh aLRP's localisation part by `self.self_balance.weight`; it is only read here.
+        ignore_crowd: see `assign_targets`.
+    """
+
+    def __init__(
+        self,
+        matcher: Matcher,
+        name: str = "alrp",
+        loc_error: str = "giou",
+        delta: float = 1.0,
+        alpha: float = 0.25,
+        gamma: float = 2.0,
+        self_balance: bool = True,
+        ignore_crowd: bool = False,
+    ) -> None:
+        super().__init__()
+        self.matcher = matcher
+        self.name = name
+        self.loc_error = loc_error
+        self.delta = delta
+        self.alpha = alpha
+        self.gamma = gamma
+        self.self_balance = SelfBalance() if name == "alrp" and self_balance else None
+        self.ignore_crowd = ignore_crowd
+
+    def forward(
+        self,
+        cls_logits: Tensor,
+        box_deltas: Tensor,
+        anchors_per_level: Sequence[Tensor],
+        targets: Sequence[dict[str, Tensor]],
+        group: ProcessGroup | None = None,
+        monitor: dict[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Losses of a batch, ranked over it, or over the batches of all processes in `group`.
+
+        Args:
+            cls_logits: (B, A, K) and box_deltas: (B, A, 4), float32.
+            monitor: filled with statistics of this process's logits if given, see `_watch`.
+        Returns:
+            Scalars "loss" (to differentiate), "loss_cls" and "loss_loc" (its parts, unweighted). Without any
+            positive they are zero (focal's classification part aside) and still attached to the graph.
+        """
+        assignment = assign_targets(self.matcher, anchors_per_level, targets, cls_logits.shape[-1], self.ignore_crowd)
+        logits, cls_targets = cls_logits.flatten(), assignment.cls_targets.flatten()
+        if monitor is not None:
+            _watch(logits, cls_targets, None if self.name == "focal" else self.delta, monitor)
+
+        pred_deltas = box_deltas.flatten(0, 1)[assignment.positives]  # (P, 4)
+        anchors = torch.cat(list(anchors_per_level))
+        anchors = anchors[assignment.positives % len(anchors)]
+        if self.name == "alrp":
+            pred_boxes = decode_boxes(pred_deltas, anchors)
+            loc_errors = localisation_errors(pred_boxes, assignment.gt_boxes, self.loc_error)
+            loss_cls, loss_loc = alrp_loss(logits, cls_targets, loc_errors, self.delta, group)
+        else:
+            if self.name == "ap":
+                loss_cls = ap_loss(logits, cls_targets, self.delta, group)
+            else:
+                loss_cls = focal_loss(logits, cls_targets, self.alpha, self.gamma, group)
+            loss_loc = smooth_l1_loss(pred_deltas, encode_boxes(assignment.gt_boxes, anchors), group=group)
+        loc_weight = 1.0 if self.self_balance is None else self.self_balance.weight
+        loss = loss_cls + (loc_weight * loss_loc).to(loss_cls.dtype)
+        return {"loss": loss, "loss_cls": loss_cls, "loss_loc": loss_loc}
+
+
+def _watch(logits: Tensor, cls_targets: Tensor, delta: float | None, monitor: dict[str, Tensor]) -> None:
+    """Put statistics of one step into monitor, as detached 0-d tensors.
+
+    At once "num_positives" and "num_relevant_negatives" (negatives that can rank above some positive, that
+    is with a logit above the lowest positive one - delta; all negatives if delta is None); when the loss is
+    differentiated "grad_mass_positive" and "grad_mass_negative", Σ|d loss / d logit| over either.
+    """
+    positive, negative = cls_targets == 1, cls_targets == 0
+    monitor["num_positives"] = positive.sum()
+    if delta is None:
+        monitor["num_relevant_negatives"] = negative.sum()
+    else:
+        lowest = logits.detach().masked_fill(~positive, torch.inf).amin()
+        monitor["num_relevant_negatives"] = (negative & (logits.detach() > lowest - delta)).sum()
+
+    def add_grad_mass(grad: Tensor) -> None:
+        mass = grad.detach().abs()
+        monitor["grad_mass_positive"] = (mass * positive).sum()
+        monitor["grad_mass_negative"] = (mass * negative).sum()
+
+    if logits.requires_grad:
+        logits.register_hook(add_grad_mass)

@@ -1,0 +1,37 @@
+"""Normalisation layers of the backbone, by the name that the config gives them."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class FrozenBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm whose statistics are never updated: it normalises with the loaded ones in training too.
+
+    The affine weight and bias still train (outside frozen stages), as in the released code, where BatchNorm
+    layers are held in evaluation mode. Parameters and buffers have BatchNorm's names.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
+        )
+
+
+def make_norm(norm: str, channels: int) -> nn.Module:
+    """Normalisation layer for feature maps of that many channels.
+
+    Args:
+        norm: "frozen_batch"; "batch"; "sync_batch", which shares its statistics among the processes of a GPU
+            run and is plain BatchNorm in a single process; or "group", 32 groups, independent of the batch.
+    Raises:
+        ValueError: unknown name.
+    """
+    if norm == "frozen_batch":
+        return FrozenBatchNorm2d(channels)
+    if norm == "batch":
+        return nn.BatchNorm2d(channels)
+    if norm == "sync_batch":
+        return nn.SyncBatchNorm(channels)
+    if norm == "group":
+        return nn.GroupNorm(32, channels)
+    raise ValueError(f"norm {norm!r}: use frozen_batch, batch, sync_batch or group")

@@ -1,0 +1,134 @@
+"""ResNet-18/34/50/101 (arXiv:1512.03385) as a pyramid backbone, stride in the 3×3 convolution.
+
+Names of parameters and buffers are torchvision's, without `fc`, so that its ImageNet weights load.
+"""
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from detector.norm import make_norm
+
+
+class BasicBlock(nn.Module):
+    """Two 3×3 convolutions beside a shortcut."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, channels: int, stride: int, norm: str) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
+        self.bn1 = make_norm(norm, channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = make_norm(norm, channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(in_channels, channels * self.expansion, stride, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        return self.relu(out + (x if self.downsample is None else self.downsample(x)))
+
+
+class Bottleneck(nn.Module):
+    """1×1, 3×3 (with the stride) and 1×1 convolutions beside a shortcut."""
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, channels: int, stride: int, norm: str) -> None:
+        super().__init__()
+        out_channels = channels * self.expansion
+        self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.bn1 = make_norm(norm, channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False)
+        self.bn2 = make_norm(norm, channels)
+        self.conv3 = nn.Conv2d(channels, out_channels, 1, bias=False)
+        self.bn3 = make_norm(norm, out_channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(in_channels, out_channels, stride, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        return self.relu(out + (x if self.downsample is None else self.downsample(x)))
+
+
+ARCHITECTURES = {
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet34": (BasicBlock, (3, 4, 6, 3)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+    "resnet101": (Bottleneck, (3, 4, 23, 3)),
+}
+
+
+class ResNet(nn.Module):
+    """Images to the feature maps C3, C4, C5 (strides 8, 16, 32).
+
+    Args:
+        name: one of ARCHITECTURES.
+        norm: see `make_norm`.
+        frozen_stages: how many of (stem, layer1, ..., layer4), from the front, do not train: their
+            parameters take no gradient, their BatchNorm stays in evaluation mode, and no graph is kept for
+            them.
+    """
+
+    def __init__(self, name: str, norm: str = "frozen_batch", frozen_stages: int = 0) -> None:
+        super().__init__()
+        block, depths = ARCHITECTURES[name]
+        self.out_channels = tuple(channels * block.expansion for channels in (128, 256, 512))
+        self.frozen_stages = frozen_stages
+        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
+        self.bn1 = make_norm(norm, 64)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        make_stage = partial(_make_stage, block, norm=norm)
+        self.layer1 = make_stage(64, 64, depth=depths[0], stride=1)
+        self.layer2 = make_stage(64 * block.expansion, 128, depth=depths[1], stride=2)
+        self.layer3 = make_stage(128 * block.expansion, 256, depth=depths[2], stride=2)
+        self.layer4 = make_stage(256 * block.expansion, 512, depth=depths[3], stride=2)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        for module in self._frozen_modules():
+            module.requires_grad_(False)
+        self.train()
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) normalised images to [C3, C4, C5]."""
+        stages = [self._stem, self.layer1, self.layer2, self.layer3, self.layer4]
+        x, features = images, []
+        for index, stage in enumerate(stages):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and index >= self.frozen_stages):
+                x = stage(x)
+            features.append(x)
+        return features[2:]
+
+    def train(self, mode: bool = True) -> "ResNet":
+        super().train(mode)
+        for module in self._frozen_modules():
+            module.eval()
+        return self
+
+    def _stem(self, images: Tensor) -> Tensor:
+        return self.maxpool(self.relu(self.bn1(self.conv1(images))))
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        stages = [[self.conv1, self.bn1], [self.layer1], [self.layer2], [self.layer3], [self.layer4]]
+        return [module for stage in stages[: self.frozen_stages] for module in stage]
+
+
+def _make_stage(
+    block: type[nn.Module], in_channels: int, channels: int, *, depth: int, stride: int, norm: str
+) -> nn.Sequential:
+    first = block(in_channels, channels, stride, norm)
+    rest = [block(channels * block.expansion, channels, 1, norm) for _ in range(depth - 1)]
+    return nn.Sequential(first, *rest)
+
+
+def _shortcut(in_channels: int, out_channels: int, stride: int, norm: str) -> nn.Sequential | None:
+    if stride == 1 and in_channels == out_channels:
+        return None
+    conv = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+    return nn.Sequential(conv, make_norm(norm, out_channels))

@@ -1,0 +1,125 @@
+"""Weights from elsewhere: ImageNet backbones and detectors to fine-tune."""
+
+import logging
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import get_model_weights
+
+from detector.resnet import ResNet
+
+logger = logging.getLogger(__name__)
+
+CLASS_HEAD = ("head.cls_logits.weight", "head.cls_logits.bias")
+SELF_BALANCE = "criterion.self_balance."
+
+
+class WeightsError(ValueError):
+    """Weights that cannot be found, read or used; one line for the user, with the remedy."""
+
+
+def load_imagenet_weights(backbone: ResNet, name: str, weights: str) -> None:
+    """Fill a backbone with ImageNet weights; the classifier (fc) is left out.
+
+    BatchNorm's affine parameters belong to its statistics: of its weights a backbone with GroupNorm gets the
+    convolutions only, and one line in the log says so.
+
+    Args:
+        name: "resnet18", ..., "resnet101".
+        weights: a local file (a torchvision state dict), or a name of torchvision's weights API, such as
+            "DEFAULT" or "IMAGENET1K_V1", which is downloaded once.
+    Raises:
+        WeightsError: unknown name, no connection, unreadable file, or another network's weights.
+    """
+    state = _read(weights) if Path(weights).is_file() else _download(name, weights)
+    state = {key: value for key, value in state.items() if not key.startswith("fc.")}
+    own = backbone.state_dict()
+    optional = {key for key in own if key.endswith("num_batches_tracked")}
+    norms = tuple(f"{key}." for key, m in backbone.named_modules() if isinstance(m, nn.GroupNorm))
+    if norms and "bn1.running_mean" in state:
+        state = {key: value for key, value in state.items() if not key.startswith(norms)}
+        optional.update(key for key in own if key.startswith(norms))
+        logger.warning("model.weights: convolutions only; BatchNorm's values do not fit model.norm=group")
+    _check(state, own, optional, f"model.weights {weights!r} does not fit {name}")
+    backbone.load_state_dict(state, strict=False)
+
+
+def load_detector_weights(detector: nn.Module, source: Mapping | str | Path) -> list[str]:
+    """Start a detector from another one's weights, for fine-tuning.
+
+    Loads everything but a class head of another size and the self-balance state.
+
+    Args:
+        source: a checkpoint, or the path of one. Its "ema" weights are preferred to "model".
+    Returns:
+        Names of the detector's parameters that were left as they are; logged too.
+    Raises:
+        WeightsError: unreadable, no checkpoint, or the weights of another network.
+    """
+    checkpoint = source if isinstance(source, Mapping) else _read(source)
+    where = "the checkpoint" if isinstance(source, Mapping) else f"model.init_from {str(source)!r}"
+    state = checkpoint.get("ema") or checkpoint.get("model")
+    if not isinstance(state, Mapping):
+        raise WeightsError(f"{where} holds no 'model' weights; give a checkpoint written by train.py")
+    own = detector.state_dict()
+    balance = {key for key in own if key.startswith(SELF_BALANCE)}
+    state = {key: value for key, value in state.items() if not key.startswith(SELF_BALANCE)}
+    skipped = [key for key in CLASS_HEAD if _shape(state.get(key)) not in (None, own[key].shape)]
+    state = {key: value for key, value in state.items() if key not in skipped}
+    _check(state, own, balance.union(skipped), f"{where} is of another network")
+    detector.load_state_dict(state, strict=False)
+    if skipped:
+        logger.warning("model.init_from: class head of another size, starts afresh (%s)", ", ".join(skipped))
+    return skipped
+
+
+def _download(name: str, weights: str) -> dict[str, Tensor]:
+    choices = get_model_weights(name).__members__
+    if weights not in choices:
+        names = ", ".join(choices)
+        raise WeightsError(f"model.weights {weights!r} is neither a file nor weights of {name} ({names})")
+    url = choices[weights].url
+    try:
+        return choices[weights].get_state_dict(progress=True, check_hash=True)
+    except (OSError, RuntimeError) as error:
+        folder = Path(torch.hub.get_dir(), "checkpoints")
+        raise WeightsError(
+            f"model.weights {weights!r} could not be downloaded ({_one_line(error)}): put {url} into {folder}, "
+            "give a local file, or train from scratch with "
+            "model.weights=null model.norm=group model.frozen_stages=0"
+        ) from error
+
+
+def _read(path: str | Path) -> Mapping:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise WeightsError(
+            f"cannot read weights from {str(path)!r} ({_one_line(error)}); give a file that torch.save wrote"
+        ) from error
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{str(path)!r} holds no state dict; give a file that torch.save wrote of one")
+    return content
+
+
+def _check(state: Mapping, own: Mapping[str, Tensor], optional: set[str], problem: str) -> None:
+    """Raise unless state has exactly own's names and shapes, but for the optional ones."""
+    faults = [f"{key} is missing" for key in own if key not in state and key not in optional]
+    faults += [f"{key} is not part of it" for key in state if key not in own]
+    for key, value in state.items():
+        if key in own and _shape(value) != own[key].shape:
+            faults.append(f"{key} must have shape {tuple(own[key].shape)}")
+    if faults:
+        more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
+        raise WeightsError(f"{problem}: {faults[0]}{more}; check model.backbone and the other model keys")
+
+
+def _shape(value: object) -> torch.Size | None:
+    return value.shape if isinstance(value, Tensor) else None
+
+
+def _one_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

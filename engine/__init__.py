@@ -1,0 +1,6 @@
+"""Configuration, training loop, processes, checkpoints, evaluation and logging."""
+
+from engine.config import Config, ConfigError, load_config
+from engine.load import DetectorInfo, load_detector
+
+__all__ = ["Config", "ConfigError", "DetectorInfo", "load_config", "load_detector"]

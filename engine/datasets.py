@@ -1,0 +1,51 @@
+"""Data sets as the configuration names them."""
+
+from pathlib import Path
+
+from data import CocoDetection, DatasetError, eval_transform, train_transform
+from data.shapes import generate_shapes
+from engine.config import Config
+from engine.distributed import Processes
+
+
+def prepare_data(config: Config, processes: Processes) -> None:
+    """Writes the generated data set (`data.generate`) where it is missing; the main process of the run does it."""
+    plan = config.data.generate
+    if plan is None:
+        return
+    if processes.is_main:
+        splits = {config.data.train_split: plan.train, config.data.val_split: plan.val}
+        if config.data.test_split is not None:
+            splits[config.data.test_split] = plan.test
+        generate_shapes(Path(config.data.root), splits=splits, image_size=plan.image_size, seed=plan.seed)
+    processes.barrier()
+
+
+def training_set(config: Config) -> CocoDetection:
+    """The training split with its augmentation. Raises DatasetError."""
+    data = config.data
+    dataset = CocoDetection(
+        data.root,
+        data.train_split,
+        classes=data.classes,
+        transform=train_transform(data.augmentation, data.train_size),
+        seed=config.run.seed,
+        on_error=data.on_error,
+    )
+    if not dataset.has_annotations:
+        raise DatasetError(f"{dataset.annotation_file}: no annotations to train on; set data.train_split")
+    return dataset
+
+
+def evaluation_set(config: Config, split: str) -> CocoDetection:
+    """A split, by role ("val", "test") or literal name, resized for evaluation. Raises DatasetError."""
+    data, evaluation = config.data, config.evaluation
+    roles = {"val": data.val_split, "test": data.test_split}
+    name = roles.get(split, split)
+    if name is None:
+        raise DatasetError(f"--split {split}: the configuration names no test split; set data.test_split=NAME")
+    if evaluation.short_side is None:
+        transform = eval_transform(size=data.train_size)
+    else:
+        transform = eval_transform(short_side=evaluation.short_side, long_side=evaluation.long_side)
+    return CocoDetection(data.root, name, classes=data.classes, transform=transform, on_error=data.on_error)

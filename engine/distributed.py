@@ -1,0 +1,97 @@
+"""The processes of one run: device, rank, and the few collectives that the trainer needs."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from engine.config import ConfigError
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those of the run. Without torchrun: rank 0 of 1 and no process group."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def group(self) -> dist.ProcessGroup | None:
+        return dist.group.WORLD if self.world_size > 1 else None
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Average of a small tensor over the processes, the same on each."""
+        if self.world_size > 1:
+            dist.all_reduce(values)
+            values = values / self.world_size
+        return values
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every process's picklable value in rank order, on every process."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
+
+    def from_main(self, value: Any) -> Any:
+        """The main process's picklable value, on every process."""
+        if self.world_size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def barrier(self) -> None:
+        if self.world_size > 1:
+            dist.barrier()
+
+
+def choose_device(name: str) -> torch.device:
+    """Device for `run.device`: auto takes CUDA where there is one. Under torchrun the GPU of LOCAL_RANK.
+
+    Raises:
+        ConfigError: CUDA asked for where there is none, or more processes on a host than it has GPUs.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("run.device: cuda asked for, but this machine has no usable CUDA device; use run.device=cpu")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    if local_rank >= torch.cuda.device_count():
+        raise ConfigError(
+            f"torchrun: process {local_rank} of this host has no GPU ({torch.cuda.device_count()} found); "
+            "lower --nproc-per-node or use run.device=cpu"
+        )
+    return torch.device("cuda", local_rank)
+
+
+@contextmanager
+def join_processes(device_name: str) -> Iterator[Processes]:
+    """Joins the process group that torchrun announces in the environment (nccl on GPUs, gloo on CPUs) and leaves it.
+
+    Raises:
+        ConfigError: as `choose_device`.
+    """
+    device = choose_device(device_name)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    world_size = int(os.environ.get("WORLD_SIZE", 1))
+    if world_size == 1:
+        yield Processes(0, 1, device)
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Processes(dist.get_rank(), world_size, device)
+    finally:
+        dist.destroy_process_group()

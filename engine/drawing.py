@@ -1,0 +1,112 @@
+"""Boxes with captions drawn into images: for TensorBoard, for predictions and for the README."""
+
+import colorsys
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor, to_pil_image
+
+GAP = 8  # pixels between the halves of side_by_side
+GOLDEN_SECTION = 0.618034
+
+Color = tuple[int, int, int]
+Rectangle = Sequence[float]  # x1, y1, x2, y2 in pixels
+
+
+def draw_detections(
+    image: Tensor, boxes: Tensor, labels: Tensor, scores: Tensor | None, class_names: Sequence[str]
+) -> Tensor:
+    """Boxes in the colour of their class, each with a caption that stays inside the image.
+
+    Args:
+        image: (3, H, W) uint8, RGB; not changed.
+        boxes: (n, 4) xyxy in its pixels; cut off at the border, left out where not finite.
+        labels: (n,) integers in 0..K-1.
+        scores: (n,), written behind the class name; the best is drawn on top. None for ground truth.
+        class_names: K names.
+    Returns:
+        (3, H, W) uint8 on the CPU.
+    """
+    canvas = to_pil_image(image.cpu())
+    draw = ImageDraw.Draw(canvas)
+    font = _font(canvas.size)
+    shown = boxes.isfinite().all(dim=1).nonzero().flatten()
+    if scores is not None:
+        shown = shown[scores[shown].argsort(stable=True)]
+    right, bottom = canvas.width - 1, canvas.height - 1
+    rectangles = boxes[shown].clamp(min=0).min(boxes.new_tensor([right, bottom, right, bottom])).tolist()
+    labels = labels[shown].tolist()
+    captions = [class_names[label] for label in labels]
+    if scores is not None:
+        shown_scores = scores[shown].tolist()
+        captions = [f"{name} {score:.2f}" for name, score in zip(captions, shown_scores, strict=True)]
+
+    line_width = max(1, round(min(canvas.size) / 200))
+    for rectangle, label in zip(rectangles, labels, strict=True):
+        draw.rectangle(rectangle, outline=class_color(label), width=line_width)
+    taken: list[Rectangle] = []
+    for rectangle, label, caption in reversed([*zip(rectangles, labels, captions, strict=True)]):
+        place = _caption_place(draw.textbbox((2, 1), caption, font), rectangle, canvas.size, taken)
+        _draw_caption(draw, place, caption, font, class_color(label))
+        taken.append(place)
+    return pil_to_tensor(canvas)
+
+
+def side_by_side(image: Tensor, target: dict, detections: dict, class_names: Sequence[str]) -> Tensor:
+    """Ground truth on the left, detections on the right, each under a header that counts them.
+
+    Args:
+        image: (3, H, W) uint8, RGB.
+        target: {"boxes": (n, 4) xyxy pixels, "labels": (n,)}.
+        detections: the same and "scores": (m,); all of them are drawn.
+        class_names: K names.
+    Returns:
+        (3, header + H, 2 W + 8) uint8 on the CPU.
+    """
+    height, width = image.shape[1:]
+    font = _font((width, height))
+    header = sum(font.getmetrics()) + 4
+    canvas = Image.new("RGB", (2 * width + GAP, header + height), "white")
+    draw = ImageDraw.Draw(canvas)
+    for x, title, drawn in ((0, "ground truth", target), (width + GAP, "detections", detections)):
+        half = draw_detections(image, drawn["boxes"], drawn["labels"], drawn.get("scores"), class_names)
+        draw.text((x + 2, 2), f"{title}: {len(drawn['boxes'])}", fill="black", font=font)
+        canvas.paste(to_pil_image(half), (x, header))
+    return pil_to_tensor(canvas)
+
+
+def class_color(label: int) -> Color:
+    """RGB of a class: consecutive hues are a golden section apart, every five labels get paler or darker."""
+    hue = label * GOLDEN_SECTION % 1
+    saturation, value = ((1.0, 0.95), (0.55, 1.0), (1.0, 0.65), (0.55, 0.75))[label // 5 % 4]
+    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def _font(size: tuple[int, int]) -> ImageFont.FreeTypeFont:
+    return ImageFont.load_default(min(24, max(10, round(min(size) / 30))))
+
+
+def _caption_place(extent: Rectangle, box: Rectangle, size: tuple[int, int], taken: list[Rectangle]) -> Rectangle:
+    """Where a caption goes: above, in or below its box, where it covers least of the earlier captions."""
+    width, height = extent[2] + 2, extent[3] + 2
+    x1, y1, x2, y2 = box
+    corners = [(x, y) for y in (y1 - height, y1, y2, y2 - height) for x in (x1, x2 - width)]
+    places = []
+    for x, y in corners:
+        x, y = max(0, min(x, size[0] - 1 - width)), max(0, min(y, size[1] - 1 - height))
+        places.append((x, y, x + width, y + height))
+    return min(places, key=lambda place: sum(_overlap(place, other) for other in taken))
+
+
+def _overlap(a: Rectangle, b: Rectangle) -> float:
+    return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
+
+
+def _draw_caption(
+    draw: ImageDraw.ImageDraw, place: Rectangle, caption: str, font: ImageFont.FreeTypeFont, color: Color
+) -> None:
+    luma = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]  # ITU-R BT.601
+    draw.rectangle(place, fill=color)
+    draw.text((place[0] + 2, place[1] + 1), caption, fill="black" if luma > 120 else "white", font=font)

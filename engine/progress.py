@@ -1,0 +1,26 @@
+"""Progress bars with rate and time left; plain lines where standard error is no terminal."""
+
+import sys
+from typing import Any
+
+from tqdm import tqdm
+
+
+class _Lines:
+    """Text stream that turns tqdm's carriage returns into lines of their own."""
+
+    def write(self, text: str) -> None:
+        line = text.strip("\r\n ")
+        if line:
+            print(line, file=sys.stderr, flush=True)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def progress(**options: Any) -> tqdm:
+    """`tqdm(**options)`: a bar on a terminal, else a line every 15 seconds."""
+    if sys.stderr.isatty():
+        return tqdm(dynamic_ncols=True, **options)
+    # tqdm's adaptive miniters would print the first lines of a slow start and then skip minutes
+    return tqdm(file=_Lines(), mininterval=15, maxinterval=15, ncols=110, **options)

@@ -1,0 +1,192 @@
+"""The model in training and the step that advances it: forward, backward, joint finiteness, update."""
+
+import logging
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from detector import build_detector
+from engine.checkpoint import CheckpointError
+from engine.config import Config, ConfigError
+from engine.distributed import Processes
+from engine.ema import WeightEMA
+from engine.precision import autocast
+from engine.schedule import Schedule
+
+log = logging.getLogger(__name__)
+
+LOSSES = ("loss", "loss_cls", "loss_loc")
+MicroBatch = tuple[Tensor, list[dict[str, Any]]]  # uint8 images (b, 3, H, W) and their targets
+
+
+class TrainingError(RuntimeError):
+    """Training that cannot go on; the message is one line for the user."""
+
+
+class TrainStep:
+    """Weights, optimizer, EMA and self-balance of a run; calling it takes one optimizer step.
+
+    Args:
+        config, processes, schedule: of the run.
+        num_classes: K.
+        load_weights: False when `load_state_dict` follows, so that no ImageNet weights are asked for.
+    """
+
+    def __init__(
+        self, config: Config, processes: Processes, schedule: Schedule, num_classes: int, load_weights: bool
+    ) -> None:
+        self.config, self.processes, self.schedule = config, processes, schedule
+        if config.model.norm == "sync_batch" and processes.world_size > 1 and processes.device.type == "cpu":
+            raise ConfigError("model.norm: sync_batch needs GPUs; on CPU processes use group")
+        torch.manual_seed(config.run.seed)
+        detector = build_detector(config, num_classes, load_weights=load_weights)
+        self.detector: nn.Module = detector.to(processes.device, memory_format=torch.channels_last).train()
+        ranks_globally = config.loss.ranking == "global"
+        self.detector.group = processes.group if ranks_globally else None
+        # DistributedDataParallel averages over the processes, but the gradients of a global loss add up
+        self.loss_scale = (processes.world_size if ranks_globally else 1) / config.data.accumulate
+        self.ema = WeightEMA(self.detector, config.optimizer.ema_decay) if config.optimizer.ema_decay else None
+        self.parameters = [parameter for parameter in self.detector.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.SGD(
+            self.parameters,
+            lr=schedule.lr,
+            momentum=config.optimizer.momentum,
+            weight_decay=config.optimizer.weight_decay,
+            fused=True,
+        )
+        self.model: nn.Module = self.detector
+        if processes.world_size > 1:
+            self.model = DistributedDataParallel(
+                self.detector,
+                device_ids=[processes.device] if processes.device.type == "cuda" else None,
+                broadcast_buffers=config.model.norm == "batch",  # the only norm whose statistics differ
+                gradient_as_bucket_view=True,
+            )
+        self.done = 0  # optimizer steps
+        self.bad_in_a_row = 0
+
+    @property
+    def eval_detector(self) -> nn.Module:
+        """The weights to evaluate: the EMA where there is one."""
+        return self.detector if self.ema is None else self.ema.module
+
+    def __call__(self, micro_batches: list[MicroBatch], stop: bool = False) -> tuple[dict[str, float], bool]:
+        """One optimizer step on the micro-batches of this process.
+
+        A loss or gradient that is not finite on any process lets no process update; the step still counts.
+
+        Args:
+            stop: whether this process was asked to stop.
+        Returns:
+            (numbers of the step, the same on every process; whether any process was asked to stop).
+        Raises:
+            TrainingError: `run.max_bad_steps` steps in a row were not finite.
+        """
+        rate = self.schedule.learning_rate(self.done)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        watched = (self.done + 1) % self.config.run.log_every == 0
+        stats, stop = self.forward_backward(micro_batches, stop, watched)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        stats |= {"grad_norm": norm.item(), "lr": rate}
+        self.done += 1
+        if not torch.tensor([stats["loss"], stats["grad_norm"]]).isfinite().all():
+            self._count_bad_step(stats, micro_batches)
+            return stats, stop
+        self.bad_in_a_row = 0
+        if self.config.optimizer.clip_grad_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.optimizer.clip_grad_norm, norm)
+        self.optimizer.step()
+        balance = self.detector.self_balance
+        if balance is not None:
+            stats["self_balance"] = balance.weight.item()
+            balance.record(torch.tensor(stats["loss_cls"]), torch.tensor(stats["loss_loc"]))
+        if self.ema is not None:
+            self.ema.update(self.detector, self.done)
+        return stats, stop
+
+    def forward_backward(
+        self, micro_batches: list[MicroBatch], stop: bool = False, watched: bool = False
+    ) -> tuple[dict[str, float], bool]:
+        """Accumulates the gradients of the batch; a micro-batch whose loss is not finite gets no backward anywhere.
+
+        Returns:
+            (losses averaged over micro-batches and processes, with what the detector monitors when `watched`;
+            whether any process was asked to stop).
+        """
+        sums = torch.zeros(len(LOSSES) + 1, device=self.processes.device)
+        monitors = []
+        for index, (images, targets) in enumerate(micro_batches):
+            images, targets = self._to_device(images, targets)
+            self.detector.monitor = {} if watched else None
+            last = index == len(micro_batches) - 1
+            synchronised = last or not isinstance(self.model, DistributedDataParallel)
+            with nullcontext() if synchronised else self.model.no_sync():
+                with autocast(self.config.run.precision, self.processes.device):
+                    losses = self.model(images, targets)
+                values = torch.stack([losses[name].detach().float() for name in LOSSES])
+                values = self.processes.mean(torch.cat([values, values.new_tensor([float(stop)])]))
+                sums += values
+                if not values.isfinite().all():
+                    break
+                (losses["loss"] * self.loss_scale).backward()
+            if watched:
+                monitors.append(self.detector.monitor)
+        *means, stop_share = (sums / len(micro_batches)).tolist()
+        stats = dict(zip(LOSSES, means, strict=True))
+        if len(monitors) == len(micro_batches):
+            stats |= self._read_monitors(monitors)
+        return stats, stop_share > 0
+
+    def _to_device(self, images: Tensor, targets: list[dict[str, Any]]) -> MicroBatch:
+        device = self.processes.device
+        images = images.to(device, non_blocking=True).float().div_(255).contiguous(memory_format=torch.channels_last)
+        keys = ("boxes", "labels", "crowd")
+        return images, [{key: target[key].to(device, non_blocking=True) for key in keys} for target in targets]
+
+    def _read_monitors(self, monitors: list[dict[str, Tensor]]) -> dict[str, float]:
+        """Counts and gradient masses of the whole batch."""
+        names = sorted(monitors[0])
+        totals = torch.stack([torch.stack([monitor[name].float() for name in names]) for monitor in monitors]).sum(0)
+        means = dict(zip(names, self.processes.mean(totals).tolist(), strict=True))
+        # a mass is of the scaled loss, so its mean over the processes is the batch's; counts add up
+        return {name: v * self.processes.world_size if name.startswith("num_") else v for name, v in means.items()}
+
+    def _count_bad_step(self, stats: dict[str, float], micro_batches: list[MicroBatch]) -> None:
+        self.bad_in_a_row += 1
+        image_ids = [target["image_id"] for _, targets in micro_batches for target in targets]
+        numbers = ", ".join(f"{name} {stats[name]:.4g}" for name in (*LOSSES, "grad_norm"))
+        problem = f"step {self.done}: loss or gradient not finite ({numbers}); images {image_ids}"
+        if self.bad_in_a_row >= self.config.run.max_bad_steps:
+            raise TrainingError(
+                f"{problem}: {self.bad_in_a_row} such steps in a row (run.max_bad_steps); lower optimizer.lr, "
+                "set optimizer.clip_grad_norm, or try run.precision=float32"
+            )
+        log.warning("%s: skipped", problem)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the checkpoint holds of the model in training."""
+        state = {
+            "model": self.detector.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.done,
+        }
+        if self.ema is not None:
+            state["ema"] = self.ema.module.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues from a checkpoint of the same recipe. Raises CheckpointError where it does not fit."""
+        try:
+            self.detector.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.ema is not None:
+                self.ema.module.load_state_dict(state["ema"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise CheckpointError(f"--resume: the checkpoint does not fit this configuration: {reason}") from error
+        self.done = state["step"]

@@ -1,0 +1,222 @@
+"""The training loop of a run: steps, evaluations, checkpoints, and what TensorBoard shows."""
+
+import logging
+from typing import Any
+
+import yaml
+
+from data import train_loader
+from engine.checkpoint import CheckpointError, save_checkpoint
+from engine.clock import Clock
+from engine.config import Config, ConfigError
+from engine.datasets import evaluation_set, training_set
+from engine.distributed import Processes
+from engine.evaluator import evaluate
+from engine.logger import NullLogger, TensorBoardLogger, peak_memory_gb, scalar_metrics
+from engine.precision import resolve_precision
+from engine.progress import progress
+from engine.report import format_report
+from engine.run_folder import RunFolder
+from engine.schedule import build_schedule
+from engine.stop_signal import StopSignal
+from engine.train_step import TrainStep
+
+log = logging.getLogger(__name__)
+
+NUM_EXAMPLES = 4  # pictures on the TensorBoard page per evaluation
+
+
+class Trainer:
+    """Builds everything that a run needs and trains it; writes nothing before `fit`.
+
+    Args:
+        config: the experiment.
+        processes: this process among the run's.
+        folder: where results go.
+        state: checkpoint to continue from; None starts afresh.
+    Raises:
+        ConfigError, DatasetError, WeightsError, CheckpointError: the run cannot start; alike on every process.
+    """
+
+    def __init__(self, config: Config, processes: Processes, folder: RunFolder, state: dict[str, Any] | None) -> None:
+        self.config, self.processes, self.folder = config, processes, folder
+        self.dataset = training_set(config)
+        self.eval_set = evaluation_set(config, "val")
+        if self.eval_set.class_names != self.dataset.class_names:
+            raise ConfigError(
+                f"data.val_split: {self.eval_set.annotation_file} has other categories than "
+                f"{self.dataset.annotation_file}; give both files the same categories"
+            )
+        self.batches = train_loader(
+            self.dataset,
+            config.data.batch_size,
+            workers=config.data.workers,
+            rank=processes.rank,
+            world_size=processes.world_size,
+            accumulate=config.data.accumulate,
+            start_step=0 if state is None else state["step"],
+        )
+        self.schedule = build_schedule(config, len(self.dataset))
+        num_classes = len(self.dataset.class_names)
+        self.train_step = TrainStep(config, processes, self.schedule, num_classes, load_weights=state is None)
+        self.best_ap: float | None = None
+        self.thresholds: list[float | None] | None = None
+        if state is not None:
+            if list(state["classes"]) != self.dataset.class_names:
+                raise CheckpointError(
+                    f"--resume: the checkpoint's {len(state['classes'])} classes are not the {num_classes} of "
+                    f"{self.dataset.annotation_file}; train other classes with model.init_from"
+                )
+            self.train_step.load_state_dict(state)
+            self.best_ap, self.thresholds = state["best_ap"], state["thresholds"]
+        total = self.schedule.total_steps
+        self.stop_step = min(total, config.schedule.max_steps or total)
+        self.logger = NullLogger()
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return self.train_step.done
+
+    @property
+    def epoch(self) -> int:
+        """Completed epochs."""
+        return self.step // self.schedule.steps_per_epoch
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= self.stop_step
+
+    def dry_run(self) -> None:
+        """One forward and backward pass on the first batch; writes nothing."""
+        self._log_plan()
+        batches = iter(self.batches)
+        losses, _ = self.train_step.forward_backward([next(batches) for _ in range(self.config.data.accumulate)])
+        numbers = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
+        log.info("dry run: the first batch gives %s; nothing was written", numbers)
+
+    def fit(self) -> int:
+        """Trains to the end of the schedule or `schedule.max_steps`, evaluating on the way and at the end.
+
+        Returns:
+            exit status: 0 when done, 128 + signal number when a signal stopped it after a checkpoint.
+        Raises:
+            TrainingError: too many steps in a row without a finite loss and gradient.
+        """
+        self._log_plan()
+        if self.processes.is_main:
+            self.folder.begin(self.config, self.step)
+            self.logger = TensorBoardLogger(self.folder.path, self.step)
+            self.logger.text("config", yaml.safe_dump(self.config.to_dict(), sort_keys=False))
+        batches, clock = iter(self.batches), Clock()
+        main = self.processes.is_main
+        bar = progress(total=self.stop_step, initial=self.step, desc="train", unit="step", disable=not main)
+        with StopSignal() as stop, bar:
+            must_stop = False
+            while not self.finished and not must_stop:
+                with clock.waiting_for_data():
+                    micro_batches = [next(batches) for _ in range(self.config.data.accumulate)]
+                stats, must_stop = self.train_step(micro_batches, bool(stop.number))
+                clock.steps += 1
+                bar.set_postfix_str(f"loss {stats['loss']:.3f}, epoch {self.epoch}", refresh=False)
+                bar.update()
+                if self.step % self.config.run.log_every == 0:
+                    self.logger.scalars("train", stats, self.step)
+                    self.logger.scalars("perf", self._performance(clock), self.step)
+                epoch_ends = self.step % self.schedule.steps_per_epoch == 0
+                if epoch_ends and self.train_step.detector.self_balance is not None:
+                    self.train_step.detector.self_balance.update()
+                due = epoch_ends and self.epoch % self.config.evaluation.every == 0
+                if (due or self.finished) and not must_stop:
+                    self._evaluate()
+                    clock.restart()
+                if epoch_ends or self.finished or must_stop or self._checkpoint_due(clock):
+                    self._save("last")
+                    clock.saved()
+            # the signal may have reached some processes only
+            signal_number = max(self.processes.gather(stop.number)) if must_stop else 0
+        self.logger.close()
+        if signal_number:
+            log.info("stopped by signal %d after step %d; continue with --resume auto", signal_number, self.step)
+            return 128 + signal_number
+        log.info("done after %d steps; results are in %s", self.step, self.folder.path)
+        return 0
+
+    def _evaluate(self) -> None:
+        result = evaluate(self.train_step.eval_detector, self.eval_set, self.config, self.processes, NUM_EXAMPLES)
+        self.train_step.detector.train()
+        self.thresholds = result.thresholds
+        if result.metrics is None:
+            return
+        if self.processes.is_main:
+            log.info("\n%s\n", format_report(result.metrics, f"epoch {self.epoch}, step {self.step}"))
+            self.logger.scalars("eval", scalar_metrics(result.metrics), self.step)
+            self.logger.images("eval/examples", result.examples, self.step)
+            record = {name: value for name, value in result.metrics.items() if name != "per_class"}
+            self.folder.add_metrics({"epoch": self.epoch, "step": self.step, **record})
+        if self.best_ap is None or result.metrics["AP"] > self.best_ap:
+            self.best_ap = result.metrics["AP"]
+            self._save("best")
+
+    def _save(self, which: str) -> None:
+        if not self.processes.is_main:
+            return
+        state = self.train_step.state_dict() | {
+            "config": self.config.to_dict(),
+            "epoch": self.epoch,
+            "classes": self.dataset.class_names,
+            "category_ids": self.dataset.category_ids,
+            "thresholds": self.thresholds,
+            "best_ap": self.best_ap,
+        }
+        save_checkpoint(self.folder.last if which == "last" else self.folder.best, state)
+
+    def _checkpoint_due(self, clock: Clock) -> bool:
+        every, minutes = self.config.run.checkpoint_every, self.config.run.checkpoint_minutes
+        return (every is not None and self.step % every == 0) or (
+            minutes is not None and clock.minutes_since_save() >= minutes
+        )
+
+    def _performance(self, clock: Clock) -> dict[str, float]:
+        seconds, waited, steps = clock.read()
+        return {
+            "images_per_second": steps * self.config.data.batch_size / seconds,
+            "data_wait": waited / seconds,  # share of the time
+            "memory_gb": peak_memory_gb(self.processes.device),
+        }
+
+    def _log_plan(self) -> None:
+        data, schedule = self.config.data, self.schedule
+        parameters = sum(parameter.numel() for parameter in self.train_step.parameters)
+        precision = resolve_precision(self.config.run.precision, self.processes.device)
+        log.info(
+            "%d training and %d validation images of %d classes; %.1f M trained parameters; %d process(es) on %s in %s",
+            len(self.dataset),
+            len(self.eval_set),
+            len(self.dataset.class_names),
+            parameters / 1e6,
+            self.processes.world_size,
+            self.processes.device.type,
+            precision,
+        )
+        log.info(
+            "%d epochs of %d steps, at step %d of %d",
+            schedule.epochs,
+            schedule.steps_per_epoch,
+            self.step,
+            self.stop_step,
+        )
+        log.info(schedule.summary)
+        if schedule.warmup_steps > schedule.total_steps / 2:
+            log.warning(
+                "the warm-up takes %d of %d steps; lower schedule.warmup_steps",
+                schedule.warmup_steps,
+                schedule.total_steps,
+            )
+        if data.accumulate > 1:
+            log.info(
+                "data.accumulate: %d micro-batches a step, each ranked by itself: %d images rank together, not %d",
+                data.accumulate,
+                data.batch_size // data.accumulate,
+                data.batch_size,
+            )

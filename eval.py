@@ -1,0 +1,58 @@
+"""Evaluates a checkpoint: COCO AP and AR, oLRP with its components, and LRP-optimal thresholds.
+
+python eval.py --ckpt runs/r50_alrp/checkpoints/best.pt --split val --json metrics.json --detections detections.json
+"""
+
+import argparse
+import os
+import sys
+
+from engine.checkpoint import load_checkpoint
+from engine.cli import ArgumentParser, log_to_console, user_errors
+from engine.config import ConfigError, parse_config
+from engine.datasets import evaluation_set, prepare_data
+from engine.distributed import join_processes
+from engine.evaluator import evaluate
+from engine.load import detector_from_state
+from engine.report import format_report, write_json
+
+
+def main() -> int:
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ckpt", required=True, metavar="FILE", help="checkpoint; its configuration is inside")
+    parser.add_argument("--split", default="val", help="val, test, or the literal name of a split (default: val)")
+    parser.add_argument("--json", metavar="OUT", help="write the metrics, per class included")
+    parser.add_argument("--detections", metavar="OUT", help="write a COCO results file")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config values, such as data.root=PATH")
+    args = parser.parse_intermixed_args()
+
+    quiet = int(os.environ.get("RANK", 0)) != 0
+    log_to_console(is_main=not quiet)
+    with user_errors(quiet):
+        state = load_checkpoint(args.ckpt)
+        config = parse_config(state["config"], args.ckpt, args.overrides)
+    with user_errors(quiet), join_processes(config.run.device) as processes:
+        prepare_data(config, processes)
+        dataset = evaluation_set(config, args.split)
+        if dataset.class_names != list(state["classes"]):
+            raise ConfigError(
+                f"{args.ckpt}: trained on {len(state['classes'])} classes, and {dataset.annotation_file} has "
+                f"{len(dataset.class_names)} or other ones; evaluate it on data with the classes it was trained on"
+            )
+        detector, info = detector_from_state(state, args.ckpt, config, processes.device)
+        result = evaluate(detector, dataset, config, processes)
+        if not processes.is_main:
+            return 0
+        if args.detections:
+            write_json(args.detections, result.detections)
+        if result.metrics is None:
+            print(f"{dataset.annotation_file} has no annotations: {len(result.detections)} detections and no metrics")
+            return 0
+        print(format_report(result.metrics, f"{args.ckpt} (epoch {info.epoch}, step {info.step}) on {args.split}"))
+        if args.json:
+            write_json(args.json, result.metrics)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

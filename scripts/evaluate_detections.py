@@ -1,0 +1,31 @@
+"""COCO AP and AR, oLRP and LRP-optimal thresholds of any COCO results file; no model needed.
+
+python scripts/evaluate_detections.py --annotations instances_val2017.json --detections results.json
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from engine.cli import ArgumentParser, user_errors
+from engine.coco_metrics import evaluate_detections
+from engine.report import format_report, write_json
+
+
+def main() -> None:
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--annotations", required=True, metavar="FILE", help="ground truth in COCO format")
+    parser.add_argument("--detections", required=True, metavar="FILE", help="COCO results: a list of detections")
+    parser.add_argument("--json", metavar="OUT", help="write the metrics there too")
+    args = parser.parse_args()
+    with user_errors():
+        metrics = evaluate_detections(args.annotations, args.detections)
+        print(format_report(metrics, f"{args.detections} on {args.annotations}"))
+        if args.json:
+            write_json(args.json, metrics)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Generate the synthetic shapes data set, in COCO format; `train.py` does it by itself for configs/quickstart.yaml.
+
+python scripts/make_shapes.py --output datasets/shapes
+python scripts/make_shapes.py --output datasets/shapes --samples samples.png    # and a sheet of images with their boxes
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from data.shapes import CLASSES, generate_shapes
+from engine.cli import ArgumentParser, user_errors
+
+TILE = 256
+COLOURS = ("#ff4d4d", "#ffd23f", "#3ddc84", "#4dc9ff", "#ff8c42", "#c792ff", "#ff6ec7", "#f0f0f0")
+
+
+def main() -> None:
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", metavar="DIR", required=True, help="folder of the data set")
+    for split, count in (("train", 1200), ("val", 200), ("test", 200)):
+        parser.add_argument(f"--{split}", type=int, metavar="N", default=count, help=f"images, 0 for none ({count})")
+    parser.add_argument("--size", type=int, metavar="S", default=256, help="side of the square images in pixels (256)")
+    parser.add_argument("--seed", type=int, metavar="K", default=0, help="another seed is another data set (0)")
+    parser.add_argument("--samples", metavar="FILE.png", help="draw sixteen images with their ground truth there too")
+    args = parser.parse_args()
+    splits = {split: getattr(args, split) for split in ("train", "val", "test") if getattr(args, split) != 0}
+    if not splits:
+        parser.error("nothing to generate: --train, --val and --test are all 0")
+    with user_errors():
+        files = generate_shapes(args.output, splits, image_size=args.size, seed=args.seed)
+        for split, file in files.items():
+            print(f"{split}: {splits[split]} images, {file}")
+        if args.samples:
+            draw_samples(next(iter(files.values())), Path(args.samples))
+
+
+def draw_samples(annotation_file: Path, output: Path) -> None:
+    """Sheet of a split's first sixteen images with their boxes and class names."""
+    content = json.loads(annotation_file.read_text())
+    folder = annotation_file.parent.parent / annotation_file.stem.removeprefix("instances_")
+    sheet = Image.new("RGB", (4 * TILE + 3, 4 * TILE + 3), "white")
+    for position, entry in enumerate(content["images"][:16]):
+        with Image.open(folder / entry["file_name"]) as image:
+            tile = image.resize((TILE, TILE), Image.Resampling.BICUBIC)
+        draw_boxes(tile, [a for a in content["annotations"] if a["image_id"] == entry["id"]], TILE / entry["width"])
+        sheet.paste(tile, (position % 4 * (TILE + 1), position // 4 * (TILE + 1)))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    sheet.quantize(256).save(output, optimize=True)
+
+
+def draw_boxes(tile: Image.Image, annotations: list[dict], scale: float) -> None:
+    draw, font = ImageDraw.Draw(tile), ImageFont.load_default(size=12)
+    boxes = [(a["category_id"] - 1, *(scale * value for value in a["bbox"])) for a in annotations]
+    for label, x, y, width, height in boxes:
+        draw.rectangle((x, y, x + width - 1, y + height - 1), outline=COLOURS[label])
+    for label, x, y, _, height in boxes:
+        left, top, right, bottom = draw.textbbox((0, 0), CLASSES[label], font=font)
+        text_width, text_height = right - left + 4, bottom - top + 4
+        x = min(max(x, 0), TILE - text_width)
+        y = y - text_height if y >= text_height else min(y + height, TILE - text_height)
+        draw.rectangle((x, y, x + text_width - 1, y + text_height - 1), fill=COLOURS[label])
+        draw.text((x + 2 - left, y + 2 - top), CLASSES[label], fill="black", font=font)
+
+
+if __name__ == "__main__":
+    main()

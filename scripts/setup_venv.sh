@@ -1,0 +1,11 @@
+# Sourced by quickstart.sh and test.sh with a requirements file as argument: enters the project's root, makes .venv
+# and installs the file's packages there, once per content of the file. Sets PYTHON.
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+PYTHON=.venv/bin/python
+[ -x "$PYTHON" ] || python3 -m venv .venv
+stamp=.venv/installed-$1
+if ! cat requirements.txt "$1" | cmp -s - "$stamp"; then
+    echo "installing $1 into .venv (several GB the first time)"
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$1"
+    cat requirements.txt "$1" >"$stamp"
+fi

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Runs the test suite in .venv, which it makes first if need be. --slow adds the tests marked slow; everything else
+# goes to pytest, as in: bash scripts/test.sh tests/losses -k ties
+set -euo pipefail
+. "$(dirname "$0")/setup_venv.sh" requirements-dev.txt
+marker="not slow"
+if [ "${1:-}" = "--slow" ]; then
+    marker="slow or not slow"
+    shift
+fi
+"$PYTHON" -m ruff check .
+"$PYTHON" -m ruff format --check .
+exec "$PYTHON" -m pytest -m "$marker" "$@"

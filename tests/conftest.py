@@ -1,0 +1,26 @@
+"""Where the tests find shared reference material, and the markers that skip without it or without a GPU."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = Path(os.environ.get("ALRP_SHARED", ROOT.parent / "shared"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder with the reference data sets and golden files; set ALRP_SHARED if it is not ../shared."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no shared reference material at {SHARED} (set ALRP_SHARED)")
+    return SHARED

@@ -1,0 +1,194 @@
+import gc
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pycocotools.coco import COCO
+
+from data.annotations import read_annotations
+from data.errors import DatasetError
+
+FILES = [f"bccd/annotations/instances_{split}.json" for split in ("train", "val", "test")]
+FILES += [f"coco_tiny/annotations/instances_{split}2017.json" for split in ("train", "val")]
+
+
+def train_json(root: Path) -> Path:
+    return root / "annotations/instances_train.json"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_agrees_with_pycocotools(shared: Path, name: str, capsys: pytest.CaptureFixture) -> None:
+    path = shared / "data" / name
+    coco, ours = COCO(str(path)), read_annotations(path)
+    assert ours.category_ids == sorted(coco.getCatIds())
+    assert ours.class_names == [coco.cats[i]["name"] for i in ours.category_ids]
+    assert ours.image_ids.tolist() == coco.getImgIds()
+    for index, image_id in enumerate(coco.getImgIds()):
+        image = coco.imgs[image_id]
+        assert ours.sizes[index].tolist() == [image["height"], image["width"]]
+        assert ours.file_name(index) == image["file_name"]
+        rows, labels, crowd = [], [], []
+        for annotation in coco.loadAnns(coco.getAnnIds(imgIds=image_id)):
+            x, y, w, h = annotation["bbox"]
+            x1, x2 = (min(max(v, 0), image["width"]) for v in (x, x + w))
+            y1, y2 = (min(max(v, 0), image["height"]) for v in (y, y + h))
+            if w > 0 and h > 0 and x2 > x1 and y2 > y1:
+                rows.append([x1, y1, x2, y2])
+                labels.append(ours.category_ids.index(annotation["category_id"]))
+                crowd.append(bool(annotation["iscrowd"]))
+        found = ours.objects(index)
+        assert torch.equal(found["boxes"], torch.tensor(rows, dtype=torch.float32).reshape(-1, 4))
+        assert found["labels"].tolist() == labels
+        assert found["crowd"].tolist() == crowd
+
+
+def test_the_shared_sets_hold_what_their_readme_says(shared: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bccd = [read_annotations(shared / "data" / name) for name in FILES[:3]]
+    assert sum(len(a.boxes) for a in bccd) == 4888 - 2
+    assert sum(record.args[1] for record in caplog.records) == 2
+    tiny = [read_annotations(shared / "data" / name) for name in FILES[3:]]
+    assert sum(int(a.crowd.sum()) for a in tiny) == 17
+
+
+def test_sparse_category_ids_become_labels_in_ascending_order(write_coco) -> None:
+    root = write_coco(
+        [(0, 90, [0, 0, 4, 4]), (0, 7, [1, 1, 4, 4])], categories={90: "toothbrush", 7: "train", 13: "sign"}
+    )
+    found = read_annotations(train_json(root))
+    assert (found.category_ids, found.class_names) == ([7, 13, 90], ["train", "sign", "toothbrush"])
+    assert found.objects(0)["labels"].tolist() == [2, 0]
+
+
+def test_class_subset_keeps_the_order_of_ids_and_all_images(write_coco) -> None:
+    annotations = [(0, 3, [0, 0, 4, 4]), (1, 1, [1, 1, 4, 4]), (0, 2, [2, 2, 4, 4])]
+    root = write_coco(annotations, sizes=[(48, 64)] * 3, categories={1: "cat", 2: "dog", 3: "cow"})
+    found = read_annotations(train_json(root), classes=["cow", "cat"])
+    assert (found.category_ids, found.class_names) == ([1, 3], ["cat", "cow"])
+    assert [found.objects(i)["labels"].tolist() for i in range(3)] == [[1], [0], []]
+
+
+def test_boxes_are_clipped_and_stay_with_their_image(write_coco) -> None:
+    # Given out of order, on 64×48 images: over the left border, over the lower right corner, inside.
+    annotations = [(1, 1, [-5, 2, 10, 10]), (0, 2, [60, 40, 30, 30]), (1, 2, [1.5, 2.25, 3, 4])]
+    found = read_annotations(train_json(write_coco(annotations, sizes=[(48, 64)] * 2)))
+    assert found.objects(0)["boxes"].tolist() == [[60, 40, 64, 48]]
+    assert found.objects(1)["boxes"].tolist() == [[0, 2, 5, 12], [1.5, 2.25, 4.5, 6.25]]
+
+
+def test_boxes_without_area_are_dropped_with_one_warning(write_coco, caplog: pytest.LogCaptureFixture) -> None:
+    nan, inf = float("nan"), float("inf")
+    bad = [[5, 5, 0, 3], [5, 5, 3, -1], [64, 5, 3, 3], [-9, 5, 9, 3], [nan, 5, 3, 3], [5, 5, inf, 3], [63, 9, 1e-7, 5]]
+    found = read_annotations(train_json(write_coco([(0, 1, box) for box in [[5, 5, 3, 3], *bad]])))
+    assert found.boxes.tolist() == [[5, 5, 8, 8]]
+    (record,) = caplog.records
+    message = record.getMessage()
+    assert "instances_train.json" in message
+    assert "dropped: 7 (annotation 2, 3, 4, 5, 6, …)" in message
+
+
+def test_dropped_boxes_of_classes_not_used_are_not_counted(write_coco, caplog: pytest.LogCaptureFixture) -> None:
+    root = write_coco([(0, 1, [5, 5, 0, 3]), (0, 2, [5, 5, 3, 3])])
+    assert len(read_annotations(train_json(root), classes=["dog"]).boxes) == 1
+    assert not caplog.records
+
+
+def test_a_file_without_objects_is_fine(write_coco) -> None:
+    found = read_annotations(train_json(write_coco([], sizes=[(8, 8), (9, 9)])))
+    assert found.objects(1)["boxes"].shape == (0, 4)
+    assert found.box_offsets.tolist() == [0, 0, 0]
+
+
+def test_memory_grows_without_python_objects(write_coco) -> None:
+    def load(per_image: int):
+        annotations = [(i, 1, [1, 2, 3 + j, 4]) for i in range(20) for j in range(per_image)]
+        root = write_coco(annotations, sizes=[(48, 64)] * 20)
+        gc.collect()
+        before = len(gc.get_objects())
+        found = read_annotations(train_json(root))
+        gc.collect()
+        return found, len(gc.get_objects()) - before
+
+    load(1)  # first use imports and caches
+    (few, few_objects), (many, many_objects) = load(1), load(50)
+    assert many_objects <= few_objects + 5
+    # What is not an array is one bytes object and two short lists over classes.
+    other = {key: value for key, value in vars(many).items() if not isinstance(value, np.ndarray | torch.Tensor)}
+    assert {key: type(value) for key, value in other.items()} == {
+        "class_names": list,
+        "category_ids": list,
+        "file_names": bytes,
+    }
+    per_object = (len(pickle.dumps(many)) - len(pickle.dumps(few))) / (len(many.boxes) - len(few.boxes))
+    assert per_object < 26  # 16 bytes of box, 8 of label, 1 of crowd
+
+
+def image(**changes: object) -> list[dict]:
+    return [{"id": 10, "file_name": "000.png", "height": 48, "width": 64, **changes}]
+
+
+def annotation(**changes: object) -> list[dict]:
+    return [{"id": 77, "image_id": 10, "category_id": 1, "bbox": [1, 1, 3, 3], **changes}]
+
+
+@pytest.mark.parametrize(
+    "sections, words",
+    [
+        ({"images": None}, "not a COCO annotation file: it has no list 'images'"),
+        ({"annotations": {}}, "it has no list 'annotations'"),
+        ({"categories": None}, "it has no list 'categories'"),
+        ({"images": []}, "'images' is empty"),
+        ({"categories": []}, "'categories' is empty"),
+        ({"images": [3]}, "images[0]: 'id' must be an integer"),
+        ({"images": image(id="10")}, "images[0] (id 10): 'id' must be an integer"),
+        ({"images": image(height=None)}, "images[0] (id 10): 'height' must be a positive integer"),
+        ({"images": image(width=0)}, "'width' must be a positive integer"),
+        ({"images": image() + image()}, "image id 10 occurs more than once"),
+        ({"images": image(file_name="/etc/passwd")}, "(id 10): 'file_name' must be a relative path that stays inside"),
+        ({"images": image(file_name="a/../../b.png")}, "(id 10): 'file_name' must be a relative path"),
+        ({"images": image(file_name="../b.png")}, "(id 10): 'file_name' must be a relative path"),
+        ({"categories": [{"id": 1}]}, "categories[0] (id 1): 'name' must be a string"),
+        ({"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}, "category id 1 occurs more than once"),
+        ({"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}, "two categories are named 'a'"),
+        ({"annotations": [[]]}, "annotations[0]: 'image_id' must be an integer"),
+        ({"annotations": annotation(image_id=11)}, "annotation 77 has an unknown image_id, 11"),
+        ({"annotations": annotation(category_id=3)}, "annotation 77 has an unknown category_id, 3"),
+        ({"annotations": annotation(bbox=[1, 2, 3])}, "annotations[0] (id 77): 'bbox' must be four numbers"),
+        ({"annotations": annotation(bbox=[1, 2, 3, "4"])}, "(id 77): 'bbox' must be four numbers"),
+        ({"annotations": annotation(bbox=[1, 2, 3, 10**400])}, "(id 77): 'bbox' must be four numbers"),
+        ({"annotations": [{"id": 77, "image_id": 10, "category_id": 1}]}, "(id 77): 'bbox' must be four numbers"),
+    ],
+)
+def test_what_is_wrong_with_the_file_is_said_in_one_line(write_coco, sections: dict, words: str) -> None:
+    path = train_json(write_coco(sections=sections))
+    with pytest.raises(DatasetError) as caught:
+        read_annotations(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert words in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b"[" * 100_000, b"[1]", b'"text"'])
+def test_a_file_that_is_not_coco_json_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "instances_train.json"
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"instances_train\.json: not (valid JSON|a COCO annotation file)") as caught:
+        read_annotations(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_class_names_the_nearest(write_coco) -> None:
+    path = train_json(write_coco(categories={1: "bicycle", 2: "person"}))
+    with pytest.raises(DatasetError, match=r"no category 'persn' \(data\.classes\); the nearest is 'person'"):
+        read_annotations(path, classes=["persn"])
+    with pytest.raises(DatasetError, match=r"data\.classes is empty"):
+        read_annotations(path, classes=[])
+
+
+def test_only_images_and_categories_of_an_image_info_file_are_read(write_coco) -> None:
+    root = write_coco(sizes=[(8, 9)], sections={"annotations": None})
+    found = read_annotations(train_json(root), images_only=True)
+    assert found.sizes.tolist() == [[8, 9]]
+    assert len(found.boxes) == 0

@@ -1,0 +1,183 @@
+import json
+import logging
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data import CocoDetection, DatasetError, eval_transform, train_transform
+
+
+def draw_from_torch(image: torch.Tensor, target: dict) -> tuple[torch.Tensor, dict]:
+    return torch.rand(3, 2, 2), target
+
+
+def test_a_sample_has_what_is_promised(write_coco) -> None:
+    root = write_coco([(1, 2, [4, 6, 20, 10]), (1, 1, [0, 0, 64, 48])], sizes=[(10, 20), (48, 64)])
+    dataset = CocoDetection(root, "train", transform=eval_transform(size=(96, 32)))
+    image, target = dataset[1]
+    assert (image.dtype, image.shape) == (torch.uint8, (3, 96, 32))
+    assert target["boxes"].tolist() == [[2, 12, 12, 32], [0, 0, 32, 96]]
+    assert target["labels"].tolist() == [1, 0]
+    assert (target["labels"].dtype, target["crowd"].dtype) == (torch.int64, torch.bool)
+    assert {key: target[key] for key in ("image_id", "orig_size", "size")} == {
+        "image_id": 20,
+        "orig_size": (48, 64),
+        "size": (96, 32),
+    }
+    assert type(target["image_id"]) is int
+    assert len(dataset) == 2
+    assert dataset[0][1]["boxes"].shape == (0, 4)
+    assert (dataset.class_names, dataset.category_ids) == (["cat", "dog"], [1, 2])
+    assert dataset.sizes.tolist() == [[10, 20], [48, 64]]
+    assert dataset.image_ids.tolist() == [10, 20]
+
+
+def test_without_a_transform_the_pixels_are_the_file_s(write_coco) -> None:
+    root = write_coco(sizes=[(10, 20)])
+    image, target = CocoDetection(root, "train")[0]
+    assert np.array_equal(image.permute(1, 2, 0).numpy(), np.array(Image.open(root / "train/000.png")))
+    assert target["size"] == target["orig_size"] == (10, 20)
+
+
+def test_indices_end_where_the_data_does(write_coco) -> None:
+    dataset = CocoDetection(write_coco(sizes=[(8, 8)] * 3), "train")
+    assert [target["image_id"] for _, target in dataset] == [10, 20, 30]
+    assert dataset[-1][1]["image_id"] == 30
+    with pytest.raises(IndexError):
+        dataset[0, 3]
+
+
+def test_crowd_regions_are_kept_and_marked(shared: Path) -> None:
+    dataset = CocoDetection(shared / "data/coco_tiny", "val2017", transform=eval_transform(size=(64, 64)))
+    records = json.loads(dataset.annotation_file.read_text())["annotations"]
+    expected = {record["image_id"] for record in records if record["iscrowd"]}
+    assert {target["image_id"] for _, target in dataset if target["crowd"].any()} == expected != set()
+
+
+def test_random_numbers_come_from_seed_epoch_and_index_alone(write_coco) -> None:
+    root = write_coco(sizes=[(8, 8)] * 2)
+    dataset = CocoDetection(root, "train", transform=draw_from_torch, seed=5)
+    torch.manual_seed(1)
+    draws = {key: dataset[key][0] for key in [(0, 0), (0, 1), (1, 0), (1, 1)]}
+    other_seed = CocoDetection(root, "train", transform=draw_from_torch, seed=6)
+    everything = [*draws.values(), other_seed[0, 0][0]]
+    assert len({values.numpy().tobytes() for values in everything}) == 5
+    torch.manual_seed(2)
+    for key in reversed(draws):
+        assert torch.equal(dataset[key][0], draws[key])
+    assert torch.equal(dataset[0][0], draws[0, 0])
+
+
+def test_the_caller_s_random_numbers_are_left_alone(write_coco) -> None:
+    dataset = CocoDetection(write_coco(sizes=[(8, 8)]), "train", transform=draw_from_torch)
+    torch.manual_seed(1)
+    expected = torch.rand(4)
+    torch.manual_seed(1)
+    dataset[0, 0]
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_a_pickled_copy_gives_the_same_samples(shared: Path) -> None:
+    dataset = CocoDetection(shared / "data/bccd", "val", transform=train_transform("ssd", (96, 96)), seed=2)
+    copy = pickle.loads(pickle.dumps(dataset))
+    for key in [(0, 0), (3, 17)]:
+        (image, target), (image_2, target_2) = dataset[key], copy[key]
+        assert torch.equal(image, image_2)
+        assert torch.equal(target["boxes"], target_2["boxes"])
+
+
+def test_changing_a_sample_does_not_change_the_data_set(write_coco) -> None:
+    dataset = CocoDetection(write_coco([(0, 1, [1, 2, 3, 4])]), "train")
+    dataset[0][1]["boxes"].zero_()
+    assert dataset[0][1]["boxes"].tolist() == [[1, 2, 4, 6]]
+
+
+def test_an_image_info_file_gives_images_without_annotations(write_coco) -> None:
+    root = write_coco([(0, 1, [1, 2, 3, 4])], split="test")
+    (root / "annotations/instances_test.json").rename(root / "annotations/image_info_test.json")
+    dataset = CocoDetection(root, "test")
+    assert not dataset.has_annotations
+    assert dataset.annotation_file == root / "annotations/image_info_test.json"
+    assert len(dataset[0][1]["boxes"]) == 0
+
+
+@pytest.mark.parametrize(
+    "folder, remedy",
+    [
+        ("coco", "scripts/download_coco.py"),
+        ("shapes", "python scripts/make_shapes.py --output {root}"),
+        ("mine", "set data.root to a folder in COCO format"),
+    ],
+)
+def test_a_missing_data_set_says_how_to_get_it(tmp_path: Path, folder: str, remedy: str) -> None:
+    root = tmp_path / folder
+    with pytest.raises(DatasetError) as caught:
+        CocoDetection(root, "train")
+    assert str(caught.value).startswith(f"{root / 'annotations/instances_train.json'}: no such annotation file; ")
+    assert remedy.format(root=root) in str(caught.value)
+
+
+def test_a_missing_split_names_those_that_exist(write_coco) -> None:
+    write_coco(split="train2017")
+    root = write_coco(split="val2017")
+    with pytest.raises(DatasetError, match=r"instances_train\.json: .*the splits there are train2017, val2017"):
+        CocoDetection(root, "train")
+    shutil.rmtree(root / "val2017")
+    with pytest.raises(DatasetError, match=r"val2017: no such image folder"):
+        CocoDetection(root, "val2017")
+
+
+def break_image(root: Path, index: int) -> None:
+    path = root / f"train/{index:03}.png"
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def test_an_unreadable_image_stops_with_its_name_id_and_remedy(write_coco) -> None:
+    root = write_coco(sizes=[(48, 64)] * 2)
+    break_image(root, 1)
+    dataset = CocoDetection(root, "train")
+    dataset[0]
+    with pytest.raises(DatasetError) as caught:
+        dataset[0, 1]
+    message = str(caught.value)
+    assert message.startswith(f"{root / 'train/001.png'}: unreadable image (")
+    assert f"image id 20 in {dataset.annotation_file}" in message
+    assert message.endswith("data.on_error=skip")
+    assert "\n" not in message
+
+
+def test_skipping_replaces_training_images_by_the_next(write_coco, caplog: pytest.LogCaptureFixture) -> None:
+    root = write_coco([(0, 1, [1, 2, 3, 4])], sizes=[(48, 64)] * 4)
+    for index in (2, 3):
+        break_image(root, index)
+    dataset = CocoDetection(root, "train", on_error="skip")
+    assert [dataset[7, i][1]["image_id"] for i in range(4)] == [10, 20, 10, 10]
+    assert dataset[7, 2][1]["boxes"].tolist() == [[1, 2, 4, 6]]
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "002.png" in record.getMessage()
+    assert dataset.num_unreadable == 2
+
+
+def test_skipping_in_evaluation_gives_a_blank_image_of_the_same_id(write_coco) -> None:
+    root = write_coco([(1, 1, [1, 2, 3, 4])], sizes=[(48, 64), (40, 30)])
+    (root / "train/001.png").unlink()
+    dataset = CocoDetection(root, "train", on_error="skip", transform=eval_transform(size=(80, 60)))
+    image, target = dataset[1]
+    assert (image == torch.tensor([124, 116, 104])[:, None, None]).all()
+    assert image.shape == (3, 80, 60)
+    assert (target["image_id"], target["orig_size"]) == (20, (40, 30))
+    assert [target[key].shape for key in ("boxes", "labels", "crowd")] == [(0, 4), (0,), (0,)]
+
+
+def test_skipping_every_image_is_an_error(write_coco) -> None:
+    root = write_coco(sizes=[(48, 64)] * 2)
+    for index in range(2):
+        break_image(root, index)
+    with pytest.raises(DatasetError, match="not one image"):
+        CocoDetection(root, "train", on_error="skip")[0, 0]

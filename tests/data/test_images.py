@@ -1,0 +1,152 @@
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data.errors import DatasetError
+from data.images import blank_images, read_image
+
+RNG = np.random.default_rng(1)
+RGB = RNG.integers(0, 256, (6, 9, 3), dtype=np.uint8)
+GREY = RNG.integers(0, 256, (6, 9), dtype=np.uint8)
+ALPHA = RNG.integers(0, 256, (6, 9), dtype=np.uint8)
+
+
+def pixels(path: Path) -> np.ndarray:
+    image = read_image(path, (6, 9))
+    assert image.dtype == torch.uint8
+    assert image.shape == (3, 6, 9)
+    return image.permute(1, 2, 0).numpy()
+
+
+def grey_as_rgb(values: np.ndarray) -> np.ndarray:
+    return np.repeat(values[..., None], 3, axis=2)
+
+
+def test_rgb_is_returned_as_stored(tmp_path: Path) -> None:
+    Image.fromarray(RGB).save(tmp_path / "a.png")
+    assert np.array_equal(pixels(tmp_path / "a.png"), RGB)
+
+
+def test_grey(tmp_path: Path) -> None:
+    Image.fromarray(GREY).save(tmp_path / "a.png")
+    assert np.array_equal(pixels(tmp_path / "a.png"), grey_as_rgb(GREY))
+
+
+def test_alpha_is_dropped_and_colours_kept(tmp_path: Path) -> None:
+    Image.fromarray(np.dstack([RGB, ALPHA]), "RGBA").save(tmp_path / "rgba.png")
+    assert np.array_equal(pixels(tmp_path / "rgba.png"), RGB)
+    Image.fromarray(np.dstack([GREY, ALPHA]), "LA").save(tmp_path / "la.png")
+    assert np.array_equal(pixels(tmp_path / "la.png"), grey_as_rgb(GREY))
+
+
+@pytest.mark.parametrize("transparency", [None, 3, bytes([0, 10, 200, 255])])
+def test_palette_with_and_without_transparency(tmp_path: Path, transparency: int | bytes | None) -> None:
+    palette = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [9, 8, 7]], dtype=np.uint8)
+    indices = RNG.integers(0, 4, (6, 9), dtype=np.uint8)
+    image = Image.fromarray(indices, "P")
+    image.putpalette(palette.tobytes())
+    options = {} if transparency is None else {"transparency": transparency}
+    image.save(tmp_path / "a.png", **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.array_equal(pixels(tmp_path / "a.png"), palette[indices])
+
+
+def test_one_bit(tmp_path: Path) -> None:
+    bits = GREY > 127
+    Image.fromarray(bits).save(tmp_path / "a.png")
+    assert np.array_equal(pixels(tmp_path / "a.png"), grey_as_rgb(bits * np.uint8(255)))
+
+
+def test_sixteen_bit_grey_is_scaled_by_the_full_range(tmp_path: Path) -> None:
+    values = RNG.integers(0, 65536, (6, 9), dtype=np.uint16)
+    values[0, :4] = 0, 128, 129, 65535
+    expected = np.rint(values / 65535 * 255).astype(np.uint8)
+    for name in ("a.png", "a.tiff"):
+        Image.fromarray(values).save(tmp_path / name)
+        assert np.array_equal(pixels(tmp_path / name), grey_as_rgb(expected))
+    Image.fromarray(values.astype(np.int32)).save(tmp_path / "i.tiff")
+    assert np.array_equal(pixels(tmp_path / "i.tiff"), grey_as_rgb(expected))
+
+
+def test_cmyk_jpeg_keeps_its_colours(tmp_path: Path) -> None:
+    colour = np.full((6, 9, 3), (200, 40, 90), dtype=np.uint8)
+    Image.fromarray(colour).convert("CMYK").save(tmp_path / "a.jpg", quality=100)
+    assert Image.open(tmp_path / "a.jpg").mode == "CMYK"
+    assert np.abs(pixels(tmp_path / "a.jpg").astype(int) - colour).max() <= 4
+
+
+def test_animation_gives_its_first_frame(tmp_path: Path) -> None:
+    frames = [Image.fromarray(np.full((6, 9, 3), value, dtype=np.uint8)) for value in (50, 200)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert (pixels(tmp_path / "a.gif") == 50).all()
+
+
+def save_with_orientation(path: Path, orientation: int) -> np.ndarray:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(RGB).save(path, exif=exif)
+    return RGB
+
+
+def test_exif_orientation_counts_only_where_the_annotated_size_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    stored = save_with_orientation(path, 6)  # to be turned a quarter clockwise
+    assert np.array_equal(read_image(path, (6, 9)).permute(1, 2, 0).numpy(), stored)
+    turned = np.rot90(stored, -1)
+    assert np.array_equal(read_image(path, (9, 6)).permute(1, 2, 0).numpy(), turned)
+    assert np.array_equal(read_image(path).permute(1, 2, 0).numpy(), turned)
+
+
+def test_half_a_turn_does_not_change_the_size_and_is_not_applied(tmp_path: Path) -> None:
+    stored = save_with_orientation(tmp_path / "a.png", 3)
+    assert np.array_equal(pixels(tmp_path / "a.png"), stored)
+
+
+def test_another_size_than_annotated_is_an_error(tmp_path: Path) -> None:
+    save_with_orientation(tmp_path / "a.png", 1)
+    with pytest.raises(DatasetError, match=r"a\.png: the image is 9×6, its annotation says 6×9"):
+        read_image(tmp_path / "a.png", (9, 6))
+    with pytest.raises(DatasetError, match=r"the image is 9×6, its annotation says 90×60"):
+        read_image(tmp_path / "a.png", (60, 90))
+
+
+def jpeg() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no image", jpeg()[:300], b"\x89PNG\r\n\x1a\n" + bytes(50)], ids=["empty", "text", "cut", "zeros"]
+)
+def test_unreadable_files_are_named_in_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(DatasetError, match=r"a\.jpg: unreadable image \(.+\)") as caught:
+        read_image(tmp_path / "a.jpg")
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_and_unknown_images_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"a\.jpg: no such image file"):
+        read_image(tmp_path / "a.jpg")
+    with pytest.raises(DatasetError, match="unreadable image"):
+        read_image(tmp_path)
+    Image.fromarray(GREY.astype(np.float32)).save(tmp_path / "f.tiff")
+    with pytest.raises(DatasetError, match=r"f\.tiff: unreadable image \(floating-point"):
+        read_image(tmp_path / "f.tiff")
+    Image.fromarray(np.full((6, 9), 70_000, dtype=np.int32)).save(tmp_path / "i.tiff")
+    with pytest.raises(DatasetError, match=r"i\.tiff: unreadable image \(grey values beyond"):
+        read_image(tmp_path / "i.tiff")
+
+
+def test_blank_images_have_the_mean_colour() -> None:
+    images = blank_images(2, 3, 5)
+    assert images.shape == (2, 3, 3, 5)
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert (images == torch.tensor([124, 116, 104])[:, None, None]).all()

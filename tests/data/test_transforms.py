@@ -1,0 +1,158 @@
+import pickle
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from data.transforms import eval_transform, resize, to_original, train_transform
+
+GREEN, GREY = (40, 220, 40), (90, 90, 90)
+
+
+def painted(height: int, width: int, box: tuple[int, int, int, int]) -> tuple[Tensor, dict]:
+    """A green rectangle on grey, and the target that says where it is."""
+    image = torch.tensor(GREY, dtype=torch.uint8)[:, None, None].repeat(1, height, width)
+    x1, y1, x2, y2 = box
+    image[:, y1:y2, x1:x2] = torch.tensor(GREEN, dtype=torch.uint8)[:, None, None]
+    target = {
+        "boxes": torch.tensor([box], dtype=torch.float32),
+        "labels": torch.tensor([5]),
+        "crowd": torch.tensor([False]),
+    }
+    return image, target
+
+
+def extent_of_green(image: Tensor) -> list[float]:
+    """Box of the pixels in which green leads by at least half of its largest lead."""
+    red, green, blue = image.float()
+    lead = green - torch.maximum(red, blue)
+    y, x = (lead > lead.max() / 2).nonzero().unbind(1)
+    return [float(x.min()), float(y.min()), float(x.max() + 1), float(y.max() + 1)]
+
+
+@pytest.mark.parametrize("name", ["ssd", "flip", "hvflip"])
+@pytest.mark.parametrize("size", [(256, 256), (192, 320)])
+def test_boxes_stay_on_what_they_enclose(name: str, size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    transform = train_transform(name, size)
+    places = set()
+    for _ in range(60):
+        image, target = transform(*painted(300, 400, (120, 60, 260, 210)))
+        assert image.dtype == torch.uint8
+        assert image.shape == (3, *size)
+        (box,) = target["boxes"].tolist()
+        assert (target["labels"].tolist(), target["crowd"].tolist()) == ([5], [False])
+        assert extent_of_green(image) == pytest.approx(box, abs=2)
+        places.add(tuple(box))
+    assert len(places) >= {"ssd": 50, "flip": 2, "hvflip": 4}[name]
+
+
+@pytest.mark.parametrize("name", ["ssd", "flip", "hvflip"])
+@pytest.mark.parametrize("height, width", [(1, 1), (2, 3), (1, 300), (33, 17)])
+def test_any_image_size_and_no_objects_will_do(name: str, height: int, width: int) -> None:
+    torch.manual_seed(0)
+    transform = train_transform(name, (64, 96))
+    empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64), "crowd": torch.zeros(0).bool()}
+    for _ in range(20):
+        image, target = transform(torch.zeros(3, height, width, dtype=torch.uint8), dict(empty))
+        assert image.shape == (3, 64, 96)
+        assert target["boxes"].shape == (0, 4)
+        image, target = transform(*painted(height, width, (0, 0, width, height)))
+        assert (target["boxes"][:, 2:] > target["boxes"][:, :2]).all()
+
+
+def test_only_crowd_regions_do_not_bind_the_crop() -> None:
+    torch.manual_seed(0)
+    transform = train_transform("ssd", (64, 64))
+    image, target = painted(100, 100, (0, 0, 10, 10))
+    target["crowd"] = torch.tensor([True])
+    counts = {len(transform(image, target)[1]["boxes"]) for _ in range(40)}
+    assert counts == {0, 1}
+
+
+def test_plain_flips_change_no_pixel_but_by_mirroring() -> None:
+    torch.manual_seed(0)
+    image = torch.randint(0, 256, (3, 20, 30), dtype=torch.uint8)
+    target = painted(20, 30, (1, 2, 5, 6))[1]
+    results = {train_transform("hvflip", (20, 30))(image, target)[0].contiguous().numpy().tobytes() for _ in range(60)}
+    assert results == {image.flip(dims).contiguous().numpy().tobytes() for dims in ([], [1], [2], [1, 2])}
+
+
+@pytest.mark.parametrize(
+    "size, expected",
+    [
+        ((480, 640), (500, 667)),  # 500 / 480 = 1.0417; 640 · 1.0417 = 666.7
+        ((640, 480), (667, 500)),
+        ((427, 640), (500, 749)),  # 749.4
+        ((300, 1000), (250, 833)),  # the long side binds: 0.833
+        ((500, 833), (500, 833)),
+        ((2, 5000), (1, 833)),  # 0.33 rounds to 0: at least one pixel
+    ],
+)
+def test_short_side_and_long_side_limits(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    transform = eval_transform(500, 833)
+    assert transform.output_size(size) == expected
+    image, _ = transform(*painted(*size, (0, 0, 1, 1)))
+    assert image.shape == (3, *expected)
+
+
+@given(height=st.integers(1, 5000), width=st.integers(1, 5000))
+def test_sizes_stay_within_the_limits_and_reach_one(height: int, width: int) -> None:
+    new = eval_transform(500, 833).output_size((height, width))
+    assert min(new) <= 500 and max(new) <= 833
+    assert min(new) == 500 or max(new) == 833
+
+
+def test_a_fixed_size_is_met_exactly() -> None:
+    transform = eval_transform(size=(240, 320))
+    assert transform.output_size((77, 1000)) == (240, 320)
+    image, target = transform(*painted(77, 1000, (100, 7, 300, 70)))
+    assert image.shape == (3, 240, 320)
+    assert target["boxes"].tolist() == [pytest.approx([32, 7 * 240 / 77, 96, 70 * 240 / 77], rel=1e-6)]
+
+
+@pytest.mark.parametrize("size", [(500, 667), (37, 50), (64, 64)])
+def test_pixels_are_interpolated_bilinearly_without_antialiasing(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    image = torch.randint(0, 256, (60, 80, 3), dtype=torch.uint8).permute(2, 0, 1)
+    found, _ = resize(image, {"boxes": torch.zeros(0, 4)}, size)
+    expected = torch.nn.functional.interpolate(image[None].double(), size, mode="bilinear", antialias=False)[0]
+    error = found - expected
+    assert error.abs().max() <= 1.01  # rounded along each axis in turn
+    assert error.mean().abs() < 0.1
+
+
+sides = st.tuples(st.integers(1, 4000), st.integers(1, 4000))
+
+
+@settings(deadline=None)
+@given(orig_size=sides, fractions=st.lists(st.floats(0, 1, width=32), min_size=4, max_size=4))
+def test_boxes_map_back_to_the_file(orig_size: tuple[int, int], fractions: list[float]) -> None:
+    height, width = orig_size
+    boxes = torch.tensor([fractions]) * torch.tensor([width, height, width, height])
+    new_size = eval_transform(500, 833).output_size(orig_size)
+    target = {"boxes": boxes}
+    image = torch.zeros(1, 1, 1, dtype=torch.uint8).expand(3, height, width)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("data.transforms.F.resize", lambda image, *_, **__: image)  # the boxes are the point
+        resized = resize(image, target, new_size)[1]["boxes"]
+    exact = boxes.double() * torch.tensor([new_size[1] / width, new_size[0] / height] * 2)
+    torch.testing.assert_close(resized.double(), exact, rtol=3e-7, atol=0)
+    torch.testing.assert_close(to_original(resized, new_size, orig_size), boxes, rtol=5e-7, atol=0)
+
+
+def test_transforms_can_be_pickled() -> None:
+    image, target = painted(60, 80, (10, 10, 50, 50))
+    for transform in (*(train_transform(n, (64, 64)) for n in ("ssd", "flip", "hvflip")), eval_transform(50, 83)):
+        results = []
+        for copy in (transform, pickle.loads(pickle.dumps(transform))):
+            torch.manual_seed(7)
+            results.append(copy(image, target)[0])
+        assert torch.equal(*results)
+
+
+def test_an_unknown_augmentation_is_refused() -> None:
+    with pytest.raises(ValueError, match="unknown augmentation 'mosaic': must be ssd, flip or hvflip"):
+        train_transform("mosaic", (64, 64))

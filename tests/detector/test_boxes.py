@@ -1,0 +1,128 @@
+"""detector/boxes.py against torchvision and against the laws its docstrings state."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision import ops
+
+from detector.boxes import (
+    MAX_LOG_RATIO,
+    clip_boxes,
+    decode_boxes,
+    encode_boxes,
+    intersection_over_area,
+    paired_diou,
+    paired_giou,
+    paired_iou,
+    pairwise_iou,
+)
+
+PAIRED = [paired_iou, paired_giou, paired_diou]
+
+
+def random_boxes(n: int, seed: int, scale: float = 100.0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    corner = torch.rand(n, 2, generator=generator) * scale
+    return torch.cat([corner, corner + 1 + torch.rand(n, 2, generator=generator) * scale], dim=1)
+
+
+def test_pairwise_iou_is_torchvisions_bit_for_bit():
+    boxes1, boxes2 = random_boxes(50, 0), random_boxes(70, 1)
+    assert torch.equal(pairwise_iou(boxes1, boxes2), ops.box_iou(boxes1, boxes2))
+
+
+def test_pairwise_iou_takes_leading_axes():
+    boxes1, boxes2 = random_boxes(12, 0).view(3, 4, 4), random_boxes(15, 1).view(3, 5, 4)
+    expected = torch.stack([ops.box_iou(a, b) for a, b in zip(boxes1, boxes2, strict=True)])
+    assert torch.equal(pairwise_iou(boxes1, boxes2), expected)
+
+
+def test_iou_of_hand_worked_boxes():
+    # intersection 1×2 = 2, union 2·2 + 2·2 - 2 = 6, hull 3×2 = 6; centres 1 apart, diagonal² 9 + 4
+    a, b = torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[1.0, 0, 3, 2]])
+    assert paired_iou(a, b).item() == pytest.approx(2 / 6)
+    assert paired_giou(a, b).item() == pytest.approx(2 / 6)
+    assert paired_diou(a, b).item() == pytest.approx(2 / 6 - 1 / 13)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (paired_iou, ops.box_iou),
+        (paired_giou, ops.generalized_box_iou),
+        (paired_diou, ops.distance_box_iou),
+    ],
+)
+def test_paired_formulas_agree_with_torchvision(ours, theirs):
+    # the second half lies far away, where only the generalised ones still tell boxes apart
+    boxes1 = random_boxes(200, 2)
+    boxes2 = torch.cat([random_boxes(100, 3), random_boxes(100, 4) + 500])
+    torch.testing.assert_close(ours(boxes1, boxes2), theirs(boxes1, boxes2).diag(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("paired", PAIRED)
+def test_degenerate_boxes_have_finite_values_and_gradients(paired):
+    point, box = [5.0, 5.0, 5.0, 5.0], [4.0, 4.0, 8.0, 8.0]
+    boxes1 = torch.tensor([point, point, box, [5.0, 4.0, 5.0, 8.0]], requires_grad=True)
+    boxes2 = torch.tensor([point, box, box, box])
+    value = paired(boxes1, boxes2)
+    value.sum().backward()
+    assert value.isfinite().all() and boxes1.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("paired", PAIRED)
+def test_gradients_are_those_of_the_values(paired):
+    boxes1, boxes2 = random_boxes(8, 5, 10.0).double(), random_boxes(8, 6, 10.0).double()
+    assert torch.autograd.gradcheck(paired, (boxes1.requires_grad_(), boxes2))
+
+
+@pytest.mark.parametrize("paired", PAIRED)
+def test_no_boxes_no_values(paired):
+    assert paired(torch.zeros(0, 4), torch.zeros(0, 4)).shape == (0,)
+
+
+def test_intersection_over_area_is_a_share_of_the_first_box():
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 2, 2], [50, 50, 60, 60], [3, 3, 3, 3]])
+    region = torch.tensor([[0.0, 0, 5, 10]])
+    assert intersection_over_area(boxes, region).squeeze(1).tolist() == [0.5, 1.0, 0.0, 0.0]
+
+
+SIZES = st.floats(1.0, 500.0)
+CORNERS = st.floats(-500.0, 500.0)
+
+
+@settings(max_examples=100, deadline=None)
+@given(*[CORNERS, CORNERS, SIZES, SIZES] * 2)
+def test_decode_inverts_encode(x, y, w, h, anchor_x, anchor_y, anchor_w, anchor_h):
+    ratios = torch.tensor([w / anchor_w, h / anchor_h], dtype=torch.float64)
+    gt = torch.tensor([[x, y, x + w, y + h]], dtype=torch.float64)
+    anchor = [[anchor_x, anchor_y, anchor_x + anchor_w, anchor_y + anchor_h]]
+    anchor = torch.tensor(anchor, dtype=torch.float64)
+    decoded = decode_boxes(encode_boxes(gt, anchor), anchor)
+    if ratios.log().abs().max() < MAX_LOG_RATIO:
+        torch.testing.assert_close(decoded, gt, rtol=1e-6, atol=1e-4)
+    else:
+        assert (decoded[0, 2:] > decoded[0, :2]).all()
+
+
+def test_decode_by_hand():
+    # anchor 20×40 centred at (10, 20); shifts 0.1·(1, -1) of its size; height times e^(0.2·ln(2)/0.2)
+    deltas = torch.tensor([[1.0, -1.0, 0.0, torch.log(torch.tensor(2.0)).item() / 0.2]])
+    decoded = decode_boxes(deltas, torch.tensor([[0.0, 0, 20, 40]]))
+    torch.testing.assert_close(decoded, torch.tensor([[2.0, 16 - 40, 22.0, 16 + 40]]))
+
+
+def test_decode_clamps_sizes_both_ways():
+    deltas = torch.tensor([[0.0, 0, 1e4, -1e4]], requires_grad=True)
+    decoded = decode_boxes(deltas, torch.tensor([[0.0, 0, 16, 1000]]))
+    width, height = (decoded[0, 2:] - decoded[0, :2]).tolist()
+    assert (width, height) == (pytest.approx(1000, rel=1e-4), pytest.approx(16, rel=1e-4))
+    decoded.sum().backward()
+    assert deltas.grad.isfinite().all()
+
+
+def test_clip_to_height_and_width():
+    boxes = torch.tensor([[-5.0, -5, 300, 300], [10, 10, 20, 20], [500, 10, 600, 20]])
+    clipped = clip_boxes(boxes, (100, 200))
+    assert clipped.tolist() == [[0, 0, 200, 100], [10, 10, 20, 20], [200, 10, 200, 20]]

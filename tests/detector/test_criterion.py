@@ -1,0 +1,199 @@
+"""detector/criterion.py: which entries are positive, negative or ignored, and the losses made of them."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torchvision import ops
+
+from detector.anchors import AnchorGenerator
+from detector.boxes import decode_boxes, encode_boxes
+from detector.criterion import Criterion, assign_targets, localisation_errors
+from detector.matcher import ATSSMatcher, MaxIoUMatcher
+from losses import alrp_loss, ap_loss, focal_loss
+
+K = 4
+LEVELS = AnchorGenerator((8, 16, 32))([(16, 16), (8, 8), (4, 4)])
+ANCHORS = torch.cat(LEVELS)
+A = len(ANCHORS)
+
+
+def assign(targets, matcher=None, ignore_crowd=False):
+    return assign_targets(matcher or MaxIoUMatcher(), LEVELS, targets, K, ignore_crowd)
+
+
+def outputs(batch: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    cls_logits = torch.randn(batch, A, K, generator=generator) - 2
+    box_deltas = torch.randn(batch, A, 4, generator=generator) * 0.5
+    return cls_logits.requires_grad_(), box_deltas.requires_grad_()
+
+
+@pytest.fixture
+def two_targets(make_target):
+    return [
+        make_target((10, 10, 60, 60), (50, 40, 120, 100), labels=(1, 3)),
+        make_target((20, 5, 60, 90), labels=(2,)),
+    ]
+
+
+def test_entries_of_every_kind_of_anchor(two_targets):
+    assignment = assign(two_targets)
+    for image, target in enumerate(two_targets):
+        matches = MaxIoUMatcher()(LEVELS, target["boxes"])
+        entries = assignment.cls_targets[image]
+        assert (matches >= 0).any() and (matches == -1).any() and (matches == -2).any()
+        assert (entries[matches == -2] == -1).all()
+        assert (entries[matches == -1] == 0).all()
+        one_hot = F.one_hot(target["labels"][matches[matches >= 0]], K)
+        assert torch.equal(entries[matches >= 0].long(), one_hot)
+
+
+def test_positives_are_in_flat_order_with_their_boxes(two_targets):
+    assignment = assign(two_targets)
+    positives = (assignment.cls_targets.flatten() == 1).nonzero().squeeze(1)
+    assert torch.equal(positives // K, assignment.positives)
+    boxes = torch.cat([target["boxes"] for target in two_targets])
+    labels = torch.cat([target["labels"] for target in two_targets])
+    for gt_box, entry in zip(assignment.gt_boxes, positives, strict=True):
+        (index,) = (boxes == gt_box).all(dim=1).nonzero().squeeze(1).tolist()
+        assert labels[index] == entry % K and (index == 2) == (entry >= A * K)
+
+
+@pytest.mark.parametrize("matcher", [MaxIoUMatcher(), ATSSMatcher()])
+def test_assignment_of_a_batch_is_that_of_its_images(two_targets, matcher):
+    together = assign(two_targets, matcher)
+    alone = [assign([target], matcher) for target in two_targets]
+    assert torch.equal(together.cls_targets, torch.cat([a.cls_targets for a in alone]))
+    assert torch.equal(together.gt_boxes, torch.cat([a.gt_boxes for a in alone]))
+    assert torch.equal(together.positives, torch.cat([alone[0].positives, alone[1].positives + A]))
+
+
+def test_images_without_objects(make_target, two_targets):
+    assert not assign([make_target()]).cls_targets.any()
+    mixed, alone = assign([make_target(), two_targets[0], make_target()]), assign([two_targets[0]])
+    assert torch.equal(mixed.positives, alone.positives + A)
+
+
+def test_crowds_are_background_by_default(make_target):
+    crowd = make_target((0, 0, 128, 128), labels=(1,), crowd=(True,))
+    assert not assign([crowd]).cls_targets.any()
+
+
+def test_ignored_crowds_ignore_negatives_of_their_class_only(make_target):
+    target = make_target((10, 10, 60, 60), (0, 0, 64, 128), labels=(2, 1), crowd=(False, True))
+    background = assign([target]).cls_targets[0]
+    ignoring = assign([target], ignore_crowd=True).cls_targets[0]
+    matches = MaxIoUMatcher()(LEVELS, target["boxes"][:1])
+    x1, y1, x2, y2 = ANCHORS.unbind(dim=1)
+    width = (x2.clamp(max=64) - x1.clamp(min=0)).clamp(min=0)
+    height = (y2.clamp(max=128) - y1.clamp(min=0)).clamp(min=0)
+    covered = width * height / ((x2 - x1) * (y2 - y1)) >= 0.5
+    expected = background.clone()
+    expected[covered & (matches == -1), 1] = -1
+    assert torch.equal(ignoring, expected) and not torch.equal(ignoring, background)
+    # a positive anchor inside the crowd is still a negative of the crowd's class
+    assert (covered & (matches >= 0)).any() and (ignoring[matches >= 0, 1] == 0).all()
+
+
+def test_overlapping_crowds_of_two_classes(make_target):
+    boxes = [(0, 0, 128, 128)] * 2
+    target = make_target(*boxes, labels=(0, 3), crowd=(True, True))
+    ignored = assign([target], ignore_crowd=True).cls_targets[0] == -1
+    assert torch.equal(ignored[:, 0], ignored[:, 3]) and ignored[:, 0].any()
+    assert not ignored[:, 1:3].any()
+
+
+@pytest.mark.parametrize(
+    ("loc_error", "expected"),
+    [
+        ("iou", lambda a, b: (1 - ops.box_iou(a, b).diag()) / 0.5),
+        ("giou", lambda a, b: 1 - ops.generalized_box_iou(a, b).diag()),
+        ("diou", lambda a, b: 1 - ops.distance_box_iou(a, b).diag()),
+    ],
+)
+def test_localisation_errors(loc_error, expected):
+    corner = torch.rand(50, 2) * 50
+    boxes = torch.cat([corner, corner + 5 + torch.rand(50, 2) * 50], dim=1)
+    shifted = boxes + torch.randn(50, 4)
+    torch.testing.assert_close(localisation_errors(shifted, boxes, loc_error), expected(shifted, boxes))
+    assert localisation_errors(boxes, boxes, loc_error).abs().max() < 1e-6
+
+
+def test_alrp_is_the_loss_of_the_decoded_positives(two_targets):
+    cls_logits, box_deltas = outputs(2)
+    losses = Criterion(MaxIoUMatcher())(cls_logits, box_deltas, LEVELS, two_targets)
+    assignment = assign(two_targets)
+    positives = assignment.positives
+    boxes = decode_boxes(box_deltas.flatten(0, 1)[positives], ANCHORS.repeat(2, 1)[positives])
+    errors = 1 - ops.generalized_box_iou(boxes, assignment.gt_boxes).diag()
+    loss_cls, loss_loc = alrp_loss(cls_logits.flatten(), assignment.cls_targets.flatten(), errors)
+    torch.testing.assert_close(losses["loss_cls"], loss_cls)
+    torch.testing.assert_close(losses["loss_loc"], loss_loc)
+    torch.testing.assert_close(losses["loss"], loss_cls + 50 * loss_loc)
+
+
+def test_self_balance_weighs_the_localisation_part_of_alrp_only(two_targets):
+    arguments = (*outputs(2), LEVELS, two_targets)
+    balanced = Criterion(MaxIoUMatcher())
+    balanced.self_balance.weight.fill_(7.0)
+    losses = balanced(*arguments)
+    torch.testing.assert_close(losses["loss"], losses["loss_cls"] + 7 * losses["loss_loc"])
+    plain = Criterion(MaxIoUMatcher(), self_balance=False)(*arguments)
+    torch.testing.assert_close(plain["loss"], plain["loss_cls"] + plain["loss_loc"])
+    assert Criterion(MaxIoUMatcher(), name="focal").self_balance is None
+    assert list(balanced.state_dict()) and not list(Criterion(MaxIoUMatcher(), "ap").state_dict())
+
+
+@pytest.mark.parametrize("name", ["ap", "focal"])
+def test_baselines_localise_with_smooth_l1(two_targets, name):
+    cls_logits, box_deltas = outputs(2)
+    losses = Criterion(MaxIoUMatcher(), name, delta=0.5, alpha=0.3, gamma=1.5)(
+        cls_logits, box_deltas, LEVELS, two_targets
+    )
+    assignment = assign(two_targets)
+    flat = cls_logits.flatten(), assignment.cls_targets.flatten()
+    loss_cls = ap_loss(*flat, 0.5) if name == "ap" else focal_loss(*flat, 0.3, 1.5)
+    positives = assignment.positives
+    offsets = encode_boxes(assignment.gt_boxes, ANCHORS.repeat(2, 1)[positives])
+    loss_loc = F.smooth_l1_loss(box_deltas.flatten(0, 1)[positives], offsets)
+    torch.testing.assert_close(losses["loss_cls"], loss_cls)
+    torch.testing.assert_close(losses["loss_loc"], loss_loc)
+    torch.testing.assert_close(losses["loss"], loss_cls + loss_loc)
+
+
+@pytest.mark.parametrize("name", ["alrp", "ap", "focal"])
+def test_without_positives_the_loss_is_finite_and_attached(make_target, name):
+    cls_logits, box_deltas = outputs(2)
+    losses = Criterion(MaxIoUMatcher(), name)(cls_logits, box_deltas, LEVELS, [make_target()] * 2)
+    losses["loss"].backward()
+    assert losses["loss_loc"] == 0 and (losses["loss_cls"] == 0) == (name != "focal")
+    assert not box_deltas.grad.any() and cls_logits.grad.isfinite().all()
+    assert cls_logits.grad.any() == (name == "focal")
+
+
+@pytest.mark.parametrize("loc_error", ["iou", "giou", "diou"])
+def test_wild_predictions_have_finite_gradients(two_targets, loc_error):
+    cls_logits, box_deltas = outputs(2)
+    box_deltas = (box_deltas.detach() * 1e3).requires_grad_()
+    losses = Criterion(MaxIoUMatcher(), loc_error=loc_error)(cls_logits, box_deltas, LEVELS, two_targets)
+    losses["loss"].backward()
+    assert losses["loss"].isfinite() and box_deltas.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["alrp", "ap", "focal"])
+def test_monitor_counts_and_weighs(two_targets, name):
+    cls_logits, box_deltas = outputs(2)
+    monitor = {}
+    losses = Criterion(MaxIoUMatcher(), name)(cls_logits, box_deltas, LEVELS, two_targets, monitor=monitor)
+    losses["loss"].backward()
+    targets, logits = assign(two_targets).cls_targets.flatten(), cls_logits.detach().flatten()
+    negatives = logits[targets == 0]
+    relevant = negatives if name == "focal" else negatives[negatives > logits[targets == 1].min() - 1]
+    mass = cls_logits.grad.flatten().abs()
+    assert monitor["num_positives"] == (targets == 1).sum()
+    assert monitor["num_relevant_negatives"] == len(relevant)
+    torch.testing.assert_close(monitor["grad_mass_positive"], mass[targets == 1].sum())
+    torch.testing.assert_close(monitor["grad_mass_negative"], mass[targets == 0].sum())
+    assert all(value.dim() == 0 and not value.requires_grad for value in monitor.values())
+    if name != "focal":  # the balance theorem
+        torch.testing.assert_close(monitor["grad_mass_positive"], monitor["grad_mass_negative"])

@@ -1,0 +1,53 @@
+"""Trains a detector from a YAML experiment.
+
+One process:   python train.py --config configs/r50_alrp.yaml data.root=datasets/coco
+Eight GPUs:    torchrun --nproc-per-node 8 train.py --config configs/r50_alrp.yaml
+"""
+
+import argparse
+import os
+import sys
+
+from engine.cli import ArgumentParser, log_to_console, user_errors
+from engine.config import load_config
+from engine.datasets import prepare_data
+from engine.distributed import join_processes
+from engine.run_folder import RunFolder, require_same_recipe
+from engine.trainer import Trainer
+
+
+def main() -> int:
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, metavar="FILE", help="experiment, such as configs/r50_alrp.yaml")
+    parser.add_argument("--resume", metavar="auto|PATH", help="continue from the run's last.pt, or from a checkpoint")
+    parser.add_argument("--overwrite", action="store_true", help="replace the results of an earlier run")
+    parser.add_argument("--dry-run", action="store_true", help="build everything, try one batch, write nothing")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config values, such as optimizer.lr=0.004")
+    args = parser.parse_intermixed_args()
+    if args.resume and args.overwrite:
+        parser.error("--resume continues a run and --overwrite replaces it: give one of them")
+
+    quiet = int(os.environ.get("RANK", 0)) != 0  # until training starts every process fails alike
+    log_to_console(is_main=not quiet)
+    with user_errors(quiet):
+        config = load_config(args.config, args.overrides)
+        folder = RunFolder(config)
+        state = folder.find_checkpoint(args.resume, args.overwrite or args.dry_run)
+        if state is not None:
+            require_same_recipe(config, state, args.resume if args.resume != "auto" else str(folder.last))
+    with user_errors(quiet), join_processes(config.run.device) as processes:
+        prepare_data(config, processes)
+        trainer = Trainer(config, processes, folder, state)
+        with user_errors():  # from here on a process may fail alone
+            if args.dry_run:
+                trainer.dry_run()
+                return 0
+            if trainer.finished:
+                if processes.is_main:
+                    print(f"{folder.path} is finished: {trainer.step} steps done; nothing to do")
+                return 0
+            return trainer.fit()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
