@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,48 +73,39 @@ def read_annotations(path: Path, classes: Sequence[str] | None = None, images_on
         DatasetError: not JSON, not COCO, an unknown class name, or entries that contradict each other.
     """
     document = _load(path)
-    for section in ("images", "categories") if images_only else ("images", "annotations", "categories"):
+    if images_only:
+        document["annotations"] = []
+    for section in ("images", "annotations", "categories"):
         if not isinstance(document.get(section), list):
             raise DatasetError(f"{path}: not a COCO annotation file: it has no list {section!r}")
-    images, categories = document["images"], document["categories"]
-    annotations = [] if images_only else document["annotations"]
-    if not images or not categories:
-        raise DatasetError(f"{path}: {'categories' if images else 'images'!r} is empty")
+        if not document[section] and section != "annotations":
+            raise DatasetError(f"{path}: {section!r} is empty")
+    column = partial(_column, document, path)
 
-    def column(section: str, key: str, valid: Callable[[Any], bool], expected: str) -> list:
-        records = annotations if section == "annotations" else document[section]
-        for position, record in enumerate(records):
-            if not isinstance(record, dict) or not valid(record.get(key)):
-                name = f"{section}[{position}]" + (f" (id {record.get('id')})" if isinstance(record, dict) else "")
-                raise DatasetError(f"{path}: {name}: {key!r} must be {expected}")
-        return [record[key] for record in records]
-
-    image_ids = _unique_ids(column("images", "id", _is_integer, "an integer"), "image", path)
+    image_ids = _unique(column("images", "id", _is_integer, "an integer"), "image", path)
     sizes = np.array([column("images", side, _is_side, "a positive integer") for side in ("height", "width")]).T
     names = column("images", "file_name", _is_inner_path, "a relative path that stays inside the split's folder")
     names = [name.encode("utf-8", "surrogatepass") for name in names]
 
-    all_ids = _unique_ids(column("categories", "id", _is_integer, "an integer"), "category", path)
+    all_ids = _unique(column("categories", "id", _is_integer, "an integer"), "category", path)
     all_names = column("categories", "name", lambda name: isinstance(name, str), "a string")
     category_ids, class_names = _select_classes(all_ids, all_names, classes, path)
 
-    owner_ids = np.array(column("annotations", "image_id", _is_integer, "an integer"), dtype=np.int64)
-    owners = _positions(owner_ids, image_ids)
-    object_categories = np.array(column("annotations", "category_id", _is_integer, "an integer"), dtype=np.int64)
-    known = _positions(object_categories, all_ids) >= 0
-    for missing, key in ((owners < 0, "image_id"), (~known, "category_id")):
-        if missing.any():
-            record = annotations[int(missing.argmax())]
+    owners = _look_up(column("annotations", "image_id", _is_integer, "an integer"), image_ids)
+    object_ids = column("annotations", "category_id", _is_integer, "an integer")
+    for found, key in ((owners, "image_id"), (_look_up(object_ids, all_ids), "category_id")):
+        if (found < 0).any():
+            record = document["annotations"][int(found.argmin())]
             raise DatasetError(f"{path}: annotation {record.get('id')} has an unknown {key}, {record[key]}")
-    labels = _positions(object_categories, np.array(category_ids))
+    labels = _look_up(object_ids, np.array(category_ids))
     xywh = np.array(column("annotations", "bbox", _is_box, "four numbers"), dtype=np.float64).reshape(-1, 4)
-    crowd = np.array([bool(record.get("iscrowd", 0)) for record in annotations], dtype=bool)
+    crowd = np.array([bool(record.get("iscrowd", 0)) for record in document["annotations"]], dtype=bool)
 
     boxes = _clip(xywh, sizes[owners])
     has_area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1) & np.isfinite(xywh).all(axis=1)
-    wanted = labels >= 0
-    _warn_of_dropped([annotations[i].get("id") for i in np.flatnonzero(wanted & ~has_area)], path)
-    rows = np.flatnonzero(wanted & has_area)
+    dropped = np.flatnonzero((labels >= 0) & ~has_area)
+    _warn_of_dropped([document["annotations"][i].get("id") for i in dropped], path)
+    rows = np.flatnonzero((labels >= 0) & has_area)
     rows = rows[np.argsort(owners[rows], kind="stable")]
     return Annotations(
         class_names=class_names,
@@ -141,6 +133,18 @@ def _load(path: Path) -> dict[str, Any]:
     return document
 
 
+def _column(
+    document: dict[str, Any], path: Path, section: str, key: str, valid: Callable[[Any], bool], expected: str
+) -> list:
+    """The values of one key in all records of a section, each of them checked."""
+    for position, record in enumerate(document[section]):
+        if not isinstance(record, dict):
+            raise DatasetError(f"{path}: {section}[{position}] is not an object")
+        if not valid(record.get(key)):
+            raise DatasetError(f"{path}: {section}[{position}] (id {record.get('id')}): {key!r} must be {expected}")
+    return [record[key] for record in document[section]]
+
+
 def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
@@ -159,7 +163,7 @@ def _is_inner_path(value: Any) -> bool:
     return os.path.normpath(value).split(os.sep)[0] not in (os.curdir, os.pardir)
 
 
-def _unique_ids(ids: list[int], what: str, path: Path) -> np.ndarray:
+def _unique(ids: list[int], what: str, path: Path) -> np.ndarray:
     values, counts = np.unique(np.array(ids, dtype=np.int64), return_counts=True)
     if (counts > 1).any():
         raise DatasetError(f"{path}: {what} id {values[counts > 1][0]} occurs more than once")
@@ -182,9 +186,9 @@ def _select_classes(
     return [i for i, _ in chosen], [name for _, name in chosen]
 
 
-def _positions(values: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """(n,) int64: where in the table of unique values each value is; -1 where it is not there."""
-    order = np.argsort(table)
+def _look_up(ids: list[int], table: np.ndarray) -> np.ndarray:
+    """(n,) int64: where in the table of unique ids each id is; -1 where it is not there."""
+    values, order = np.array(ids, dtype=np.int64), np.argsort(table)
     found = order[np.searchsorted(table, values, sorter=order).clip(max=len(table) - 1)]
     return np.where(table[found] == values, found, -1)
 

@@ -30,7 +30,7 @@ class GenerateConfig(_Group):
     train: int = Field(1200, ge=1)
     val: int = Field(200, ge=1)
     test: int = Field(200, ge=1)
-    image_size: int = Field(256, ge=32)  # pixels
+    image_size: int = Field(256, ge=64)  # pixels
     seed: int = Field(0, ge=0)
 
 

@@ -1,121 +1,142 @@
 """Exact sums of the smoothed step H between positives and negatives, without comparing pairs.
 
-H(x) = relu(x + delta) - relu(x - delta), over 2 delta: it bends only at x = -delta and x = delta. As a function of
-a negative's score, everything the losses need therefore bends only at the 2P breakpoints p_i - delta and
-p_i + delta. They cut the score axis into 2P + 1 bins, inside which every sum is linear: count and sum of the
-scores in each bin say all about the negatives, value and slope in each bin all about the positives.
+H(x) = (relu(x + delta) - relu(x - delta)) / (2 delta) bends only at x = -delta and x = delta. As a function of a
+negative's score, all that the losses need therefore bends only at the 2P breakpoints p_i - delta and p_i + delta.
+They cut the score axis into 2P + 1 bins, inside which every sum is linear: the count and the sum of the scores in
+each bin say all about the negatives, a value and a slope in each bin all about the positives.
 """
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-# Scores that fall into the same bin are counted in one of so many slots: adding to one place in memory again
-# and again would wait for the previous addition each time.
-LANES = 8
-# Elements worked on at a time; on the CPU the temporaries then stay in the cache.
-CHUNK_CPU, CHUNK_GPU = 1 << 18, 1 << 24
+# Logits worked on at a time: on a CPU the temporaries stay in its cache, on a GPU they stay few.
+CHUNK = {"cpu": 1 << 17, "cuda": 1 << 20}
+# Added to all but the negatives, which puts them into bin 0, below every breakpoint.
+OUT_OF_SIGHT = -1e30
 
 
 class ScoreBins:
-    """The bins between the breakpoints of P positives' scores.
+    """The bins between the breakpoints of the positives' scores.
 
     Args:
         positives: (P,) float64, finite, P > 0.
         delta: half-width of the smoothed step, > 0.
-        dtype: type of the scores that will be located, float32 or float64.
+        dtype: type to locate scores in, float32 or float64.
     """
 
     def __init__(self, positives: Tensor, delta: float, dtype: torch.dtype) -> None:
-        self.delta = delta
+        self.delta, self.dtype = delta, dtype
+        self.chunk = CHUNK[positives.device.type]
+        # A bin is counted in several slots, taken in turn: adding to one place in memory over and over again would
+        # wait for the previous addition each time. With many bins that is rare, and the slots would leave the cache.
+        self.lanes = 8 if len(positives) <= 2048 else 2
         self.breakpoints, self.order = torch.cat([positives - delta, positives + delta]).sort()
-        # Rounded up, not to nearest: a score of this dtype is then below an edge exactly if it is below the breakpoint.
-        nearest = self.breakpoints.to(dtype)
-        above = torch.nextafter(nearest, torch.full_like(nearest, torch.inf))
-        self.edges = torch.where(nearest.double() < self.breakpoints, above, nearest)
-        self.num_slots = (len(self.edges) + 1) * LANES
-        self.chunk = CHUNK_CPU if positives.device.type == "cpu" else CHUNK_GPU
-        if positives.device.type == "cpu":
-            self._build_table()
+        # Rounded up, not to nearest: a score of this dtype is below an edge exactly if it is below the breakpoint.
+        edges = self.breakpoints.to(dtype)
+        above = torch.nextafter(edges, torch.full_like(edges, torch.inf))
+        self.edges = torch.where(edges.double() < self.breakpoints, above, edges)
+        self.slot_of_cell = self._build_table() if positives.device.type == "cpu" else None
 
-    def locate(self, scores: Tensor) -> Tensor:
-        """Slots (n,) int32 of the scores (n,); slot // LANES is the bin, and bin 0 lies below every breakpoint."""
-        if scores.device.type != "cpu":
-            lane = torch.arange(len(scores), device=scores.device, dtype=torch.int32) % LANES
-            return torch.searchsorted(self.edges, scores, right=True, out_int32=True).mul_(LANES).add_(lane)
-        slots = torch.empty(scores.shape, dtype=torch.int32)
-        for part, out in zip(scores.split(self.chunk), slots.split(self.chunk), strict=True):
-            torch.index_select(self.slot_of_cell, 0, self._cell(part), out=out)
-            if len(out) and out.min() < 0:
-                undecided = (out < 0).nonzero().squeeze(1)
-                found = torch.searchsorted(self.edges, part[undecided], right=True, out_int32=True)
-                out[undecided] = found * LANES
-        return slots
+    def count(self, scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Histogram of the negatives, and where every score lies.
 
-    def histogram(self, scores: Tensor, slots: Tensor) -> Tensor:
-        """(2, 2P + 1) float64: number and sum of the scores in each bin."""
-        total = scores.new_zeros((2, self.num_slots), dtype=torch.float64)
-        one = total.new_ones(()) if len(scores) else total.new_ones(0)
-        for part, slot in zip(scores.split(self.chunk), slots.split(self.chunk), strict=True):
-            total[0].index_add_(0, slot, one.expand(len(part)))
-            total[1].index_add_(0, slot, part.double())
-        return total.view(2, -1, LANES).sum(2)
+        Returns:
+            (2, 2P + 1) float64: number and sum of the scores with target 0 in each bin; bin 0 is not defined.
+            (M,) int32: slot of each score; the bin is slot // lanes. It is 0 where the target is not.
+        """
+        slots = torch.empty(scores.shape, dtype=torch.int32, device=scores.device)
+        size = min(self.chunk, len(scores))
+        # One complex addition counts a score (real part) and sums it (imaginary part).
+        total = torch.zeros(len(self.edges) + 1, self.lanes, dtype=torch.complex128, device=scores.device)
+        entry = torch.ones(size, dtype=torch.complex128, device=scores.device)
+        visible = torch.empty(size, dtype=self.dtype, device=scores.device)
+        cells = torch.empty(size, dtype=torch.int32, device=scores.device)
+        lane = torch.arange(size, dtype=torch.int32, device=scores.device) % self.lanes
+        for part in self._parts(len(scores)):
+            n = len(slots[part])
+            target = targets[part].to(self.dtype)
+            seen = torch.addcmul(scores[part].to(self.dtype), target, target, value=OUT_OF_SIGHT, out=visible[:n])
+            torch.view_as_real(entry)[:n, 1].copy_(seen)
+            slot = self._locate(seen, slots[part], cells[:n]).add_(lane[:n])
+            total.view(-1).index_add_(0, slot, entry[:n])
+        return torch.view_as_real(total).sum(1).T, slots
 
     def hits(self, histogram: Tensor) -> Tensor:
-        """Sum over the histogram's entries j of H(s_j - p_i), for each positive i: (P,) float64."""
-        count, total = histogram[:, 1:]  # right of each breakpoint, up to the next
-        beyond = count.flip(0).cumsum(0).flip(0) - count  # right of the next breakpoint
+        """Sum of H(s_j - p_i) over the entries j of a histogram, for each positive i: (P,) float64."""
+        count, total = histogram[:, 1:]  # between each breakpoint and the next
+        beyond = count.flip(0).cumsum(0).flip(0) - count  # right of the next
         gaps = torch.diff(self.breakpoints, append=self.breakpoints[-1:])
-        # relu(s - b) summed, breakpoint by breakpoint from the right: only terms >= 0, so small sums stay exact.
+        # Sum of relu(s - b), breakpoint by breakpoint from the right: only terms >= 0, so nothing cancels.
         steps = (total - count * self.breakpoints) + beyond * gaps
-        hinge = torch.empty_like(steps)
-        hinge[self.order] = steps.flip(0).cumsum(0).flip(0)
-        at_lower, at_upper = hinge.view(2, -1)
+        hinges = torch.empty_like(steps)
+        hinges[self.order] = steps.flip(0).cumsum(0).flip(0)
+        at_lower, at_upper = hinges.view(2, -1)
         return (at_lower - at_upper) / (2 * self.delta)
 
-    def weighted_steps(self, weights: Tensor) -> "PiecewiseLinear":
-        """The function s -> sum over the positives i of weights[i] * H(s - p_i); weights (P,) float64."""
-        bends = torch.cat([weights, -weights])[self.order] / (2 * self.delta)
-        slopes = bends.cumsum(0)
+    def weighted_steps(self, weights: Tensor, scores: Tensor, slots: Tensor) -> Tensor:
+        """Sum over the positives i of weights[i] * H(s - p_i), for each score s, 0 where it was put out of sight.
+
+        Args:
+            weights: (P,) float64, >= 0.
+            scores, slots: (M,) as given to and returned by `count`. Its memory is used for the result: gone after.
+        """
+        slopes = (torch.cat([weights, -weights])[self.order] / (2 * self.delta)).cumsum(0)
         rises = slopes[:-1] * torch.diff(self.breakpoints)
         values = torch.cat([rises.new_zeros(1), rises.cumsum(0)])
-        values = values + slopes * (self.edges.double() - self.breakpoints)  # at the rounded edge
-        tables = torch.stack([self.edges.double(), values, slopes])
-        tables = torch.nn.functional.pad(tables, (1, 0))  # bin 0: constant 0
-        anchors, values, slopes = tables.to(self.edges.dtype).repeat_interleave(LANES, dim=1)
-        return PiecewiseLinear(anchors, values, slopes, self.chunk)
+        anchors = self.edges.double()
+        values = values + slopes * (anchors - self.breakpoints)
+        # value + slope * (s - anchor): only terms >= 0 again, so the result is as exact as its dtype.
+        tables = torch.nn.functional.pad(torch.stack([anchors, slopes, values]), (1, 0))
+        anchors, slopes, values = tables.to(self.dtype).repeat_interleave(self.lanes, dim=1)
 
-    def _build_table(self) -> None:
-        """Cuts the axis into equal cells. A cell without an edge decides its bin; the others hold -1: search.
+        fits = scores.dtype == self.dtype == torch.float32
+        result = slots.view(torch.float32) if fits else torch.empty_like(scores)
+        size = min(self.chunk, len(scores))
+        anchor, slope, value = torch.empty(3, size, dtype=self.dtype, device=scores.device)
+        for part in self._parts(len(scores)):
+            slot = slots[part]
+            n = len(slot)
+            torch.index_select(anchors, 0, slot, out=anchor[:n])
+            torch.index_select(slopes, 0, slot, out=slope[:n])
+            torch.index_select(values, 0, slot, out=value[:n])
+            distance = torch.sub(scores[part], anchor[:n], out=anchor[:n])
+            result[part] = value[:n].addcmul_(slope[:n], distance)
+        return result
+
+    def _parts(self, length: int) -> Iterator[slice]:
+        return (slice(start, start + self.chunk) for start in range(0, length, self.chunk))
+
+    def _locate(self, scores: Tensor, slots: Tensor, cells: Tensor) -> Tensor:
+        """First slot of the bin of each score (n,), written to slots; cells is scratch space."""
+        if self.slot_of_cell is None:
+            torch.searchsorted(self.edges, scores, right=True, out_int32=True, out=slots)
+            return slots.mul_(self.lanes)
+        torch.index_select(self.slot_of_cell, 0, self._cell(scores.clone(), cells), out=slots)
+        if slots.min() < 0:
+            undecided = torch.clamp(slots, max=0, out=cells).nonzero().squeeze(1)
+            bins = torch.searchsorted(self.edges, scores[undecided], right=True, out_int32=True)
+            slots[undecided] = bins * self.lanes
+        return slots
+
+    def _build_table(self) -> Tensor:
+        """First slot of the bin of every cell, equal cuts of the axis; -1 where an edge lies in the cell.
 
         Exact whatever the rounding, because scores and edges go through the same monotone map.
         """
-        num_cells = 1 << max(16, min(20, (64 * len(self.edges)).bit_length()))
+        num_cells = 1 << max(16, min(20, (32 * len(self.edges)).bit_length()))
         width = ((self.breakpoints[-1] - self.breakpoints[0]) / (num_cells - 4)).clamp_min(1e-30)
-        self.origin = (self.breakpoints[0] - 2 * width).to(self.edges.dtype)
-        self.cells_per_unit = (1 / width).to(self.edges.dtype)
+        self.origin = (self.breakpoints[0] - 2 * width).to(self.dtype)
+        self.cells_per_unit = (1 / width).to(self.dtype)
         self.last_cell = num_cells - 1
-        edges_in_cell = torch.bincount(self._cell(self.edges), minlength=num_cells)
-        cells = torch.arange(num_cells, dtype=torch.int32)
-        slots = edges_in_cell.cumsum(0, dtype=torch.int32) * LANES + cells % LANES
-        self.slot_of_cell = slots.masked_fill_(edges_in_cell > 0, -1)
+        table = torch.zeros(num_cells, dtype=torch.int32)
+        cells = self._cell(self.edges.clone(), torch.empty(len(self.edges), dtype=torch.int32))
+        table.index_add_(0, cells, torch.full_like(cells, self.lanes)).cumsum_(0)
+        table[cells.long()] = -1
+        return table
 
-    def _cell(self, scores: Tensor) -> Tensor:
-        return (scores - self.origin).mul_(self.cells_per_unit).clamp_(0, self.last_cell).to(torch.int32)
-
-
-class PiecewiseLinear:
-    """value + slope * (s - anchor), looked up per slot; as exact as the dtype because every term is >= 0."""
-
-    def __init__(self, anchors: Tensor, values: Tensor, slopes: Tensor, chunk: int) -> None:
-        self.anchors, self.values, self.slopes, self.chunk = anchors, values, slopes, chunk
-
-    def __call__(self, scores: Tensor, slots: Tensor) -> Tensor:
-        """The function at the scores (n,), whose slots are known."""
-        result = torch.empty_like(scores)
-        for part, slot, out in zip(
-            scores.split(self.chunk), slots.split(self.chunk), result.split(self.chunk), strict=True
-        ):
-            beyond = part - self.anchors.index_select(0, slot)
-            values, slopes = self.values.index_select(0, slot), self.slopes.index_select(0, slot)
-            torch.addcmul(values, slopes, beyond, out=out)
-        return result
+    def _cell(self, scores: Tensor, cells: Tensor) -> Tensor:
+        """Cell of each score (n,), written to cells; overwrites the scores."""
+        cells.copy_(scores.sub_(self.origin).mul_(self.cells_per_unit).clamp_(0, self.last_cell))
+        return cells.clamp_(min=0)  # not a number became any integer

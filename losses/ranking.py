@@ -17,10 +17,6 @@ from torch.autograd.function import once_differentiable
 
 from losses.bins import ScoreBins
 
-# Below this share of negatives that matter, the others are dropped instead of masked.
-SPARSE = 0.4
-
-
 class Ranking:
     """Ranks of the positives of a process group (or of this process) among all its logits.
 
@@ -52,8 +48,8 @@ class Ranking:
             raise ValueError(
                 f"logits and targets must be (M,) both, got {tuple(logits.shape)} and {tuple(targets.shape)}"
             )
-        self.logits = logits
-        scores = _compute_type(logits.detach())
+        self.logits, self.targets = logits, targets
+        scores = logits.detach()
         self.own_index = (targets == 1).nonzero().squeeze(1)
         num_own = len(self.own_index)
         values = scores.new_zeros(num_own) if values is None else values.detach()
@@ -64,10 +60,10 @@ class Ranking:
         self.scores, self.values = torch.nan_to_num(gathered[0], 0.0, 0.0, 0.0), gathered[1]
         self.num_positives = len(self.scores)
 
-        not_finite = scores.sum().double() * 0  # 0, or NaN
+        not_finite = 0 * scores.sum(dtype=_compute_dtype(scores)).double()  # 0, or NaN
         if self.num_positives:
-            self.bins = ScoreBins(self.scores, delta, scores.dtype)
-            histogram = self._count_negatives(scores, targets)
+            self.bins = ScoreBins(self.scores, delta, _compute_dtype(scores))
+            histogram, self.slots = self.bins.count(scores, targets)
         else:
             histogram = scores.new_zeros((2, 1), dtype=torch.float64)
         histogram[0, -1] += not_finite
@@ -102,57 +98,40 @@ class Ranking:
         float32, or float64 for float64 logits. 0 with a zero gradient where there is no positive.
         """
         mean = value.sum() / max(1, self.num_positives) + self.not_finite
-        return _ErrorDriven.apply(self.logits, mean, errors, self)
+        return _ErrorDriven.apply(self.logits, self.targets, mean, errors, self)
 
-    def _count_negatives(self, scores: Tensor, targets: Tensor) -> Tensor:
-        """Histogram of the own negatives that some positive sees; remembers where they are."""
-        lowest = self.bins.edges[0]
-        relevant = (targets == 0) & (scores > lowest)
-        self.index = None
-        # Dropping costs a synchronisation on a GPU and saves little there.
-        if scores.device.type == "cpu" and relevant.count_nonzero() < SPARSE * len(scores):
-            self.index = relevant.nonzero().squeeze(1)
-            scores = scores[self.index]
-        else:
-            scores = torch.where(relevant, scores, lowest.nextafter(lowest.new_tensor(-torch.inf)))
-        self.slots = self.bins.locate(scores)
-        return self.bins.histogram(scores, self.slots)
-
-    def gradient(self, logits: Tensor, slots: Tensor, index: Tensor | None, errors: Tensor) -> Tensor:
-        """Gradient (M,) of the own logits, from errors (P,) divided by P."""
-        scores = _compute_type(logits)
+    def gradient(self, logits: Tensor, targets: Tensor, errors: Tensor) -> Tensor:
+        """Gradient (M,) of the own logits, driven by errors (P,)."""
+        if not self.num_positives:
+            return torch.zeros_like(logits)
+        errors = errors / self.num_positives
         weights = torch.where(self.false_positives > 0, errors / self.false_positives, 0)
-        push = self.bins.weighted_steps(weights)
-        if index is None:
-            gradient = push(scores, slots)
-        else:
-            gradient = torch.zeros_like(scores).index_copy_(0, index, push(scores[index], slots))
+        slots, self.slots = self.slots, None
+        if slots is None:  # a second backward through a retained graph
+            _, slots = self.bins.count(logits, targets)
+        gradient = self.bins.weighted_steps(weights, logits, slots)
         gradient[self.own_index] = -errors[self.own].to(gradient.dtype)
-        return gradient.to(logits.dtype)
+        return gradient
 
 
 class _ErrorDriven(torch.autograd.Function):
-    """Carries a loss value; works its gradient out when asked, by the errors instead of by differentiation."""
+    """Gives a value the gradient that errors drive, worked out when asked for."""
 
     @staticmethod
-    def forward(ctx, logits: Tensor, value: Tensor, errors: Tensor, ranking: Ranking) -> Tensor:
-        slots = ranking.slots if ranking.num_positives else None
-        ctx.save_for_backward(logits, errors, slots, ranking.index if ranking.num_positives else None)
+    def forward(ctx, logits: Tensor, targets: Tensor, value: Tensor, errors: Tensor, ranking: Ranking) -> Tensor:
+        ctx.save_for_backward(logits, targets, errors)
         ctx.ranking = ranking
-        return value.to(torch.float64 if logits.dtype == torch.float64 else torch.float32, copy=True)
+        return value.to(_compute_dtype(logits), copy=True)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_output: Tensor) -> tuple[Tensor, None, None, None]:
-        logits, errors, slots, index = ctx.saved_tensors
-        if slots is None:
-            return torch.zeros_like(logits), None, None, None
-        errors = errors * (grad_output.double() / ctx.ranking.num_positives)
-        return ctx.ranking.gradient(logits, slots, index, errors), None, None, None
+    def backward(ctx, grad_output: Tensor) -> tuple[Tensor, None, None, None, None]:
+        logits, targets, errors = ctx.saved_tensors
+        return ctx.ranking.gradient(logits, targets, errors * grad_output.double()), None, None, None, None
 
 
-def _compute_type(logits: Tensor) -> Tensor:
-    return logits.to(torch.float64 if logits.dtype == torch.float64 else torch.float32).contiguous()
+def _compute_dtype(logits: Tensor) -> torch.dtype:
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
 def _gather_columns(own: Tensor, group: dist.ProcessGroup | None) -> tuple[Tensor, slice]:

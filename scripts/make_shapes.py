@@ -1,19 +1,20 @@
 """Generate the synthetic shapes data set, in COCO format; `train.py` does it by itself for configs/quickstart.yaml.
 
-python scripts/make_shapes.py --output datasets/shapes
-python scripts/make_shapes.py --output datasets/shapes --samples samples.png    # and a sheet of images with their boxes
+python scripts/make_shapes.py --output datasets/shapes [--samples samples.png]
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from data.shapes import CLASSES, generate_shapes
+from data.scene import CLASSES
+from data.shapes import generate_shapes
 from engine.cli import ArgumentParser, user_errors
 
 TILE = 256
@@ -57,15 +58,22 @@ def draw_samples(annotation_file: Path, output: Path) -> None:
 def draw_boxes(tile: Image.Image, annotations: list[dict], scale: float) -> None:
     draw, font = ImageDraw.Draw(tile), ImageFont.load_default(size=12)
     boxes = [(a["category_id"] - 1, *(scale * value for value in a["bbox"])) for a in annotations]
-    for label, x, y, width, height in boxes:
-        draw.rectangle((x, y, x + width - 1, y + height - 1), outline=COLOURS[label])
-    for label, x, y, _, height in boxes:
-        left, top, right, bottom = draw.textbbox((0, 0), CLASSES[label], font=font)
-        text_width, text_height = right - left + 4, bottom - top + 4
-        x = min(max(x, 0), TILE - text_width)
-        y = y - text_height if y >= text_height else min(y + height, TILE - text_height)
-        draw.rectangle((x, y, x + text_width - 1, y + text_height - 1), fill=COLOURS[label])
-        draw.text((x + 2 - left, y + 2 - top), CLASSES[label], fill="black", font=font)
+    for label, x, y, w, h in boxes:
+        draw.rectangle((x, y, x + w - 1, y + h - 1), outline=COLOURS[label])
+    taken = [box[1:] for box in boxes]  # what a class name had better not cover
+    for label, x, y, w, h in boxes:
+        tw, th = draw.textlength(CLASSES[label], font=font) + 4, 16
+        spots = [(i, j, tw, th) for j in (y - th, y + h, y, y + h - th) for i in (x, x + w - tw)]
+        spots = [s for s in spots if min(s[:2]) >= 0 and s[0] + tw <= TILE and s[1] + th <= TILE] or [(0, 0, tw, th)]
+        i, j, _, _ = spot = min(spots, key=lambda s: sum(common_area(s, other) for other in taken))
+        taken.append(spot)
+        draw.rectangle((i, j, i + tw - 1, j + th - 1), fill=COLOURS[label])
+        draw.text((i + 2, j + 1), CLASSES[label], fill="black", font=font)
+
+
+def common_area(a: Sequence[float], b: Sequence[float]) -> float:
+    w, h = (min(a[k] + a[k + 2], b[k] + b[k + 2]) - max(a[k], b[k]) for k in (0, 1))
+    return max(0, w) * max(0, h)
 
 
 if __name__ == "__main__":

@@ -68,13 +68,15 @@ def train_batches(dataset: CocoDetection, count: int, **options: int) -> list:
     return list(islice(loader, count))
 
 
-def test_workers_change_nothing(shared: Path) -> None:
-    dataset = CocoDetection(shared / "data/bccd", "val", transform=train_transform("ssd", (96, 128)), seed=4)
-    alone = train_batches(dataset, 12)  # into the second epoch of 10 steps
+def test_workers_change_nothing(write_coco) -> None:
+    annotations = [(i, 1 + i % 2, [3 * i, i, 10 + i, 12]) for i in range(18)]
+    root = write_coco(annotations, sizes=[(48, 64)] * 18)
+    dataset = CocoDetection(root, "train", transform=train_transform("ssd", (64, 96)), seed=4)
+    alone = train_batches(dataset, 6)  # two steps an epoch
     torch.manual_seed(99)
-    assert_equal_batches(train_batches(dataset, 12, workers=2), alone)
-    assert_equal_batches(train_batches(dataset, 2, workers=2, start_step=9), alone[9:11])
-    assert not torch.equal(alone[0][0], alone[10][0])
+    assert_equal_batches(train_batches(dataset, 6, workers=2), alone)
+    assert_equal_batches(train_batches(dataset, 2, workers=2, start_step=3), alone[3:5])
+    assert not torch.equal(alone[0][0], alone[2][0])
 
 
 def test_processes_and_micro_batches_split_the_same_batch(shared: Path) -> None:

@@ -13,7 +13,8 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from data import DatasetError
-from data.shapes import CLASSES, MAX_OBJECTS, MIN_INSIDE, MIN_VISIBLE, SIDE_RANGE, draw_scene, generate_shapes
+from data.scene import CLASSES, MAX_OBJECTS, MIN_INSIDE, MIN_VISIBLE, SIDE_RANGE, draw_scene
+from data.shapes import generate_shapes
 
 SIZE = 128
 SCENES = 90

@@ -85,26 +85,24 @@ def test_channels_last_computes_the_same(make_detector, targets):
         torch.testing.assert_close(losses[key], value, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "lr"), [("alrp", 0.02), ("focal", 0.05)])
-def test_one_image_is_learned(make_detector, make_target, name, lr):
+@pytest.mark.parametrize("name", ["alrp", "focal"])
+def test_one_image_is_learned(make_detector, make_target, name):
     detector = make_detector(loss={"name": name})
     images = torch.rand(1, 3, 64, 64) * 0.1
     images[:, 0, 16:48, 16:48] = 1.0
     target = make_target((16, 16, 48, 48), labels=(1,))
-    optimizer = torch.optim.SGD(detector.parameters(), lr=lr, momentum=0.9)
-    history = []
-    for _ in range(40):
+    optimizer = torch.optim.Adam(detector.parameters(), lr=1e-3)
+    loss_cls = []
+    for _ in range(20):
         losses = detector(images, [target])
         optimizer.zero_grad()
         losses["loss"].backward()
-        torch.nn.utils.clip_grad_norm_(detector.parameters(), 10.0)
         optimizer.step()
-        history.append((losses["loss_cls"].item(), losses["loss_loc"].item()))
-    (first_cls, first_loc), (last_cls, last_loc) = history[0], history[-1]
-    assert last_cls < 0.3 * first_cls and (name == "alrp" or last_loc < 0.3 * first_loc)
-    detection = detector.eval()(images)[0]
+        loss_cls.append(losses["loss_cls"].item())
+    assert loss_cls[-1] < 0.2 * loss_cls[0]
+    (detection,) = detector.eval()(images)
     assert detection["labels"][0] == 1
-    torch.testing.assert_close(detection["boxes"][0], target["boxes"][0], rtol=0.0, atol=8.0)
+    torch.testing.assert_close(detection["boxes"][0], target["boxes"][0], rtol=0.0, atol=4.0)
 
 
 def test_images_are_normalised_inside(make_detector):

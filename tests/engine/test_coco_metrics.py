@@ -5,7 +5,6 @@ import copy
 import io
 import json
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
@@ -187,20 +186,25 @@ def test_malformed_annotations(annotations, section, value, message, tmp_path):
         evaluate_detections(write(tmp_path / "a.json", annotations), [])
 
 
+def run_script(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["evaluate_detections.py", *map(str, arguments)])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+
+
 def test_script_prints_the_report_and_writes_the_metrics(annotations, detections, tmp_path, monkeypatch, capsys):
     files = write(tmp_path / "a.json", annotations), write(tmp_path / "d.json", detections)
     out = tmp_path / "out/metrics.json"
-    arguments = ["--annotations", files[0], "--detections", files[1], "--json", out]
-    monkeypatch.setattr(sys, "argv", ["evaluate_detections.py", *map(str, arguments)])
-    runpy.run_path(str(SCRIPT), run_name="__main__")
+    run_script(monkeypatch, "--annotations", files[0], "--detections", files[1], "--json", out)
     printed = capsys.readouterr()
     assert "oLRP_loc" in printed.out and "cat" in printed.out and printed.err == ""
     assert json.loads(out.read_text()) == evaluate_detections(*files)
 
 
-def test_script_reports_a_user_error_in_one_line(annotations, tmp_path):
+def test_script_reports_a_user_error_in_one_line(annotations, tmp_path, monkeypatch, capsys):
     files = write(tmp_path / "a.json", annotations), write(tmp_path / "d.json", "{}")
-    command = [sys.executable, SCRIPT, "--annotations", files[0], "--detections", files[1]]
-    failed = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
-    assert (failed.returncode, failed.stdout, failed.stderr.count("\n")) == (2, "", 1)
-    assert failed.stderr.startswith(f"error: {files[1]}: is not a list; expected")
+    with pytest.raises(SystemExit) as stopped:
+        run_script(monkeypatch, "--annotations", files[0], "--detections", files[1])
+    printed = capsys.readouterr()
+    assert (stopped.value.code, printed.out, printed.err.count("\n")) == (2, "", 1)
+    assert printed.err.startswith(f"error: {files[1]}: is not a list; expected")

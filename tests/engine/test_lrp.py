@@ -19,8 +19,9 @@ NO_GROUND_TRUTH = dict.fromkeys(("oLRP", "oLRP_loc", "oLRP_fp", "oLRP_fn", "lrp_
 NO_TRUE_POSITIVE = NO_GROUND_TRUTH | {"oLRP": 1.0, "oLRP_fn": 1.0}
 
 
-def box_object(image_id: int, category_id: int, bbox: list, **more: float) -> dict:
-    return {"image_id": image_id, "category_id": category_id, "bbox": bbox, "area": bbox[2] * bbox[3], **more}
+def box_object(image_id: int, category_id: int, bbox: list, iscrowd: int = 0, **score: float) -> dict:
+    place = {"image_id": image_id, "category_id": category_id, "bbox": bbox}
+    return place | {"area": bbox[2] * bbox[3], "iscrowd": iscrowd} | score
 
 
 def coco(num_images: int, num_classes: int, objects: list[dict]) -> COCO:
@@ -28,7 +29,7 @@ def coco(num_images: int, num_classes: int, objects: list[dict]) -> COCO:
     index.dataset = {
         "images": [{"id": i} for i in range(1, num_images + 1)],
         "categories": [{"id": i, "name": f"class {i}"} for i in range(1, num_classes + 1)],
-        "annotations": [{"iscrowd": 0, **o, "id": i} for i, o in enumerate(objects, start=1)],
+        "annotations": [{**o, "id": i} for i, o in enumerate(objects, start=1)],
     }
     index.createIndex()
     return index

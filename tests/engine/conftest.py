@@ -1,0 +1,65 @@
+"""A small generated data set and the commands that train and evaluate on it as a user would."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from data.shapes import generate_shapes
+
+ROOT = Path(__file__).resolve().parents[2]
+
+TINY = """
+model:
+  {backbone: resnet18, norm: group, frozen_stages: 0, weights: null, fpn_channels: 32, head_convs: 1, score_thresh: 0.0}
+data: {train_split: train, val_split: val, image_size: 64, augmentation: hvflip, batch_size: 4, workers: 0}
+optimizer: {lr: 0.01, base_batch_size: 4, clip_grad_norm: 10.0}
+schedule: {epochs: 2, milestones: [1], warmup_steps: 2}
+evaluation: {batch_size: 4}
+run: {device: cpu, precision: float32, log_every: 1}
+"""
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory) -> Path:
+    """Generated data set: 12 training and 6 validation images of 64×64 pixels."""
+    root = tmp_path_factory.mktemp("shapes")
+    generate_shapes(root, {"train": 12, "val": 6}, image_size=64, seed=1)
+    return root
+
+
+@pytest.fixture(scope="session")
+def write_config(shapes):
+    """Writes a config that trains six steps on `shapes` in seconds, with its runs beside it: write_config(folder)."""
+
+    def write(folder: Path) -> Path:
+        path = folder / "tiny.yaml"
+        path.write_text(
+            TINY.replace("data: {", f"data: {{root: {shapes}, ").replace("run: {", f"run: {{dir: {folder}/runs, ")
+        )
+        return path
+
+    return write
+
+
+@pytest.fixture
+def config_file(tmp_path, write_config) -> Path:
+    return write_config(tmp_path)
+
+
+@pytest.fixture
+def command():
+    """Runs a script of the project in a process of its own: command("train.py", …) -> CompletedProcess."""
+
+    def run(*arguments: object, processes: int = 1) -> subprocess.CompletedProcess:
+        launcher = [sys.executable]
+        if processes > 1:
+            launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+            launcher += ["--nproc-per-node", str(processes)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        line = [*launcher, *(str(argument) for argument in arguments)]
+        return subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False)
+
+    return run

@@ -1,0 +1,56 @@
+"""Two processes train and evaluate as one with the same global batch."""
+
+import json
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from engine import load_config
+from engine.run_folder import RunFolder
+
+
+def losses(folder: RunFolder) -> list[float]:
+    return [point.value for point in EventAccumulator(str(folder.path)).Reload().Scalars("train/loss")]
+
+
+def compare(command, config_file, *overrides):
+    folders = []
+    for processes in (1, 2):
+        arguments = ("train.py", "--config", config_file, f"run.name=p{processes}", *overrides)
+        result = command(*arguments, processes=processes)
+        assert result.returncode == 0, result.stderr
+        folders.append(RunFolder(load_config(config_file, arguments[3:])))
+    one, two = (losses(folder) for folder in folders)
+    assert len(one) == len(two) > 0
+    assert two == pytest.approx(one, rel=1e-4)
+    return folders
+
+
+def test_global_ranking_and_evaluation_do_not_depend_on_the_number_of_processes(command, config_file):
+    one, two = compare(command, config_file)
+    for before, after in zip(one.metrics(), two.metrics(), strict=True):
+        assert after == pytest.approx(before, abs=2e-3)  # the weights agree to float32 rounding only
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["alrp", "focal"])
+def test_fifty_steps_on_two_processes_equal_those_on_one(command, config_file, loss):
+    compare(command, config_file, f"loss.name={loss}", "schedule.epochs=17", "schedule.max_steps=50")
+
+
+def test_evaluation_on_two_processes_counts_each_image_once(command, config_file, tmp_path):
+    assert command("train.py", "--config", config_file, "schedule.max_steps=1").returncode == 0
+    checkpoint = RunFolder(load_config(config_file)).last
+    results = []
+    for processes in (1, 2):
+        out = tmp_path / f"{processes}.json"
+        result = command("eval.py", "--ckpt", checkpoint, "--detections", out, processes=processes)
+        assert result.returncode == 0, result.stderr
+        results.append(json.loads(out.read_text()))
+    assert results[0] == results[1]
+
+
+def test_an_error_in_every_process_is_told_once(command, config_file):
+    result = command("train.py", "--config", config_file, "optimizer.lr=fast", processes=2)
+    assert result.returncode != 0
+    assert len([line for line in result.stderr.splitlines() if line.startswith("error:")]) == 1

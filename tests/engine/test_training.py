@@ -1,0 +1,204 @@
+"""Training end to end on small generated data: the loop, its files, resuming, and eval.py's agreement."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from data import CocoDetection
+from engine import load_config, load_detector
+from engine.checkpoint import load_checkpoint
+from engine.distributed import Processes
+from engine.run_folder import RunFolder
+from engine.train_step import TrainingError, TrainStep
+from engine.trainer import Trainer
+
+ALONE = Processes(0, 1, torch.device("cpu"))
+
+
+def train(config_file, *overrides, resume=None, overwrite=False) -> tuple[int, RunFolder]:
+    config = load_config(config_file, overrides)
+    folder = RunFolder(config)
+    state = folder.find_checkpoint(resume, overwrite)
+    return Trainer(config, ALONE, folder, state).fit(), folder
+
+
+def curve(folder: RunFolder, tag: str) -> list[tuple[int, float]]:
+    events = EventAccumulator(str(folder.path)).Reload()
+    return [(point.step, point.value) for point in events.Scalars(tag)]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, write_config):
+    """A run of two epochs that several tests look at."""
+    status, folder = train(write_config(tmp_path_factory.mktemp("finished")), "optimizer.ema_decay=0.9")
+    assert status == 0
+    return folder
+
+
+def test_a_run_leaves_its_files(finished):
+    assert {path.name for path in finished.path.iterdir() if "tfevents" not in path.name} == {
+        "config.yaml",
+        "metrics.jsonl",
+        "checkpoints",
+    }
+    config = yaml.safe_load((finished.path / "config.yaml").read_text())
+    assert config["optimizer"]["ema_decay"] == 0.9
+    records = finished.metrics()
+    assert [(record["epoch"], record["step"]) for record in records] == [(1, 3), (2, 6)]
+    assert {"AP", "AP50", "AR100", "oLRP", "oLRP_loc", "oLRP_fp", "oLRP_fn", "oLRP_s"} <= records[0].keys()
+    for path in (finished.last, finished.best):
+        state = load_checkpoint(path)
+        assert {"model", "ema", "config", "epoch", "step", "classes", "thresholds"} <= state.keys()
+    assert load_checkpoint(finished.last)["step"] == 6
+
+
+def test_tensorboard_has_a_point_for_every_step_and_evaluation(finished):
+    events = EventAccumulator(str(finished.path), size_guidance={"images": 0}).Reload()
+    scalars, steps = set(events.Tags()["scalars"]), [1, 2, 3, 4, 5, 6]
+    for name in ("loss", "loss_cls", "loss_loc", "self_balance", "lr", "grad_norm", "num_positives"):
+        assert [point.step for point in events.Scalars(f"train/{name}")] == steps, name
+    expected = {"train/num_relevant_negatives", "perf/images_per_second", "perf/data_wait", "perf/memory_gb"}
+    assert expected <= scalars
+    assert {"eval/AP", "eval/oLRP"} <= scalars
+    assert [image.step for image in events.Images("eval/examples/0")] == [3, 6]
+
+
+def test_the_balance_theorem_holds_in_the_logged_gradients(finished):
+    positive = dict(curve(finished, "train/grad_mass_positive"))
+    negative = dict(curve(finished, "train/grad_mass_negative"))
+    assert min(positive.values()) > 0
+    for step, mass in positive.items():
+        assert negative[step] == pytest.approx(mass, rel=1e-4)
+
+
+def test_the_balance_weight_starts_at_50_and_moves_after_the_epoch(finished):
+    weights = [value for _, value in curve(finished, "train/self_balance")]
+    assert weights[:3] == [50, 50, 50]
+    cls = [value for _, value in curve(finished, "train/loss_cls")[:3]]
+    loc = [value for _, value in curve(finished, "train/loss_loc")[:3]]
+    assert weights[3:] == pytest.approx([(sum(cls) + sum(loc)) / sum(loc)] * 3, rel=1e-5)
+
+
+def test_load_detector_gives_the_evaluated_weights_and_names(finished, shapes):
+    detector, info = load_detector(finished.best)
+    dataset = CocoDetection(shapes, "val")
+    assert info.classes == dataset.class_names
+    assert len(info.thresholds) == len(info.classes)
+    assert info.config.data.image_size == 64
+    assert not detector.training
+    averaged = load_checkpoint(finished.best)["ema"]
+    assert all(torch.equal(value, averaged[name]) for name, value in detector.state_dict().items())
+
+
+def test_eval_repeats_the_evaluation_of_training(finished, command, tmp_path):
+    out, detections = tmp_path / "metrics.json", tmp_path / "detections.json"
+    result = command("eval.py", "--ckpt", finished.last, "--json", out, "--detections", detections)
+    assert result.returncode == 0, result.stderr
+    assert "oLRP" in result.stdout
+    written, during = json.loads(out.read_text()), finished.metrics()[-1]
+    assert during["AR100"] > 0
+    for name, value in during.items():
+        if name not in ("epoch", "step"):
+            assert written[name] == pytest.approx(value, abs=1e-9), name
+    assert set(json.loads(detections.read_text())[0]) == {"image_id", "category_id", "bbox", "score"}
+
+
+def test_stopping_anywhere_and_resuming_changes_nothing(config_file, finished):
+    status, folder = train(config_file, "schedule.max_steps=2", "optimizer.ema_decay=0.9")
+    assert status == 0
+    assert folder.metrics()[-1]["step"] == 2
+    train(config_file, "schedule.max_steps=5", "optimizer.ema_decay=0.9", resume="auto")
+    train(config_file, "optimizer.ema_decay=0.9", resume="auto")
+    resumed, whole = load_checkpoint(folder.last), load_checkpoint(finished.last)
+    for part in ("model", "ema"):
+        assert all(torch.equal(resumed[part][name], value) for name, value in whole[part].items())
+    for index, state in whole["optimizer"]["state"].items():
+        assert torch.equal(resumed["optimizer"]["state"][index]["momentum_buffer"], state["momentum_buffer"])
+    assert curve(folder, "train/loss") == curve(finished, "train/loss")
+    assert folder.metrics()[-1] == finished.metrics()[-1]
+
+
+def test_resume_after_a_later_crash_drops_what_came_after_the_checkpoint(config_file):
+    _, folder = train(config_file, "schedule.max_steps=3")
+    early = folder.last.read_bytes()
+    train(config_file, resume="auto")
+    folder.last.write_bytes(early)
+    train(config_file, resume="auto")
+    assert [record["step"] for record in folder.metrics()] == [3, 6]
+    assert [step for step, _ in curve(folder, "train/loss")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_resume_auto_starts_afresh_without_a_checkpoint_and_ends_at_once_when_finished(config_file, command):
+    _, folder = train(config_file, "schedule.max_steps=1", resume="auto")
+    folder.last.unlink()
+    folder.best.unlink()
+    train(config_file, "schedule.max_steps=1", resume="auto")
+    before = folder.last.stat().st_mtime_ns
+    result = command("train.py", "--config", config_file, "--resume", "auto", "schedule.max_steps=1")
+    assert result.returncode == 0
+    assert "finished" in result.stdout
+    assert folder.last.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("loss", ["ap", "focal"])
+def test_the_baselines_train(config_file, loss):
+    status, folder = train(config_file, f"loss.name={loss}", "schedule.max_steps=2")
+    assert status == 0
+    assert all(torch.tensor(value).isfinite() for _, value in curve(folder, "train/loss"))
+    assert "criterion.self_balance.weight" not in load_checkpoint(folder.last)["model"]
+
+
+def test_micro_batches_share_one_step(config_file):
+    _, folder = train(config_file, "data.accumulate=2", "schedule.max_steps=2")
+    assert [step for step, _ in curve(folder, "train/loss")] == [1, 2]
+
+
+def test_images_without_objects_train(config_file, shapes, tmp_path):
+    root = tmp_path / "empty"
+    (root / "annotations").mkdir(parents=True)
+    for split in ("train", "val"):
+        (root / split).symlink_to(shapes / split)
+        content = json.loads((shapes / "annotations" / f"instances_{split}.json").read_text())
+        if split == "train":
+            content["annotations"] = []
+        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+    status, folder = train(config_file, f"data.root={root}", "schedule.max_steps=3")
+    assert status == 0
+    assert [value for _, value in curve(folder, "train/loss")] == [0, 0, 0]
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_too_many_stop_the_run(config_file):
+    config = load_config(config_file, ["run.max_bad_steps=2"])
+    trainer = Trainer(config, ALONE, RunFolder(config), None)
+    step: TrainStep = trainer.train_step
+    batches = iter(trainer.batches)
+    weights = [parameter.detach().clone() for parameter in step.parameters]
+    step.detector.pixel_mean[:] = torch.nan
+    step([next(batches)])
+    assert all(torch.equal(old, new) for old, new in zip(weights, step.parameters, strict=True))
+    with pytest.raises(TrainingError, match=r"step 2: .* images \[.*max_bad_steps.*lower optimizer.lr"):
+        step([next(batches)])
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)])
+def test_signals_finish_the_step_and_write_a_checkpoint(config_file, tmp_path, number, status):
+    line = [sys.executable, "train.py", "--config", str(config_file), "schedule.epochs=10000"]
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    with subprocess.Popen(line, cwd=root, stderr=subprocess.PIPE, text=True) as process:
+        folder = RunFolder(load_config(config_file))
+        for text in process.stderr:
+            if text.startswith("train:"):
+                break
+        process.send_signal(number)
+        errors = process.stderr.read()
+    assert process.returncode == status, errors
+    assert "Traceback" not in errors
+    state = load_checkpoint(folder.last)
+    assert state["step"] >= 1
