@@ -20,7 +20,8 @@ def batched_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: fl
     device.
 
     Args:
-        boxes: (N, 4) float, xyxy. scores: (N,). labels: (N,) integers; classes do not suppress each other.
+        boxes: (N, 4) float, xyxy, not negative: clipped to the image. scores: (N,).
+        labels: (N,) integers; classes do not suppress each other.
         iou_threshold: a box goes if its IoU with a kept one is larger. A NaN (two boxes without area) is not.
     Returns:
         (n,) int64 indices of the kept boxes, best score first, lower index first among equal scores.

@@ -54,6 +54,10 @@ class RetinaNet(nn.Module):
         """State of self-balancing, which the trainer records into and updates; None where it is not used."""
         return self.criterion.self_balance
 
+    def __getstate__(self) -> dict[str, object]:
+        # copies and pickles are of the model only: a process group can be neither copied nor saved
+        return self.__dict__ | {"group": None, "monitor": None}
+
     def forward(
         self,
         images: Tensor,

@@ -1,7 +1,6 @@
 """Weights from elsewhere: ImageNet backbones and detectors to fine-tune."""
 
 import logging
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -84,10 +83,11 @@ def _download(name: str, weights: str) -> dict[str, Tensor]:
     url = choices[weights].url
     try:
         return choices[weights].get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError) as error:
+    except Exception as error:  # network, disk, or a damaged file in the cache: nearly any type
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         folder = Path(torch.hub.get_dir(), "checkpoints")
         raise WeightsError(
-            f"model.weights {weights!r} could not be downloaded ({_one_line(error)}): put {url} into {folder}, "
+            f"model.weights {weights!r} could not be fetched ({reason}): put {url} into {folder}, "
             "give a local file, or train from scratch with "
             "model.weights=null model.norm=group model.frozen_stages=0"
         ) from error
@@ -96,12 +96,14 @@ def _download(name: str, weights: str) -> dict[str, Tensor]:
 def _read(path: str | Path) -> Mapping:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except OSError as error:
+        raise WeightsError(f"cannot read weights from {str(path)!r}: {error.strerror or error}") from error
+    except Exception as error:  # the unpickler raises nearly any type on a damaged file
         raise WeightsError(
-            f"cannot read weights from {str(path)!r} ({_one_line(error)}); give a file that torch.save wrote"
+            f"weights {str(path)!r}: damaged, or not a state dict that torch.save wrote; copy it again"
         ) from error
     if not isinstance(content, Mapping):
-        raise WeightsError(f"{str(path)!r} holds no state dict; give a file that torch.save wrote of one")
+        raise WeightsError(f"weights {str(path)!r}: no state dict; give a file that torch.save wrote of one")
     return content
 
 
@@ -119,7 +121,3 @@ def _check(state: Mapping, own: Mapping[str, Tensor], optional: set[str], proble
 
 def _shape(value: object) -> torch.Size | None:
     return value.shape if isinstance(value, Tensor) else None
-
-
-def _one_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

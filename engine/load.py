@@ -45,8 +45,7 @@ def detector_from_state(
     state: dict[str, Any], source: str, config: Config, device: torch.device
 ) -> tuple[nn.Module, DetectorInfo]:
     """As `load_detector`, from an open checkpoint and with a configuration that may override its own."""
-    model = config.model.model_copy(update={"weights": None, "init_from": None})  # all weights come from the checkpoint
-    detector = build_detector(config.model_copy(update={"model": model}), len(state["classes"]))
+    detector = build_detector(config, len(state["classes"]), load_weights=False)
     try:
         detector.load_state_dict(state.get("ema") or state["model"])
     except RuntimeError as error:

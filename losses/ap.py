@@ -7,9 +7,7 @@ from torch import Tensor
 from losses.ranking import Ranking
 
 
-def ap_loss(
-    logits: Tensor, targets: Tensor, delta: float = 1.0, group: dist.ProcessGroup | None = None
-) -> Tensor:
+def ap_loss(logits: Tensor, targets: Tensor, delta: float = 1.0, group: dist.ProcessGroup | None = None) -> Tensor:
     """Interpolated AP Loss."""
     ranking = Ranking(logits, targets, delta, group)
     imprecision = ranking.false_positives / ranking.rank  # 1 - precision

@@ -6,13 +6,15 @@ They cut the score axis into 2P + 1 bins, inside which every sum is linear: the 
 each bin say all about the negatives, a value and a slope in each bin all about the positives.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
-# Logits worked on at a time: on a CPU the temporaries stay in its cache, on a GPU they stay few.
-CHUNK = {"cpu": 1 << 17, "cuda": 1 << 20}
+# Logits worked on at a time. On a CPU the temporaries stay in the cache, and PyTorch starts no threads for so few.
+CHUNK_CPU, CHUNK_GPU = 1 << 15, 1 << 20
+MAX_THREADS = 8
 # Added to all but the negatives, which puts them into bin 0, below every breakpoint.
 OUT_OF_SIGHT = -1e30
 
@@ -28,7 +30,6 @@ class ScoreBins:
 
     def __init__(self, positives: Tensor, delta: float, dtype: torch.dtype) -> None:
         self.delta, self.dtype = delta, dtype
-        self.chunk = CHUNK[positives.device.type]
         # A bin is counted in several slots, taken in turn: adding to one place in memory over and over again would
         # wait for the previous addition each time. With many bins that is rare, and the slots would leave the cache.
         self.lanes = 8 if len(positives) <= 2048 else 2
@@ -39,29 +40,49 @@ class ScoreBins:
         self.edges = torch.where(edges.double() < self.breakpoints, above, edges)
         self.slot_of_cell = self._build_table() if positives.device.type == "cpu" else None
 
-    def count(self, scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Histogram of the negatives, and where every score lies.
-
-        Returns:
-            (2, 2P + 1) float64: number and sum of the scores with target 0 in each bin; bin 0 is not defined.
-            (M,) int32: slot of each score; the bin is slot // lanes. It is 0 where the target is not.
-        """
+    def locate(self, scores: Tensor, targets: Tensor) -> Tensor:
+        """Slots (M,) int32 of the scores; slot // lanes is the bin. Where the target is not 0, the bin is 0."""
         slots = torch.empty(scores.shape, dtype=torch.int32, device=scores.device)
-        size = min(self.chunk, len(scores))
-        # One complex addition counts a score (real part) and sums it (imaginary part).
-        total = torch.zeros(len(self.edges) + 1, self.lanes, dtype=torch.complex128, device=scores.device)
-        entry = torch.ones(size, dtype=torch.complex128, device=scores.device)
-        visible = torch.empty(size, dtype=self.dtype, device=scores.device)
-        cells = torch.empty(size, dtype=torch.int32, device=scores.device)
-        lane = torch.arange(size, dtype=torch.int32, device=scores.device) % self.lanes
-        for part in self._parts(len(scores)):
-            n = len(slots[part])
-            target = targets[part].to(self.dtype)
-            seen = torch.addcmul(scores[part].to(self.dtype), target, target, value=OUT_OF_SIGHT, out=visible[:n])
-            torch.view_as_real(entry)[:n, 1].copy_(seen)
-            slot = self._locate(seen, slots[part], cells[:n]).add_(lane[:n])
-            total.view(-1).index_add_(0, slot, entry[:n])
-        return torch.view_as_real(total).sum(1).T, slots
+
+        def locate_span(span: slice) -> bool:
+            visible = torch.empty(_chunk(scores), dtype=self.dtype, device=scores.device)
+            cells = torch.empty_like(visible, dtype=torch.int32)
+            lane = torch.arange(len(cells), dtype=torch.int32, device=scores.device) % self.lanes
+            all_decided = True
+            for score, target, slot in _chunks(span, scores, targets, slots):
+                target = target.to(self.dtype)
+                seen, cell = visible[: len(slot)], cells[: len(slot)]
+                torch.addcmul(score.to(self.dtype), target, target, value=OUT_OF_SIGHT, out=seen)
+                if self.slot_of_cell is None:
+                    torch.searchsorted(self.edges, seen, right=True, out_int32=True, out=slot)
+                    slot.mul_(self.lanes)
+                else:
+                    torch.index_select(self.slot_of_cell, 0, self._cell(seen, cell), out=slot)
+                    all_decided = all_decided and bool(slot.min() >= 0)
+                slot.add_(lane[: len(slot)])
+            return all_decided
+
+        if not all(_map_spans(locate_span, scores)):
+            undecided = (slots < 0).nonzero().squeeze(1)
+            bins = torch.searchsorted(self.edges, scores[undecided].to(self.dtype), right=True, out_int32=True)
+            slots[undecided] = bins * (targets[undecided] == 0) * self.lanes
+        return slots
+
+    def histogram(self, scores: Tensor, slots: Tensor) -> Tensor:
+        """(2, 2P + 1) float64: number and sum of the scores (M,) in each bin."""
+
+        def count_span(span: slice) -> Tensor:
+            # One complex addition counts a score (real part) and sums it (imaginary part).
+            total = self.breakpoints.new_zeros((len(self.edges) + 1) * self.lanes, dtype=torch.complex128)
+            entries = total.new_ones(_chunk(scores))
+            values = torch.view_as_real(entries)[:, 1]
+            for score, slot in _chunks(span, scores, slots):
+                values[: len(slot)].copy_(score)
+                total.index_add_(0, slot, entries[: len(slot)])
+            return total
+
+        total = torch.stack(_map_spans(count_span, scores)).sum(0)
+        return torch.view_as_real(total).view(-1, self.lanes, 2).sum(1).T
 
     def hits(self, histogram: Tensor) -> Tensor:
         """Sum of H(s_j - p_i) over the entries j of a histogram, for each positive i: (P,) float64."""
@@ -76,11 +97,12 @@ class ScoreBins:
         return (at_lower - at_upper) / (2 * self.delta)
 
     def weighted_steps(self, weights: Tensor, scores: Tensor, slots: Tensor) -> Tensor:
-        """Sum over the positives i of weights[i] * H(s - p_i), for each score s, 0 where it was put out of sight.
+        """Sum over the positives i of weights[i] * H(s - p_i), for each score s; 0 in bin 0.
 
         Args:
             weights: (P,) float64, >= 0.
-            scores, slots: (M,) as given to and returned by `count`. Its memory is used for the result: gone after.
+            scores: (M,) float.
+            slots: (M,) from `locate`. Its memory is used for the result where that fits, so it is lost.
         """
         slopes = (torch.cat([weights, -weights])[self.order] / (2 * self.delta)).cumsum(0)
         rises = slopes[:-1] * torch.diff(self.breakpoints)
@@ -90,38 +112,23 @@ class ScoreBins:
         # value + slope * (s - anchor): only terms >= 0 again, so the result is as exact as its dtype.
         tables = torch.nn.functional.pad(torch.stack([anchors, slopes, values]), (1, 0))
         anchors, slopes, values = tables.to(self.dtype).repeat_interleave(self.lanes, dim=1)
+        result = slots.view(torch.float32) if scores.dtype == torch.float32 else torch.empty_like(scores)
 
-        fits = scores.dtype == self.dtype == torch.float32
-        result = slots.view(torch.float32) if fits else torch.empty_like(scores)
-        size = min(self.chunk, len(scores))
-        anchor, slope, value = torch.empty(3, size, dtype=self.dtype, device=scores.device)
-        for part in self._parts(len(scores)):
-            slot = slots[part]
-            n = len(slot)
-            torch.index_select(anchors, 0, slot, out=anchor[:n])
-            torch.index_select(slopes, 0, slot, out=slope[:n])
-            torch.index_select(values, 0, slot, out=value[:n])
-            distance = torch.sub(scores[part], anchor[:n], out=anchor[:n])
-            result[part] = value[:n].addcmul_(slope[:n], distance)
+        def evaluate_span(span: slice) -> None:
+            scratch = anchors.new_empty(3, _chunk(scores))
+            for score, slot, out in _chunks(span, scores, slots, result):
+                anchor, slope, value = scratch[:, : len(slot)]
+                torch.index_select(anchors, 0, slot, out=anchor)
+                torch.index_select(slopes, 0, slot, out=slope)
+                torch.index_select(values, 0, slot, out=value)
+                distance = torch.sub(score, anchor, out=anchor)
+                torch.addcmul(value, slope, distance, out=out)
+
+        _map_spans(evaluate_span, scores)
         return result
 
-    def _parts(self, length: int) -> Iterator[slice]:
-        return (slice(start, start + self.chunk) for start in range(0, length, self.chunk))
-
-    def _locate(self, scores: Tensor, slots: Tensor, cells: Tensor) -> Tensor:
-        """First slot of the bin of each score (n,), written to slots; cells is scratch space."""
-        if self.slot_of_cell is None:
-            torch.searchsorted(self.edges, scores, right=True, out_int32=True, out=slots)
-            return slots.mul_(self.lanes)
-        torch.index_select(self.slot_of_cell, 0, self._cell(scores.clone(), cells), out=slots)
-        if slots.min() < 0:
-            undecided = torch.clamp(slots, max=0, out=cells).nonzero().squeeze(1)
-            bins = torch.searchsorted(self.edges, scores[undecided], right=True, out_int32=True)
-            slots[undecided] = bins * self.lanes
-        return slots
-
     def _build_table(self) -> Tensor:
-        """First slot of the bin of every cell, equal cuts of the axis; -1 where an edge lies in the cell.
+        """First slot of the bin of every cell, equal cuts of the axis; far below 0 where an edge lies in the cell.
 
         Exact whatever the rounding, because scores and edges go through the same monotone map.
         """
@@ -131,12 +138,42 @@ class ScoreBins:
         self.cells_per_unit = (1 / width).to(self.dtype)
         self.last_cell = num_cells - 1
         table = torch.zeros(num_cells, dtype=torch.int32)
-        cells = self._cell(self.edges.clone(), torch.empty(len(self.edges), dtype=torch.int32))
+        cells = self._cell(self.edges.clone(), torch.empty_like(self.edges, dtype=torch.int32))
         table.index_add_(0, cells, torch.full_like(cells, self.lanes)).cumsum_(0)
-        table[cells.long()] = -1
-        return table
+        return table.index_fill_(0, cells.long(), -self.lanes)
 
-    def _cell(self, scores: Tensor, cells: Tensor) -> Tensor:
-        """Cell of each score (n,), written to cells; overwrites the scores."""
-        cells.copy_(scores.sub_(self.origin).mul_(self.cells_per_unit).clamp_(0, self.last_cell))
-        return cells.clamp_(min=0)  # not a number became any integer
+    def _cell(self, scores: Tensor, out: Tensor) -> Tensor:
+        """Cell of each score (n,), written to out; overwrites the scores."""
+        out.copy_(scores.sub_(self.origin).mul_(self.cells_per_unit).clamp_(0, self.last_cell))
+        return out.clamp_(min=0)  # NaN became some integer
+
+
+def _chunk(scores: Tensor) -> int:
+    return min(len(scores), CHUNK_CPU if scores.device.type == "cpu" else CHUNK_GPU)
+
+
+def _chunks(span: slice, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The span of each tensor, chunk by chunk."""
+    for start in range(span.start, span.stop, _chunk(tensors[0]) or 1):
+        part = slice(start, min(start + _chunk(tensors[0]), span.stop))
+        yield tuple(tensor[part] for tensor in tensors)
+
+
+def _map_spans(function: Callable[[slice], object], scores: Tensor) -> list:
+    """Results of the function over equal spans of the scores, on a CPU one for each thread.
+
+    PyTorch runs gathers and histograms of a CPU tensor in one thread, but releases the interpreter while it does.
+    """
+    length = len(scores)
+    threads = min(torch.get_num_threads(), MAX_THREADS) if scores.device.type == "cpu" else 1
+    if threads == 1 or length <= CHUNK_CPU:
+        return [function(slice(0, length))]
+    inference = torch.is_inference_mode_enabled()  # a mode of the calling thread alone
+
+    def run(span: slice) -> object:
+        with torch.inference_mode(inference), torch.no_grad():
+            return function(span)
+
+    spans = [slice(length * i // threads, length * (i + 1) // threads) for i in range(threads)]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(run, spans))

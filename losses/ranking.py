@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from losses.bins import ScoreBins
 
+
 class Ranking:
     """Ranks of the positives of a process group (or of this process) among all its logits.
 
@@ -63,7 +64,8 @@ class Ranking:
         not_finite = 0 * scores.sum(dtype=_compute_dtype(scores)).double()  # 0, or NaN
         if self.num_positives:
             self.bins = ScoreBins(self.scores, delta, _compute_dtype(scores))
-            histogram, self.slots = self.bins.count(scores, targets)
+            self.slots = self.bins.locate(scores, targets)
+            histogram = self.bins.histogram(scores, self.slots)
         else:
             histogram = scores.new_zeros((2, 1), dtype=torch.float64)
         histogram[0, -1] += not_finite
@@ -108,7 +110,7 @@ class Ranking:
         weights = torch.where(self.false_positives > 0, errors / self.false_positives, 0)
         slots, self.slots = self.slots, None
         if slots is None:  # a second backward through a retained graph
-            _, slots = self.bins.count(logits, targets)
+            slots = self.bins.locate(logits, targets)
         gradient = self.bins.weighted_steps(weights, logits, slots)
         gradient[self.own_index] = -errors[self.own].to(gradient.dtype)
         return gradient

@@ -8,9 +8,7 @@ from torch import Tensor
 from losses.focal import mean_over_positives
 
 
-def smooth_l1_loss(
-    pred: Tensor, target: Tensor, beta: float = 1.0, group: dist.ProcessGroup | None = None
-) -> Tensor:
+def smooth_l1_loss(pred: Tensor, target: Tensor, beta: float = 1.0, group: dist.ProcessGroup | None = None) -> Tensor:
     """Smooth L1 of (P, 4) box deltas, summed and divided by 4 max(1, P), P over the group."""
     if pred.dtype != torch.float64:
         pred = pred.float()

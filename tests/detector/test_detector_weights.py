@@ -68,7 +68,7 @@ def test_offline_names_the_place_to_put_the_file(monkeypatch, tmp_path):
     assert_one_line(error, "no route to host", "resnet18-", str(tmp_path / "checkpoints"), "model.weights=null")
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 truncated"])
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 truncated", b"\xff\xd8\xff\xe0"])
 def test_unreadable_files(tmp_path, content):
     path = tmp_path / "broken.pth"
     path.write_bytes(content)

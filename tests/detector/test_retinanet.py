@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import threading
 
 import pytest
 import torch
@@ -168,7 +169,9 @@ def test_nothing_to_warn_about(make_detector, caplog):
 
 def test_a_copy_is_independent(make_detector):
     detector, images = make_detector().eval(), torch.rand(1, 3, 64, 64)
+    detector.group = threading.Lock()  # like a process group, it cannot be copied
     duplicate = copy.deepcopy(detector)
+    assert duplicate.group is None
     torch.nn.init.zeros_(detector.head.cls_logits.bias)
     assert not torch.equal(detector.raw_outputs(images)[0], duplicate.raw_outputs(images)[0])
 
