@@ -1,5 +1,6 @@
 """Batches of samples, and the loaders that make them in worker processes."""
 
+import os
 import signal
 from collections.abc import Sequence
 
@@ -87,7 +88,7 @@ def _loader(dataset: CocoDetection, batches: TrainBatchSampler | list[list[int]]
         dataset,
         batch_sampler=batches,
         collate_fn=collate,
-        num_workers=workers,
+        num_workers=min(workers, os.cpu_count() or 1),  # more than CPUs would only wait for each other
         worker_init_fn=_init_worker,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,

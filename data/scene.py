@@ -11,13 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-CLASSES = ("circle", "square", "triangle", "star", "cross", "ring", "heart", "arrow")
+CLASSES = ("circle", "square", "triangle", "star", "cross", "ring")
 
 MAX_OBJECTS = 8
 SIDE_RANGE = (0.08, 0.60)  # longer side of the box / image side
-MIN_VISIBLE = 0.60  # of an object's area, the part beyond the border counting as hidden
+MIN_VISIBLE = 0.70  # of an object's area, the part beyond the border counting as hidden
 MIN_INSIDE = 0.85  # of an object's area
-MIN_CONTRAST = 60.0  # RGB distance of a thing's colours from most of what its outline lies on
+MIN_CONTRAST = 100.0  # RGB distance of a thing's colours from most of what its outline lies on
+FILL_CONTRAST = 40.0  # standard deviation of the distance between a fill's two colours, per channel
 PLACEMENT_TRIES = 25  # then the object is left out
 SUPERSAMPLING = 4
 
@@ -119,7 +120,7 @@ def _arrange(rng: np.random.Generator, size: int) -> tuple[list[Layer], list[Lay
             if fits and inside and place(shape, depth):
                 placed[depth] = shape
                 break
-    strokes = [_random_clutter(rng, size, thin=True) for _ in range(rng.integers(0, 3))]
+    strokes = [_random_clutter(rng, size, thin=True) for _ in range(rng.integers(0, 2))]
     strokes = [stroke for stroke in strokes if place(stroke, MAX_OBJECTS)]
     order = sorted(placed)
     position = np.full(MAX_OBJECTS + 2, -1)  # depth → index in the list; strokes and background → -1
@@ -131,7 +132,7 @@ def _random_object(rng: np.random.Generator, side: float, size: int) -> Layer:
     """A shape whose box has the given longer side, turned, seen a little from the side, somewhere in the image."""
     label = int(rng.integers(len(CLASSES)))
     turn, tilt = _rotation(rng.uniform(0, 2 * math.pi)), _rotation(rng.uniform(0, 2 * math.pi))
-    squeeze = np.diag([1.0, rng.uniform(0.75, 1.0)])
+    squeeze = np.diag([1.0, rng.uniform(0.85, 1.0)])
     contours = [contour @ turn @ squeeze @ tilt for contour in _outline(rng, label)]
     low, high = contours[0].min(axis=0), contours[0].max(axis=0)
     scale = side / (high - low).max()
@@ -153,17 +154,9 @@ def _outline(rng: np.random.Generator, label: int) -> list[np.ndarray]:
         return [_polar(np.ones(3))]
     if name == "star":
         return [_polar(np.tile([1.0, rng.uniform(0.38, 0.52)], 5))]
-    if name == "cross":
-        arm = rng.uniform(0.26, 0.42)
-        quarter = np.array([[1.0, -arm], [1.0, arm], [arm, arm]])
-        return [np.concatenate([quarter @ _rotation(k * math.pi / 2) for k in range(4)])]
-    if name == "heart":
-        t = np.linspace(0, 2 * math.pi, 96, endpoint=False)
-        y = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
-        return [np.stack([16 * np.sin(t) ** 3, -y], axis=1)]
-    shaft, neck = rng.uniform(0.2, 0.34), rng.uniform(-0.1, 0.2)
-    upper = np.array([[-1.0, shaft], [neck, shaft], [neck, rng.uniform(0.65, 0.85)], [1.0, 0.0]])
-    return [np.concatenate([upper, upper[-2::-1] * (1, -1)])]
+    arm = rng.uniform(0.26, 0.42)  # a cross
+    quarter = np.array([[1.0, -arm], [1.0, arm], [arm, arm]])
+    return [np.concatenate([quarter @ _rotation(k * math.pi / 2) for k in range(4)])]
 
 
 def _random_clutter(rng: np.random.Generator, size: int, thin: bool = False) -> Layer:
@@ -212,7 +205,7 @@ def _background(rng: np.random.Generator, size: int) -> np.ndarray:
         canvas = np.where(beyond, _surface(rng, size, base + rng.normal(0, 40, 3)), canvas)
     stains = np.stack([_noise(rng, size, size, rng.integers(3, 9)) for _ in range(3)])
     canvas += (stains - 0.5) * np.float32(rng.uniform(10, 70))
-    for _ in range(rng.integers(3, 13)):
+    for _ in range(rng.integers(1, 6)):
         _paint(rng, canvas, _random_clutter(rng, size))
     return canvas
 
@@ -223,7 +216,7 @@ def _surface(rng: np.random.Generator, size: int, colour: np.ndarray) -> np.ndar
 
 
 def _paint(rng: np.random.Generator, canvas: np.ndarray, layer: Layer) -> None:
-    """Lay a random fill over the canvas, in place, in two colours that stand out along the outline."""
+    """Lay a random fill over the canvas, in place, in two related colours that stand out along the outline."""
     size = canvas.shape[-1]
     (rows, columns), coverage = layer.clip(size)
     if not coverage.any():
@@ -233,7 +226,8 @@ def _paint(rng: np.random.Generator, canvas: np.ndarray, layer: Layer) -> None:
     candidates = rng.uniform(0, 255, (24, 3)).astype(np.float32)
     distances = np.linalg.norm(candidates[..., None] - canvas[:, row, column], axis=1)
     contrast = np.sort(distances, axis=1)[:, distances.shape[1] // 5]  # reached on four fifths of the outline
-    first, second = candidates[np.argsort(contrast < MIN_CONTRAST, kind="stable")[:2]]
+    first = candidates[np.minimum(contrast, MIN_CONTRAST).argmax()]  # the first that suffices, else the best
+    second = first + rng.normal(0, FILL_CONTRAST, 3)
     fill = _blend(first, second, _texture(rng, *coverage.shape, max(coverage.shape)))
     fill *= 1 + rng.uniform(0, 0.4) * (_ramp(rng, *coverage.shape) - 0.5)
     below = canvas[:, rows, columns]
@@ -284,7 +278,7 @@ def _photograph(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
     """Uneven light, a lens that may be out of focus and a noisy sensor; (S, S, 3) uint8."""
     size = canvas.shape[-1]
     canvas = canvas * (1 + rng.uniform(0, 0.5) * (_ramp(rng, size, size) - 0.5))
-    canvas += rng.standard_normal((size, size), dtype=np.float32) * np.float32(rng.uniform(1, 10))
+    canvas += rng.standard_normal((size, size), dtype=np.float32) * np.float32(rng.uniform(1, 8))
     image = Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8).transpose(1, 2, 0).copy())
     if rng.random() < 0.4:
         image = image.filter(ImageFilter.BoxBlur(rng.uniform(0.4, 1.2)))

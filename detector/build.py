@@ -47,7 +47,14 @@ def build_detector(config: Any, num_classes: int, load_weights: bool = True) -> 
     anchor_generator = AnchorGenerator(
         STRIDES, model.anchor_ratios, model.anchor_octave_scales, model.anchor_base_scale
     )
-    head = RetinaNetHead(model.fpn_channels, anchor_generator.num_anchors, num_classes, model.head_convs, model.prior)
+    head = RetinaNetHead(
+        model.fpn_channels,
+        anchor_generator.num_anchors,
+        num_classes,
+        model.head_convs,
+        model.head_norm == "group",
+        model.prior,
+    )
     criterion = Criterion(
         ATSSMatcher() if model.matcher == "atss" else MaxIoUMatcher(),
         loss.name,

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
@@ -24,6 +24,7 @@ class ModelConfig(BaseModel):
     init_from: str | None = None
     fpn_channels: PositiveInt = 256
     head_convs: Annotated[int, Field(ge=0)] = 4
+    head_norm: Literal["group"] | None = None  # GroupNorm in the heads, for training from scratch
     p7_relu: bool = False
     prior: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.01
 
@@ -36,6 +37,12 @@ class ModelConfig(BaseModel):
     topk_candidates: PositiveInt = 1000  # per pyramid level
     nms_thresh: Probability = 0.5
     detections_per_img: PositiveInt = 100
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> "ModelConfig":
+        if self.head_norm == "group" and self.fpn_channels % 32:
+            raise ValueError("head_norm: group needs fpn_channels to be a multiple of its 32 groups")
+        return self
 
 
 class LossConfig(BaseModel):

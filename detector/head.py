@@ -14,22 +14,31 @@ class RetinaNetHead(nn.Module):
         in_channels: channels of the pyramid, and of the towers.
         num_anchors: anchors per cell. num_classes: K.
         num_convs: convolutions before the last, in each tower.
+        group_norm: GroupNorm (32 groups) after each of them. Not in the paper; without it, weights this small
+            leave towers that start from scratch with next to no signal, and narrow ones with less.
         prior: score of every class and anchor before training (arXiv:1708.02002, section 4.1).
     """
 
     def __init__(
-        self, in_channels: int, num_anchors: int, num_classes: int, num_convs: int = 4, prior: float = 0.01
+        self,
+        in_channels: int,
+        num_anchors: int,
+        num_classes: int,
+        num_convs: int = 4,
+        group_norm: bool = False,
+        prior: float = 0.01,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.cls_tower = _tower(in_channels, num_convs)
-        self.box_tower = _tower(in_channels, num_convs)
+        self.cls_tower = _tower(in_channels, num_convs, group_norm)
+        self.box_tower = _tower(in_channels, num_convs, group_norm)
         self.cls_logits = nn.Conv2d(in_channels, num_anchors * num_classes, 3, padding=1)
         self.box_deltas = nn.Conv2d(in_channels, num_anchors * 4, 3, padding=1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=0.01)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
         nn.init.constant_(self.cls_logits.bias, -math.log((1 - prior) / prior))
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -44,10 +53,13 @@ class RetinaNetHead(nn.Module):
         return torch.cat(cls_logits, dim=1).float(), torch.cat(box_deltas, dim=1).float()
 
 
-def _tower(channels: int, num_convs: int) -> nn.Sequential:
-    layers = []
+def _tower(channels: int, num_convs: int, group_norm: bool) -> nn.Sequential:
+    layers: list[nn.Module] = []
     for _ in range(num_convs):
-        layers += [nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True)]
+        layers.append(nn.Conv2d(channels, channels, 3, padding=1, bias=not group_norm))
+        if group_norm:
+            layers.append(nn.GroupNorm(32, channels))
+        layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers)
 
 

@@ -105,7 +105,8 @@ class RunConfig(_Group):
     name: str | None = Field(None, pattern=r"^[\w][\w.+=-]*$")  # null: the config file's name
     seed: int = Field(0, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 where the hardware multiplies it
+    # of training (evaluation is float32): auto is bfloat16 where the hardware multiplies it
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     log_every: int = Field(10, ge=1)  # steps between TensorBoard points
     checkpoint_every: int | None = Field(None, ge=1)  # steps; an epoch's end always writes one
     checkpoint_minutes: float | None = Field(None, gt=0)

@@ -27,7 +27,7 @@ class RunFolder:
         """The checkpoint that this run continues from, None for a fresh start. Reads only.
 
         Args:
-            resume: "auto" (last.pt where there is one, else afresh), a checkpoint file, or None.
+            resume: "auto" (last.pt where there is one, else best.pt, else afresh), a checkpoint file, or None.
             overwrite: whether an existing run may be replaced.
         Raises:
             ConfigError: the run exists and neither `--resume` nor `--overwrite` is given.
@@ -41,7 +41,8 @@ class RunFolder:
                 )
             return None
         if resume == "auto":
-            return load_checkpoint(self.last) if self.last.exists() else None
+            newest = next((path for path in (self.last, self.best) if path.exists()), None)
+            return None if newest is None else load_checkpoint(newest)
         return load_checkpoint(resume)
 
     def begin(self, config: Config, step: int) -> None:

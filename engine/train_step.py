@@ -106,7 +106,7 @@ class TrainStep:
             stats["self_balance"] = balance.weight.item()
             balance.record(torch.tensor(stats["loss_cls"]), torch.tensor(stats["loss_loc"]))
         if self.ema is not None:
-            self.ema.update(self.detector, self.done)
+            self.ema.update(self.detector, self.done - 1)
         return stats, stop
 
     def forward_backward(

@@ -1,10 +1,17 @@
-"""Average Localisation-Recall-Precision Loss (arXiv 2009.13592)."""
+"""Average Localisation-Recall-Precision Loss (arXiv 2009.13592).
+
+Where paper and released code differ, the released code made the published numbers and is followed; the places are
+marked below.
+"""
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from losses.ranking import Ranking
+
+# A positive with fewer false positives above it drives no gradient (released code).
+MIN_FALSE_POSITIVES = 1e-5
 
 
 def alrp_loss(
@@ -14,18 +21,40 @@ def alrp_loss(
     delta: float = 1.0,
     group: dist.ProcessGroup | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Classification and localisation part of aLRP Loss; their sum is the loss."""
+    """Classification and localisation part of aLRP Loss, to be added; their sum is the mean LRP error.
+
+    Ranking is not additive: the loss of a batch is not the mean of the losses of its images. The set that is ranked
+    is the given batch, with a group the batches of all its processes joined. Then the values are those of the joined
+    batch, the same on every process, and backward gives each process d(value)/d(its own inputs), unscaled.
+
+    `classification.backward()` reaches the logits only, by the error-driven update: positives get <= 0, negatives
+    >= 0, both with the same sum of magnitudes; ignored entries get 0. `localisation.backward()` reaches loc_errors
+    only. Backward through either is not differentiable again.
+
+    Args:
+        logits: (M,) any float dtype, before the sigmoid, of every anchor and class of the batch.
+        targets: (M,) any integer, float or bool dtype: 1 positive, 0 negative, -1 ignored.
+        loc_errors: (P,) E(k) = (1 - IoU) / (1 - tau) >= 0 of the positives, in the order of logits[targets == 1].
+        delta: half-width of the smoothed step between two logits, > 0.
+        group: process group to rank over; None ranks within this process. Every process must take part, with
+            whatever it has.
+    Returns:
+        two scalars, classification in [0, 1) and localisation >= 0, float64 for float64 logits and float32 for
+        others. Both are 0 with zero gradients if there is no positive, and NaN if any logit is not finite.
+    Raises:
+        ValueError: delta is not a positive number, or shapes do not fit.
+    """
     ranking = Ranking(logits, targets, delta, group, loc_errors)
     false_positives, rank, errors = ranking.false_positives, ranking.rank, ranking.values
-    num_positives = max(1, ranking.num_positives)
 
-    # The LRP error of i above its target E(i) / rank(i): what is left to drive the update.
-    excess = (false_positives + ranking.sum_over_other_positives(errors)) / rank
-    excess = torch.where(false_positives <= 1e-5, 0, excess)
-    classification = ranking.loss(false_positives / rank, excess)
+    # LRP error of i less its target E(i) / rank(i): what the update has left to correct.
+    excess = (false_positives + ranking.sum_over_others(errors)) / rank
+    excess = torch.where(false_positives <= MIN_FALSE_POSITIVES, 0, excess)
+    classification = ranking.loss(logits, targets, false_positives / rank, excess)
 
-    # mean over i of (sum of E(k) over s_k >= s_i) / rank(i), summed over i first.
-    share = ranking.sum_over_lower_positives(1 / rank) / num_positives
-    own = (share[ranking.own] * loc_errors.double()).sum()
-    localisation = (share * errors).sum() + (own - own.detach()) + ranking.not_finite
+    # Mean over i of the sum of E(k) over s_k >= s_i, by rank(i): here the step between positives is hard (released
+    # code, but for ties, which all count here). Summed over i first, it weights each E(k).
+    weight = ranking.sum_over_lower(1 / rank) / max(1, ranking.num_positives)
+    own = (weight[ranking.own] * loc_errors.double()).sum()
+    localisation = (weight * errors).sum() + (own - own.detach()) + ranking.not_finite
     return classification, localisation.to(classification.dtype)

@@ -1,4 +1,4 @@
-"""Average Precision Loss (arXiv 1904.06373)."""
+"""Average Precision Loss (Chen et al., arXiv 1904.06373), the predecessor of aLRP Loss."""
 
 import torch
 import torch.distributed as dist
@@ -8,11 +8,23 @@ from losses.ranking import Ranking
 
 
 def ap_loss(logits: Tensor, targets: Tensor, delta: float = 1.0, group: dist.ProcessGroup | None = None) -> Tensor:
-    """Interpolated AP Loss."""
+    """1 - interpolated average precision; backward follows the error-driven update.
+
+    Args:
+        logits: (M,) any float dtype, before the sigmoid, of every anchor and class of the batch.
+        targets: (M,) any integer, float or bool dtype: 1 positive, 0 negative, -1 ignored.
+        delta: half-width of the smoothed step between two logits, > 0.
+        group: process group to rank over; None ranks within this process. As in `alrp_loss`.
+    Returns:
+        scalar in [0, 1), float64 for float64 logits and float32 for others. 0 with a zero gradient if there is no
+        positive, NaN if any logit is not finite.
+    Raises:
+        ValueError: delta is not a positive number, or shapes do not fit.
+    """
     ranking = Ranking(logits, targets, delta, group)
-    imprecision = ranking.false_positives / ranking.rank  # 1 - precision
-    # The running maximum of the precision, from the lowest score upwards.
+    imprecision = ranking.false_positives / ranking.rank  # 1 - prec(i)
+    # Interpolation: from the lowest score up, the running maximum of the precision.
     order = ranking.scores.argsort()
     errors = torch.empty_like(imprecision)
     errors[order] = imprecision[order].cummin(0).values
-    return ranking.loss(errors, errors)
+    return ranking.loss(logits, targets, errors, errors)

@@ -128,16 +128,16 @@ class ScoreBins:
         return result
 
     def _build_table(self) -> Tensor:
-        """First slot of the bin of every cell, equal cuts of the axis; far below 0 where an edge lies in the cell.
+        """First slot of the bin of every cell, equal cuts of the axis; negative where an edge lies in the cell.
 
         Exact whatever the rounding, because scores and edges go through the same monotone map.
         """
-        num_cells = 1 << max(16, min(20, (32 * len(self.edges)).bit_length()))
+        num_cells = 1 << max(16, min(19, (64 * len(self.edges)).bit_length()))
         width = ((self.breakpoints[-1] - self.breakpoints[0]) / (num_cells - 4)).clamp_min(1e-30)
         self.origin = (self.breakpoints[0] - 2 * width).to(self.dtype)
         self.cells_per_unit = (1 / width).to(self.dtype)
         self.last_cell = num_cells - 1
-        table = torch.zeros(num_cells, dtype=torch.int32)
+        table = self.edges.new_zeros(num_cells, dtype=torch.int32)
         cells = self._cell(self.edges.clone(), torch.empty_like(self.edges, dtype=torch.int32))
         table.index_add_(0, cells, torch.full_like(cells, self.lanes)).cumsum_(0)
         return table.index_fill_(0, cells.long(), -self.lanes)

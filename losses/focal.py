@@ -1,9 +1,11 @@
-"""Focal loss (arXiv 1708.02002)."""
+"""Sigmoid focal loss (Lin et al., arXiv 1708.02002), the baseline of dense detectors."""
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
+
+from losses.normalise import mean_over_positives
 
 
 def focal_loss(
@@ -13,22 +15,22 @@ def focal_loss(
     gamma: float = 2.0,
     group: dist.ProcessGroup | None = None,
 ) -> Tensor:
-    """Sigmoid focal loss, summed and divided by max(1, P)."""
-    if logits.dtype != torch.float64:
-        logits = logits.float()
+    """Focal loss, summed over positives and negatives and divided by max(1, P).
+
+    Args:
+        logits: (M,) any float dtype, before the sigmoid.
+        targets: (M,) any integer, float or bool dtype: 1 positive, 0 negative, -1 ignored.
+        alpha: weight of the positives, 1 - alpha that of the negatives; 0..1.
+        gamma: focusing exponent, >= 0.
+        group: process group to sum and to count positives over; None for this process alone. The value is then the
+            same on every process; backward gives each process d(value)/d(its own logits), unscaled.
+    Returns:
+        scalar >= 0, float64 for float64 logits and float32 for others; not finite if any logit is not.
+    """
+    logits = logits if logits.dtype == torch.float64 else logits.float()
     positive = targets == 1
     margin = torch.where(positive, logits, -logits)  # log-odds of the right answer
     weight = torch.where(positive, alpha, (1 - alpha) * (targets == 0))
+    # Eq. 5: -alpha_t (1 - p_t)^gamma log p_t
     total = -(weight * torch.sigmoid(-margin) ** gamma * F.logsigmoid(margin)).sum()
     return mean_over_positives(total, positive.sum(), group)
-
-
-def mean_over_positives(total: Tensor, num_positives: Tensor, group: dist.ProcessGroup | None) -> Tensor:
-    """total / max(1, num_positives), both summed over the group; the gradient is that of one's own total."""
-    if group is None:
-        return total / num_positives.clamp(min=1)
-    joined = torch.stack([total.detach().double(), num_positives.double()])
-    dist.all_reduce(joined, group=group)
-    num_positives = joined[1].clamp(min=1)
-    own = total.double() / num_positives
-    return (joined[0] / num_positives + (own - own.detach())).to(total.dtype)

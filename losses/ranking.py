@@ -1,11 +1,11 @@
-"""Error-driven ranking losses: the part that AP Loss and aLRP Loss share.
+"""Error-driven ranking losses: what AP Loss and aLRP Loss share (arXiv 2009.13592, Sec. 3).
 
-Every positive i is ranked among all positives and negatives (paper: arXiv 2009.13592, Sec. 3):
-rank(i) = rank+(i) + N_FP(i), with x_ij = s_j - s_i, N_FP(i) = sum over negatives j of H(x_ij) and
-rank+(i) = 1 + sum over the other positives k of H(x_ik). H is a step smoothed over [-delta, delta].
+With x_ij = s_j - s_i and H the step smoothed over [-delta, delta], every positive i has
+rank(i) = rank+(i) + N_FP(i): N_FP(i) is the sum of H(x_ij) over the negatives j, and rank+(i) is 1 plus the sum of
+H(x_ik) over the other positives k.
 
-A loss gives each positive an error g(i) (its distance from the target). Error-driven update then defines the
-gradient: g(i) pulls positive i up, and pushes the negatives above i down in proportion to H(x_ij) / N_FP(i).
+A loss gives every positive an error g(i), how far it is from its target. The error-driven update distributes it:
+g(i) lifts positive i, and pushes the negatives j down in the proportions H(x_ij) / N_FP(i). Lift and push balance.
 """
 
 import math
@@ -19,20 +19,26 @@ from losses.bins import ScoreBins
 
 
 class Ranking:
-    """Ranks of the positives of a process group (or of this process) among all its logits.
+    """Ranks of the positives among all logits of a process group, or of this process.
+
+    Nothing here is differentiated; `loss` attaches the gradient. Memory and time are O(M + P log P).
 
     Args:
         logits: (M,) float.
         targets: (M,) 1 positive, 0 negative, -1 ignored.
         delta: half-width of the smoothed step, > 0.
-        group: process group to rank over; None ranks within this process. Uses three collectives.
-        values: (number of own positives,) a number that belongs to each positive, or None.
+        group: process group to rank over, None for this process alone. Every process of it takes part in the same
+            three collectives (two if there is no positive), whatever it holds.
+        values: (own positives,) a number for each positive, in the order of logits[targets == 1]; None for none.
     Raises:
         ValueError: delta is not a positive number, or shapes do not fit.
 
-    Attributes (float64, over the positives of all processes, in the order of ranks):
-        scores, values: (P,) scores and given numbers. Scores that are not finite count as 0 here.
+    Attributes, all float64, of the P positives of all processes in the order of the processes:
+        scores: (P,), 0 where not finite.
+        values: (P,) the given numbers, 0 if none.
         false_positives, positive_rank, rank: (P,) N_FP, rank+ and their sum; NaN if any logit is not finite.
+        own: slice of the positives of this process.
+        not_finite: 0, or NaN if any logit is not finite.
     """
 
     def __init__(
@@ -45,71 +51,67 @@ class Ranking:
     ) -> None:
         if not (delta > 0 and math.isfinite(delta)):
             raise ValueError(f"delta must be a positive number, got {delta}")
-        if logits.dim() != 1 or logits.shape != targets.shape:
-            raise ValueError(
-                f"logits and targets must be (M,) both, got {tuple(logits.shape)} and {tuple(targets.shape)}"
-            )
-        self.logits, self.targets = logits, targets
-        scores = logits.detach()
+        if logits.dim() != 1 or targets.shape != logits.shape:
+            shapes = f"{tuple(logits.shape)} and {tuple(targets.shape)}"
+            raise ValueError(f"logits and targets must both have shape (M,), got {shapes}")
+        logits = logits.detach()
         self.own_index = (targets == 1).nonzero().squeeze(1)
-        num_own = len(self.own_index)
-        values = scores.new_zeros(num_own) if values is None else values.detach()
-        if values.shape != (num_own,):
-            raise ValueError(f"expected one value per positive, ({num_own},), got {tuple(values.shape)}")
-        own = torch.stack([scores[self.own_index].double(), values.double()])
-        gathered, self.own = _gather_columns(own, group)
-        self.scores, self.values = torch.nan_to_num(gathered[0], 0.0, 0.0, 0.0), gathered[1]
+        values = torch.zeros_like(self.own_index) if values is None else values.detach()
+        if values.shape != self.own_index.shape:
+            raise ValueError(f"expected {len(self.own_index)} values, one for each positive, got {tuple(values.shape)}")
+        own = torch.stack([logits[self.own_index].double(), values.double()])
+        (scores, self.values), self.own = _gather_columns(own, group)
+        self.scores = torch.nan_to_num(scores, nan=0.0, posinf=0.0, neginf=0.0)
         self.num_positives = len(self.scores)
 
-        not_finite = 0 * scores.sum(dtype=_compute_dtype(scores)).double()  # 0, or NaN
+        histogram = self.scores.new_zeros(2, 2 * self.num_positives + 1)
         if self.num_positives:
-            self.bins = ScoreBins(self.scores, delta, _compute_dtype(scores))
-            self.slots = self.bins.locate(scores, targets)
-            histogram = self.bins.histogram(scores, self.slots)
-        else:
-            histogram = scores.new_zeros((2, 1), dtype=torch.float64)
-        histogram[0, -1] += not_finite
+            self.bins = ScoreBins(self.scores, delta, _compute_dtype(logits))
+            self.positive_bins = torch.searchsorted(self.bins.breakpoints, self.scores, right=True)
+            self.slots = self.bins.locate(logits, targets)
+            histogram = self.bins.histogram(logits, self.slots)
+        # NaN if any logit is not finite; above every breakpoint it reaches all ranks, and by the group all processes.
+        histogram[0, -1] += 0 * logits.sum(dtype=_compute_dtype(logits)).double()
         if group is not None:
             dist.all_reduce(histogram, group=group)
-        self.not_finite = histogram[0, -1] * 0
+        self.not_finite = 0 * histogram[0, -1]
+        self.false_positives = self.scores
         if self.num_positives:
-            self.false_positives = self.bins.hits(histogram)
-            self.positive_rank = 1 + self.sum_over_other_positives(torch.ones_like(self.scores))
-        else:
-            self.false_positives = self.positive_rank = self.scores
+            self.false_positives = self.bins.hits(histogram).clamp_min(0)
+        self.positive_rank = 1 + self.sum_over_others(torch.ones_like(self.scores))
         self.rank = self.positive_rank + self.false_positives
 
-    def sum_over_other_positives(self, weights: Tensor) -> Tensor:
+    def sum_over_others(self, weights: Tensor) -> Tensor:
         """Sum over the positives k != i of weights[k] * H(x_ik), for each positive i: (P,) from (P,)."""
         if not self.num_positives:
             return weights
-        where = torch.searchsorted(self.bins.breakpoints, self.scores, right=True)
         histogram = weights.new_zeros(2, 2 * self.num_positives + 1)
-        histogram.index_add_(1, where, torch.stack([weights, weights * self.scores]))
-        return self.bins.hits(histogram) - weights / 2  # H(x_ii) = 1/2
+        histogram.index_add_(1, self.positive_bins, torch.stack([weights, weights * self.scores]))
+        return self.bins.hits(histogram) - weights / 2  # without k = i: H(0) = 1/2
 
-    def sum_over_lower_positives(self, weights: Tensor) -> Tensor:
+    def sum_over_lower(self, weights: Tensor) -> Tensor:
         """Sum over the positives i with s_i <= s_k of weights[i], for each positive k: (P,) from (P,)."""
         ordered, order = self.scores.sort()
         running = torch.nn.functional.pad(weights[order].cumsum(0), (1, 0))
         return running[torch.searchsorted(ordered, self.scores, right=True)]
 
-    def loss(self, value: Tensor, errors: Tensor) -> Tensor:
-        """Mean of value (P,) as a scalar whose gradient with respect to the logits errors (P,) drive.
+    def loss(self, logits: Tensor, targets: Tensor, values: Tensor, errors: Tensor) -> Tensor:
+        """Mean over the positives of values (P,), with the gradient that their errors (P,) drive.
 
-        float32, or float64 for float64 logits. 0 with a zero gradient where there is no positive.
+        Returns:
+            scalar, float64 for float64 logits and float32 for others; 0 with a zero gradient if P = 0.
         """
-        mean = value.sum() / max(1, self.num_positives) + self.not_finite
-        return _ErrorDriven.apply(self.logits, self.targets, mean, errors, self)
+        mean = values.sum() / max(1, self.num_positives) + self.not_finite
+        return _ErrorDriven.apply(logits, targets, mean, errors, self)
 
     def gradient(self, logits: Tensor, targets: Tensor, errors: Tensor) -> Tensor:
-        """Gradient (M,) of the own logits, driven by errors (P,)."""
+        """Gradient (M,) of the own logits, driven by the errors (P,)."""
         if not self.num_positives:
             return torch.zeros_like(logits)
         errors = errors / self.num_positives
         weights = torch.where(self.false_positives > 0, errors / self.false_positives, 0)
         slots, self.slots = self.slots, None
-        if slots is None:  # a second backward through a retained graph
+        if slots is None:  # used up by an earlier backward through the same graph
             slots = self.bins.locate(logits, targets)
         gradient = self.bins.weighted_steps(weights, logits, slots)
         gradient[self.own_index] = -errors[self.own].to(gradient.dtype)
@@ -117,7 +119,7 @@ class Ranking:
 
 
 class _ErrorDriven(torch.autograd.Function):
-    """Gives a value the gradient that errors drive, worked out when asked for."""
+    """Gives a value its gradient by the error-driven update, worked out when asked for."""
 
     @staticmethod
     def forward(ctx, logits: Tensor, targets: Tensor, value: Tensor, errors: Tensor, ranking: Ranking) -> Tensor:
@@ -129,7 +131,8 @@ class _ErrorDriven(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad_output: Tensor) -> tuple[Tensor, None, None, None, None]:
         logits, targets, errors = ctx.saved_tensors
-        return ctx.ranking.gradient(logits, targets, errors * grad_output.double()), None, None, None, None
+        gradient = ctx.ranking.gradient(logits, targets, errors * grad_output.double())
+        return gradient, None, None, None, None
 
 
 def _compute_dtype(logits: Tensor) -> torch.dtype:
@@ -137,17 +140,16 @@ def _compute_dtype(logits: Tensor) -> torch.dtype:
 
 
 def _gather_columns(own: Tensor, group: dist.ProcessGroup | None) -> tuple[Tensor, slice]:
-    """Joins the columns of every process's (R, n) tensor, n differing; also says which columns are one's own."""
+    """The columns of every process's (R, n) tensor side by side, n differing; and which of them are one's own."""
     if group is None:
-        return own, slice(None)
+        return own, slice(0, own.shape[1])
     count = torch.tensor([own.shape[1]], device=own.device)
     counts = [torch.empty_like(count) for _ in range(dist.get_world_size(group))]
     dist.all_gather(counts, count, group=group)
     counts = torch.cat(counts).tolist()
-    padded = own.new_zeros(own.shape[0], max(counts))
-    padded[:, : own.shape[1]] = own
-    parts = [torch.empty_like(padded) for _ in counts]
+    parts = [own.new_empty(own.shape[0], max(counts)) for _ in counts]
     if max(counts):
+        padded = torch.nn.functional.pad(own, (0, max(counts) - own.shape[1]))
         dist.all_gather(parts, padded, group=group)
     start = sum(counts[: dist.get_rank(group)])
     joined = torch.cat([part[:, :n] for part, n in zip(parts, counts, strict=True)], dim=1)

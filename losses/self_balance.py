@@ -1,28 +1,42 @@
-"""Self-balancing of aLRP's two parts (arXiv 2009.13592, Sec. 4.2)."""
+"""Self-balancing of the two parts of aLRP Loss (arXiv 2009.13592, Sec. 4)."""
 
 import torch
 from torch import Tensor, nn
 
 
 class SelfBalance(nn.Module):
-    """Weight of the localisation part, set after every epoch from that epoch's mean losses."""
+    """Weight w of the localisation part: total = classification + w * localisation.
+
+    After every epoch w = (mean classification + mean localisation) / mean localisation over that epoch's steps.
+    Weight and sums are buffers, so a checkpoint holds them and a run that is resumed within an epoch forgets
+    nothing. There is no collective here: record values that are the same on every process.
+
+    Args:
+        initial: w during the first epoch (released code: 50).
+    """
 
     def __init__(self, initial: float = 50.0) -> None:
         super().__init__()
         self.register_buffer("weight", torch.tensor(initial, dtype=torch.float64))
-        for name in ("cls_sum", "loc_sum", "count"):
-            self.register_buffer(name, torch.zeros((), dtype=torch.float64))
+        self.register_buffer("cls_sum", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("loc_sum", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
 
     @torch.no_grad()
     def record(self, loss_cls: Tensor, loss_loc: Tensor) -> None:
+        """Adds one step's unweighted parts, scalars averaged over the processes. Waits for no device."""
         self.cls_sum += loss_cls
         self.loc_sum += loss_loc
         self.count += 1
 
     @torch.no_grad()
     def update(self) -> None:
+        """Sets the weight from the steps recorded since the last update, at the end of an epoch.
+
+        The weight stays where nothing was recorded or the mean localisation is not a positive number.
+        """
         weight = (self.cls_sum + self.loc_sum) / self.loc_sum
-        usable = (self.count > 0) & (self.loc_sum > 0) & torch.isfinite(weight)
+        usable = (self.loc_sum > 0) & torch.isfinite(weight)
         self.weight.copy_(torch.where(usable, weight, self.weight))
         for total in (self.cls_sum, self.loc_sum, self.count):
             total.zero_()

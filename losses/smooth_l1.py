@@ -1,16 +1,25 @@
-"""Smooth L1 loss on box deltas (arXiv 1504.08083)."""
+"""Smooth L1 loss of box deltas (Girshick, arXiv 1504.08083, Eq. 3)."""
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from losses.focal import mean_over_positives
+from losses.normalise import mean_over_positives
 
 
 def smooth_l1_loss(pred: Tensor, target: Tensor, beta: float = 1.0, group: dist.ProcessGroup | None = None) -> Tensor:
-    """Smooth L1 of (P, 4) box deltas, summed and divided by 4 max(1, P), P over the group."""
-    if pred.dtype != torch.float64:
-        pred = pred.float()
+    """Smooth L1 of the positives' box deltas, summed and divided by 4 max(1, P).
+
+    Args:
+        pred: (P, 4) any float dtype, box deltas of the positives.
+        target: (P, 4) float, the deltas they should be.
+        beta: where the loss turns from quadratic to linear, >= 0.
+        group: process group to sum and to count positives over; None for this process alone. The value is then the
+            same on every process; backward gives each process d(value)/d(its own pred), unscaled.
+    Returns:
+        scalar >= 0, float64 for a float64 pred and float32 for others; 0 with a zero gradient if P = 0.
+    """
+    pred = pred if pred.dtype == torch.float64 else pred.float()
     total = F.smooth_l1_loss(pred, target.to(pred.dtype), beta=beta, reduction="sum") / 4
     return mean_over_positives(total, torch.tensor(len(pred), device=pred.device), group)

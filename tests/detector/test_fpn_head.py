@@ -72,3 +72,10 @@ def test_scores_start_at_the_prior():
     head = RetinaNetHead(16, 6, 5)
     assert torch.all(head.cls_logits.bias == -math.log(99))
     assert head.cls_logits.weight.std().item() == pytest.approx(0.01, rel=0.1)
+
+
+def test_group_norm_keeps_the_signal_of_narrow_towers():
+    torch.manual_seed(0)
+    features = [torch.rand(2, 32, 8, 8)]
+    plain, normed = (RetinaNetHead(32, 6, 5, group_norm=group_norm)(features)[0] for group_norm in (False, True))
+    assert plain.std() < 1e-4 < 1e-2 < normed.std()
