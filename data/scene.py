@@ -19,6 +19,7 @@ MIN_VISIBLE = 0.70  # of an object's area, the part beyond the border counting a
 MIN_INSIDE = 0.85  # of an object's area
 MIN_CONTRAST = 100.0  # RGB distance of a thing's colours from most of what its outline lies on
 FILL_CONTRAST = 40.0  # standard deviation of the distance between a fill's two colours, per channel
+MAX_TURN = math.pi / 6  # either way, of every shape
 PLACEMENT_TRIES = 25  # then the object is left out
 SUPERSAMPLING = 4
 
@@ -131,9 +132,9 @@ def _arrange(rng: np.random.Generator, size: int) -> tuple[list[Layer], list[Lay
 def _random_object(rng: np.random.Generator, side: float, size: int) -> Layer:
     """A shape whose box has the given longer side, turned, seen a little from the side, somewhere in the image."""
     label = int(rng.integers(len(CLASSES)))
-    turn, tilt = _rotation(rng.uniform(0, 2 * math.pi)), _rotation(rng.uniform(0, 2 * math.pi))
-    squeeze = np.diag([1.0, rng.uniform(0.85, 1.0)])
-    contours = [contour @ turn @ squeeze @ tilt for contour in _outline(rng, label)]
+    turn, tilt = _rotation(rng.uniform(-MAX_TURN, MAX_TURN)), _rotation(rng.uniform(0, math.pi))
+    view = tilt.T @ np.diag([1.0, rng.uniform(0.85, 1.0)]) @ tilt
+    contours = [contour @ turn @ view for contour in _outline(rng, label)]
     low, high = contours[0].min(axis=0), contours[0].max(axis=0)
     scale = side / (high - low).max()
     overhang = 0.15 * side
@@ -149,11 +150,11 @@ def _outline(rng: np.random.Generator, label: int) -> list[np.ndarray]:
     if name == "ring":
         return [_polar(np.ones(96)), _polar(np.full(96, rng.uniform(0.5, 0.72)))]
     if name == "square":
-        return [_polar(np.ones(4))]
+        return [_polar(np.ones(4)) @ _rotation(math.pi / 4)]
     if name == "triangle":
-        return [_polar(np.ones(3))]
+        return [_polar(np.ones(3)) @ _rotation(-math.pi / 2)]
     if name == "star":
-        return [_polar(np.tile([1.0, rng.uniform(0.38, 0.52)], 5))]
+        return [_polar(np.tile([1.0, rng.uniform(0.38, 0.52)], 5)) @ _rotation(-math.pi / 2)]
     arm = rng.uniform(0.26, 0.42)  # a cross
     quarter = np.array([[1.0, -arm], [1.0, arm], [arm, arm]])
     return [np.concatenate([quarter @ _rotation(k * math.pi / 2) for k in range(4)])]

@@ -89,6 +89,15 @@ def test_case_worked_by_hand():
     assert ap_grad.tolist() == pytest.approx([-1 / 6, (1 / 3 + 1 / 3.25) / 2, 0, -5 / 26, 0.25 / 3.25 / 2], abs=1e-7)
 
 
+@pytest.mark.parametrize("false_positives, pushed", [(0.5e-5, False), (2e-5, True)])
+def test_positive_with_hardly_a_false_positive_drives_no_alrp_gradient(false_positives, pushed):
+    # H(n - 0) = false_positives; the positive at 5 outranks the one at 0 and leaves it an error to hand on.
+    logits = torch.tensor([5.0, 0.0, -1 + 2 * false_positives], dtype=torch.float64)
+    cls, _, grad_logits, _, _, ap_grad = run(logits, torch.tensor([1, 1, 0]), torch.ones(2, dtype=torch.float64))
+    assert cls > 0 and ap_grad[2] > 0
+    assert bool(grad_logits[1] < 0) == bool(grad_logits[2] > 0) == pushed
+
+
 def test_tied_positives_each_count_all_of_their_ties():
     # Two positives at the same score, no negatives: rank = 1 + H(0) = 3/2, loc = (0.3 + 0.5) / 1.5 for each.
     _, loc = alrp_loss(torch.tensor([1.0, 1.0]), torch.tensor([1, 1]), torch.tensor([0.3, 0.5]))
