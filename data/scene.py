@@ -88,7 +88,7 @@ def draw_scene(seed: int, split: str, index: int, size: int) -> tuple[np.ndarray
 
 def _arrange(rng: np.random.Generator, size: int) -> tuple[list[Layer], list[Layer], np.ndarray]:
     """Objects (back to front), strokes that lie over them, and which object is seen where."""
-    count = int(rng.integers(1, MAX_OBJECTS + 1))
+    count = int(rng.integers(1, MAX_OBJECTS + 1, 2).max())  # more often many than few
     depths = rng.permutation(count)
     # The mask may be a pixel longer or shorter than the outline; the largest object finds its place first.
     low, high = math.log(SIDE_RANGE[0] * size + 1), math.log(SIDE_RANGE[1] * size - 1)

@@ -25,13 +25,13 @@ class _Group(BaseModel):
 
 
 class GenerateConfig(_Group):
-    """Size of the generated shapes data set that is written to `data.root` when it is missing."""
+    """Size of the generated shapes data set that is written to `data.root` where it is missing."""
 
-    train: int = Field(1200, ge=1)
-    val: int = Field(200, ge=1)
+    train: int = Field(1700, ge=1)
+    val: int = Field(100, ge=1)
     test: int = Field(200, ge=1)
-    image_size: int = Field(256, ge=64)  # pixels
-    seed: int = Field(0, ge=0)
+    image_size: int = Field(160, ge=64)  # pixels
+    seed: int = Field(0, ge=0, lt=2**63)
 
 
 class DataConfig(_Group):
@@ -103,7 +103,7 @@ class EvaluationConfig(_Group):
 class RunConfig(_Group):
     dir: str = "runs"
     name: str | None = Field(None, pattern=r"^[\w][\w.+=-]*$")  # null: the config file's name
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     # of training (evaluation is float32): auto is bfloat16 where the hardware multiplies it
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
