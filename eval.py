@@ -26,13 +26,14 @@ def main() -> int:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config values, such as data.root=PATH")
     args = parser.parse_intermixed_args()
 
-    quiet = int(os.environ.get("RANK", 0)) != 0
-    log_to_console(is_main=not quiet)
+    quiet = int(os.environ.get("LOCAL_RANK", 0)) != 0
+    log_to_console(is_main=int(os.environ.get("RANK", 0)) == 0)
     with user_errors(quiet):
         state = load_checkpoint(args.ckpt)
         config = parse_config(state["config"], args.ckpt, args.overrides)
     with user_errors(quiet), join_processes(config.run.device) as processes:
-        prepare_data(config, processes)
+        if config.data.root == state["config"]["data"]["root"]:  # elsewhere are the user's own data
+            prepare_data(config, processes)
         dataset = evaluation_set(config, args.split)
         if dataset.class_names != list(state["classes"]):
             raise ConfigError(
@@ -46,7 +47,7 @@ def main() -> int:
         if args.detections:
             write_json(args.detections, result.detections)
         if result.metrics is None:
-            print(f"{dataset.annotation_file} has no annotations: {len(result.detections)} detections and no metrics")
+            print(f"{dataset.annotation_file}: no annotations, so {len(result.detections)} detections and no metrics")
             return 0
         print(format_report(result.metrics, f"{args.ckpt} (epoch {info.epoch}, step {info.step}) on {args.split}"))
         if args.json:

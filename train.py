@@ -21,14 +21,16 @@ def main() -> int:
     parser.add_argument("--config", required=True, metavar="FILE", help="experiment, such as configs/r50_alrp.yaml")
     parser.add_argument("--resume", metavar="auto|PATH", help="continue from the run's last.pt, or from a checkpoint")
     parser.add_argument("--overwrite", action="store_true", help="replace the results of an earlier run")
-    parser.add_argument("--dry-run", action="store_true", help="build everything, try one batch, write nothing")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="build everything and try one batch, without a run folder"
+    )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config values, such as optimizer.lr=0.004")
     args = parser.parse_intermixed_args()
     if args.resume and args.overwrite:
         parser.error("--resume continues a run and --overwrite replaces it: give one of them")
 
-    quiet = int(os.environ.get("RANK", 0)) != 0  # until training starts every process fails alike
-    log_to_console(is_main=not quiet)
+    quiet = int(os.environ.get("LOCAL_RANK", 0)) != 0  # until training starts every process of a host fails alike
+    log_to_console(is_main=int(os.environ.get("RANK", 0)) == 0)
     with user_errors(quiet):
         config = load_config(args.config, args.overrides)
         folder = RunFolder(config)
@@ -44,7 +46,7 @@ def main() -> int:
                 return 0
             if trainer.finished:
                 if processes.is_main:
-                    print(f"{folder.path} is finished: {trainer.step} steps done; nothing to do")
+                    print(f"{folder.path} is finished: {trainer.step} steps done, nothing to do")
                 return 0
             return trainer.fit()
 

@@ -1,7 +1,7 @@
 """Synthetic scenes: textured shapes on cluttered backgrounds.
 
-A scene is determined by (seed, split, index) and its size alone. Fills, colours and light come from one distribution
-for objects and clutter, whatever the class, so only its outline tells what a thing is.
+A scene is determined by (seed, split, index) and its size alone. Colours and light come from one distribution for
+objects and clutter; outline and texture tell what a thing is.
 """
 
 import math
@@ -12,13 +12,23 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 CLASSES = ("circle", "square", "triangle", "star", "cross", "ring")
+TEXTURES = ("plain", "gradient", "noise", "stripes", "checker", "dots", "marble")
+# What the fills of a class look like; clutter and backgrounds have any of them.
+CLASS_TEXTURES = {
+    "circle": ("plain", "gradient"),
+    "square": ("checker",),
+    "triangle": ("stripes",),
+    "star": ("dots",),
+    "cross": ("noise", "plain"),
+    "ring": TEXTURES,
+}
 
 MAX_OBJECTS = 8
 SIDE_RANGE = (0.08, 0.60)  # longer side of the box / image side
 MIN_VISIBLE = 0.70  # of an object's area, the part beyond the border counting as hidden
 MIN_INSIDE = 0.85  # of an object's area
 MIN_CONTRAST = 100.0  # RGB distance of a thing's colours from most of what its outline lies on
-FILL_CONTRAST = 40.0  # standard deviation of the distance between a fill's two colours, per channel
+FILL_CONTRAST = 60.0  # standard deviation of the distance between a fill's two colours, per channel
 MAX_TURN = math.pi / 6  # either way, of every shape
 PLACEMENT_TRIES = 25  # then the object is left out
 SUPERSAMPLING = 4
@@ -88,7 +98,7 @@ def draw_scene(seed: int, split: str, index: int, size: int) -> tuple[np.ndarray
 
 def _arrange(rng: np.random.Generator, size: int) -> tuple[list[Layer], list[Layer], np.ndarray]:
     """Objects (back to front), strokes that lie over them, and which object is seen where."""
-    count = int(rng.integers(1, MAX_OBJECTS + 1, 2).max())  # more often many than few
+    count = int(rng.integers(1, MAX_OBJECTS + 1, 3).max())  # more often many than few
     depths = rng.permutation(count)
     # The mask may be a pixel longer or shorter than the outline; the largest object finds its place first.
     low, high = math.log(SIDE_RANGE[0] * size + 1), math.log(SIDE_RANGE[1] * size - 1)
@@ -213,7 +223,9 @@ def _background(rng: np.random.Generator, size: int) -> np.ndarray:
 
 def _surface(rng: np.random.Generator, size: int, colour: np.ndarray) -> np.ndarray:
     """(3, S, S) float32 pattern of little contrast about a colour."""
-    return _blend(colour, colour + rng.normal(0, 25, 3), _texture(rng, size, size, size * rng.uniform(0.2, 1.0)))
+    return _blend(
+        colour, colour + rng.normal(0, 25, 3), _texture(rng, size, size, size * rng.uniform(0.2, 1.0), TEXTURES)
+    )
 
 
 def _paint(rng: np.random.Generator, canvas: np.ndarray, layer: Layer) -> None:
@@ -229,15 +241,16 @@ def _paint(rng: np.random.Generator, canvas: np.ndarray, layer: Layer) -> None:
     contrast = np.sort(distances, axis=1)[:, distances.shape[1] // 5]  # reached on four fifths of the outline
     first = candidates[np.minimum(contrast, MIN_CONTRAST).argmax()]  # the first that suffices, else the best
     second = first + rng.normal(0, FILL_CONTRAST, 3)
-    fill = _blend(first, second, _texture(rng, *coverage.shape, max(coverage.shape)))
+    textures = TEXTURES if layer.label < 0 else CLASS_TEXTURES[CLASSES[layer.label]]
+    fill = _blend(first, second, _texture(rng, *coverage.shape, max(coverage.shape), textures))
     fill *= 1 + rng.uniform(0, 0.4) * (_ramp(rng, *coverage.shape) - 0.5)
     below = canvas[:, rows, columns]
     below += coverage * np.float32(1 / 255) * (fill - below)
 
 
-def _texture(rng: np.random.Generator, height: int, width: int, extent: float) -> np.ndarray:
+def _texture(rng: np.random.Generator, height: int, width: int, extent: float, kinds: tuple[str, ...]) -> np.ndarray:
     """(height, width) float32 pattern, about 0 to 1, whose repeats suit a thing of that extent in pixels."""
-    kind = ("plain", "gradient", "noise", "stripes", "checker", "dots", "marble")[rng.integers(7)]
+    kind = kinds[rng.integers(len(kinds))]
     if kind == "plain":
         return np.zeros((height, width), dtype=np.float32)
     if kind == "gradient":

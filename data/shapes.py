@@ -66,7 +66,9 @@ def _is_complete(annotation_file: Path, parameters: dict) -> bool:
     except (ValueError, KeyError, TypeError):
         changed = ["it is not generated data"]
     if changed:
-        raise DatasetError(f"{annotation_file}: exists: {', '.join(changed)}; delete it or choose another folder")
+        raise DatasetError(
+            f"{annotation_file}: exists: {', '.join(changed)}; choose another folder, or delete that data set"
+        )
     return True
 
 

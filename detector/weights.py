@@ -33,7 +33,7 @@ def load_imagenet_weights(backbone: ResNet, name: str, weights: str) -> None:
     Raises:
         WeightsError: unknown name, no connection, unreadable file, or another network's weights.
     """
-    state = _read(weights) if Path(weights).is_file() else _download(name, weights)
+    state = _read(weights, "model.weights") if Path(weights).is_file() else _download(name, weights)
     state = {key: value for key, value in state.items() if not key.startswith("fc.")}
     own = backbone.state_dict()
     optional = {key for key in own if key.endswith("num_batches_tracked")}
@@ -58,7 +58,7 @@ def load_detector_weights(detector: nn.Module, source: Mapping | str | Path) -> 
     Raises:
         WeightsError: unreadable, no checkpoint, or the weights of another network.
     """
-    checkpoint = source if isinstance(source, Mapping) else _read(source)
+    checkpoint = source if isinstance(source, Mapping) else _read(source, "model.init_from")
     where = "the checkpoint" if isinstance(source, Mapping) else f"model.init_from {str(source)!r}"
     state = checkpoint.get("ema") or checkpoint.get("model")
     if not isinstance(state, Mapping):
@@ -93,17 +93,19 @@ def _download(name: str, weights: str) -> dict[str, Tensor]:
         ) from error
 
 
-def _read(path: str | Path) -> Mapping:
+def _read(path: str | Path, key: str) -> Mapping:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise WeightsError(f"cannot read weights from {str(path)!r}: {error.strerror or error}") from error
+        raise WeightsError(
+            f"{key}: cannot read {str(path)!r} ({error.strerror or error}); name an existing file"
+        ) from error
     except Exception as error:  # the unpickler raises nearly any type on a damaged file
         raise WeightsError(
-            f"weights {str(path)!r}: damaged, or not a state dict that torch.save wrote; copy it again"
+            f"{key}: {str(path)!r} is damaged, or not a state dict that torch.save wrote; copy it again"
         ) from error
     if not isinstance(content, Mapping):
-        raise WeightsError(f"weights {str(path)!r}: no state dict; give a file that torch.save wrote of one")
+        raise WeightsError(f"{key}: {str(path)!r} holds no state dict; give a file that torch.save wrote of one")
     return content
 
 

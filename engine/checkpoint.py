@@ -8,8 +8,6 @@ from typing import IO, Any
 
 import torch
 
-FORMAT = "alrp-detection/1"
-
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the message is one line for the user."""
@@ -25,13 +23,16 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename = str(path)  # not the temporary name, which says nothing to the user; torch gives none
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Writes `state` (tensors, numbers, strings, lists, dicts) atomically."""
-    write_atomically(path, lambda file: torch.save({"format": FORMAT, **state}, file))
+    write_atomically(path, lambda file: torch.save(state, file))
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -57,7 +57,10 @@ def user_errors(quiet: bool = False) -> Iterator[None]:
 
 def _out_of_memory(reason: str) -> str:
     first = (reason.splitlines() or ["no memory left"])[0]
-    return f"out of memory: lower data.batch_size, or raise data.accumulate to split the same batch ({first})"
+    return (
+        "out of memory: lower data.batch_size, or raise data.accumulate to split the same batch; "
+        f"in evaluation lower evaluation.batch_size ({first})"
+    )
 
 
 def _exit(message: str, status: int, quiet: bool) -> NoReturn:
@@ -67,9 +70,9 @@ def _exit(message: str, status: int, quiet: bool) -> NoReturn:
 
 
 def log_to_console(is_main: bool) -> None:
-    """Plain lines on standard error: everything from the main process, warnings from the others."""
+    """Plain lines on standard error: everything from the main process, errors from the others."""
     logging.basicConfig(
-        level=logging.INFO if is_main else logging.WARNING,
+        level=logging.INFO if is_main else logging.ERROR,
         format="%(message)s",
         stream=sys.stderr,
         force=True,

@@ -27,7 +27,7 @@ class _Group(BaseModel):
 class GenerateConfig(_Group):
     """Size of the generated shapes data set that is written to `data.root` where it is missing."""
 
-    train: int = Field(1700, ge=1)
+    train: int = Field(1600, ge=1)
     val: int = Field(100, ge=1)
     test: int = Field(200, ge=1)
     image_size: int = Field(160, ge=64)  # pixels
@@ -57,6 +57,13 @@ class DataConfig(_Group):
             raise ValueError("must be one side or [height, width], each at least 32 pixels")
         return value
 
+    @field_validator("classes")
+    @classmethod
+    def _distinct_classes(cls, value: list[str] | None) -> list[str] | None:
+        if value is not None and (not value or len(set(value)) < len(value)):
+            raise ValueError("must be distinct category names, or null for all")
+        return value
+
     @property
     def train_size(self) -> tuple[int, int]:
         """(height, width) of training images."""
@@ -83,6 +90,13 @@ class ScheduleConfig(_Group):
     warmup_steps: int = Field(500, ge=0)  # for base_batch_size
     warmup_factor: float = Field(1e-3, gt=0, le=1)
     max_steps: int | None = Field(None, ge=1)  # stop after so many steps in total; the schedule stays
+
+    @field_validator("milestones")
+    @classmethod
+    def _ascending(cls, value: list[int]) -> list[int]:
+        if any(late <= early for early, late in zip([0, *value], value, strict=False)):
+            raise ValueError("must be epochs in ascending order, from 1 on")
+        return value
 
 
 class EvaluationConfig(_Group):
@@ -162,7 +176,7 @@ def parse_config(values: dict[str, Any], source: str, overrides: Sequence[str] =
             raise ConfigError(f"{override!r}: not of the form KEY=VALUE, such as optimizer.lr=0.004")
         try:
             value = yaml.load(text, _Loader)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise ConfigError(f"command line: {key}: not a YAML value: {text!r}") from error
         _reject_unknown_key(key, "command line")
         nested: dict[str, Any] | Any = value
@@ -172,7 +186,8 @@ def parse_config(values: dict[str, Any], source: str, overrides: Sequence[str] =
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_first_problem(error, values, source)) from error
+        overridden = [override.partition("=")[0] for override in overrides]
+        raise ConfigError(_first_problem(error, values, source, overridden)) from error
 
 
 def _read_yaml(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -187,7 +202,7 @@ def _read_yaml(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read as a config file: {reason}") from error
     try:
         values = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: an impossible date
         mark = getattr(error, "problem_mark", None)
         line = f" in line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "unexpected character"
@@ -240,12 +255,13 @@ def _reject_unknown_key(key: str, source: str) -> None:
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     last = key.rsplit(".", 1)[-1]
     same_name = [name for name in known if name.rsplit(".", 1)[-1] == last]  # right key in the wrong group
+    same_name.sort(key=lambda name: name.count("."))
     nearest = same_name or near
     hint = f"did you mean {nearest[0]}?" if nearest else "the groups are " + ", ".join(Config.model_fields)
     raise ConfigError(f"{source}: {key}: unknown key; {hint}")
 
 
-def _first_problem(error: ValidationError, values: dict[str, Any], source: str) -> str:
+def _first_problem(error: ValidationError, values: dict[str, Any], source: str, overridden: list[str]) -> str:
     problems = error.errors()
     location = [str(part) for part in problems[0]["loc"]]
     known = _known_keys()
@@ -255,4 +271,5 @@ def _first_problem(error: ValidationError, values: dict[str, Any], source: str) 
     for part in location:
         given = given.get(part) if isinstance(given, dict) else given
     message = problems[0]["msg"].removeprefix("Value error, ")
-    return f"{source}: {'.'.join(location)}: {message} (found {given!r})"
+    key = ".".join(location)
+    return f"{'command line' if key in overridden else source}: {key}: {message} (found {given!r})"

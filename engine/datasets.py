@@ -9,15 +9,19 @@ from engine.distributed import Processes
 
 
 def prepare_data(config: Config, processes: Processes) -> None:
-    """Writes the generated data set (`data.generate`) where it is missing; the main process of the run does it."""
+    """Writes the splits of the generated data set (`data.generate`) that are missing, in the main process."""
     plan = config.data.generate
     if plan is None:
         return
     if processes.is_main:
-        splits = {config.data.train_split: plan.train, config.data.val_split: plan.val}
-        if config.data.test_split is not None:
-            splits[config.data.test_split] = plan.test
-        generate_shapes(Path(config.data.root), splits=splits, image_size=plan.image_size, seed=plan.seed)
+        data, root = config.data, Path(config.data.root)
+        counts = {data.train_split: plan.train, data.val_split: plan.val, data.test_split: plan.test}
+        missing = {
+            split: count
+            for split, count in counts.items()
+            if split is not None and not (root / "annotations" / f"instances_{split}.json").exists()
+        }
+        generate_shapes(root, splits=missing, image_size=plan.image_size, seed=plan.seed)
     processes.barrier()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.config import ConfigError
 
@@ -52,6 +52,12 @@ class Processes:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
+    def copy_buffers_from_main(self, module: nn.Module) -> None:
+        """Gives every process the main one's buffers: BatchNorm statistics differ, as each sees its own images."""
+        if self.world_size > 1:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, src=0)
+
     def barrier(self) -> None:
         if self.world_size > 1:
             dist.barrier()
@@ -67,13 +73,12 @@ def choose_device(name: str) -> torch.device:
         raise ConfigError("run.device: cuda asked for, but this machine has no usable CUDA device; use run.device=cpu")
     if name == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
-    local_rank = int(os.environ.get("LOCAL_RANK", 0))
-    if local_rank >= torch.cuda.device_count():
+    needed, found = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
+    if needed > found:  # asked alike by every process of the host, so that none waits for another
         raise ConfigError(
-            f"torchrun: process {local_rank} of this host has no GPU ({torch.cuda.device_count()} found); "
-            "lower --nproc-per-node or use run.device=cpu"
+            f"torchrun: {needed} processes on this host and {found} GPUs; lower --nproc-per-node or use run.device=cpu"
         )
-    return torch.device("cuda", local_rank)
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
 
 
 @contextmanager

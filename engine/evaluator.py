@@ -53,7 +53,7 @@ def evaluate(
         for images, targets, detections in _detect(detector, loader, processes):
             for image, target, found in zip(images, targets, detections, strict=True):
                 results.extend(_coco_results(found, target, dataset.category_ids))
-                if len(kept) < num_examples:
+                if processes.is_main and len(kept) < num_examples:
                     height, width = target["size"]
                     kept.append((image[:, :height, :width], target, found))
             bar.update()

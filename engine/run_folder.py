@@ -45,13 +45,14 @@ class RunFolder:
             return None if newest is None else load_checkpoint(newest)
         return load_checkpoint(resume)
 
-    def begin(self, config: Config, step: int) -> None:
-        """Makes the folder ready for a run that continues after `step` steps; 0 removes what an earlier run left."""
+    def begin(self, config: Config, step: int, evaluated_step: int) -> None:
+        """Makes the folder ready for a run that continues after `step` steps, the newest evaluation being that of
+        `evaluated_step`; what an interrupted run wrote later is dropped. Step 0 removes what an earlier run left."""
         if step == 0:
             for path in self._files():
                 path.unlink()
         self.path.mkdir(parents=True, exist_ok=True)
-        kept = [record for record in self.metrics() if record["step"] <= step]
+        kept = [record for record in self.metrics() if record["step"] <= evaluated_step]
         self._write_metrics(kept)
         text = yaml.safe_dump(config.to_dict(), sort_keys=False)
         write_atomically(self.path / "config.yaml", lambda file: file.write(text.encode()))

@@ -162,6 +162,8 @@ class TrainStep:
         numbers = ", ".join(f"{name} {stats[name]:.4g}" for name in (*LOSSES, "grad_norm"))
         problem = f"step {self.done}: loss or gradient not finite ({numbers}); images {image_ids}"
         if self.bad_in_a_row >= self.config.run.max_bad_steps:
+            if not self.processes.is_main:
+                raise SystemExit(1)  # every process gets here, and the main one says why
             raise TrainingError(
                 f"{problem}: {self.bad_in_a_row} such steps in a row (run.max_bad_steps); lower optimizer.lr, "
                 "set optimizer.clip_grad_norm, or try run.precision=float32"

@@ -1,6 +1,7 @@
 """The training loop of a run: steps, evaluations, checkpoints, and what TensorBoard shows."""
 
 import logging
+import math
 from typing import Any
 
 import yaml
@@ -19,7 +20,7 @@ from engine.report import format_report
 from engine.run_folder import RunFolder
 from engine.schedule import build_schedule
 from engine.stop_signal import StopSignal
-from engine.train_step import TrainStep
+from engine.train_step import TrainingError, TrainStep
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class Trainer:
         self.train_step = TrainStep(config, processes, self.schedule, num_classes, load_weights=state is None)
         self.best_ap: float | None = None
         self.thresholds: list[float | None] | None = None
+        self.evaluated_step = 0  # of the newest evaluation
         if state is not None:
             if list(state["classes"]) != self.dataset.class_names:
                 raise CheckpointError(
@@ -68,7 +70,14 @@ class Trainer:
                     f"{self.dataset.annotation_file}; train other classes with model.init_from"
                 )
             self.train_step.load_state_dict(state)
-            self.best_ap, self.thresholds = state["best_ap"], state["thresholds"]
+            self.thresholds, self.evaluated_step = state.get("thresholds"), state.get("evaluated_step", 0)
+            # a run folder that continues another one's checkpoint starts without a best.pt
+            self.best_ap = processes.from_main(state.get("best_ap") if folder.best.exists() else None)
+            if len(set(processes.gather(self.step))) > 1:
+                raise ConfigError(
+                    f"--resume: the processes' checkpoints differ (here step {self.step}); "
+                    "put run.dir on a disk that all hosts share"
+                )
         total = self.schedule.total_steps
         self.stop_step = min(total, config.schedule.max_steps or total)
         self.logger = NullLogger()
@@ -85,15 +94,24 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        return self.step >= self.stop_step
+        """Whether all steps are done and evaluated."""
+        return self.step >= self.stop_step and not self._evaluation_due
+
+    @property
+    def _evaluation_due(self) -> bool:
+        """Whether the weights of this step are to be evaluated and have not been."""
+        due = self.epoch > 0 and self.step % (self.schedule.steps_per_epoch * self.config.evaluation.every) == 0
+        return (due or self.step >= self.stop_step) and self.evaluated_step != self.step
 
     def dry_run(self) -> None:
-        """One forward and backward pass on the first batch; writes nothing."""
+        """One forward and backward pass on the first batch; makes no run folder. Raises TrainingError."""
         self._log_plan()
         batches = iter(self.batches)
         losses, _ = self.train_step.forward_backward([next(batches) for _ in range(self.config.data.accumulate)])
         numbers = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
-        log.info("dry run: the first batch gives %s; nothing was written", numbers)
+        if not math.isfinite(losses["loss"]):
+            raise TrainingError(f"dry run: the loss of the first batch is not finite: {numbers}; look at the data")
+        log.info("dry run: the first batch gives %s; no run folder was made", numbers)
 
     def fit(self) -> int:
         """Trains to the end of the schedule or `schedule.max_steps`, evaluating on the way and at the end.
@@ -105,7 +123,7 @@ class Trainer:
         """
         self._log_plan()
         if self.processes.is_main:
-            self.folder.begin(self.config, self.step)
+            self.folder.begin(self.config, self.step, self.evaluated_step)
             self.logger = TensorBoardLogger(self.folder.path, self.step)
             self.logger.text("config", yaml.safe_dump(self.config.to_dict(), sort_keys=False))
         batches, clock = iter(self.batches), Clock()
@@ -113,7 +131,13 @@ class Trainer:
         bar = progress(total=self.stop_step, initial=self.step, desc="train", unit="step", disable=not main)
         with StopSignal() as stop, bar:
             must_stop = False
-            while not self.finished and not must_stop:
+            while not must_stop:
+                if self._evaluation_due:
+                    self._evaluate()
+                    self._save("last")
+                    clock.restart()
+                if self.finished:
+                    break
                 with clock.waiting_for_data():
                     micro_batches = [next(batches) for _ in range(self.config.data.accumulate)]
                 stats, must_stop = self.train_step(micro_batches, bool(stop.number))
@@ -126,16 +150,14 @@ class Trainer:
                 epoch_ends = self.step % self.schedule.steps_per_epoch == 0
                 if epoch_ends and self.train_step.detector.self_balance is not None:
                     self.train_step.detector.self_balance.update()
-                due = epoch_ends and self.epoch % self.config.evaluation.every == 0
-                if (due or self.finished) and not must_stop:
-                    self._evaluate()
-                    clock.restart()
-                if epoch_ends or self.finished or must_stop or self._checkpoint_due(clock):
+                if epoch_ends or must_stop or self._checkpoint_due(clock):
                     self._save("last")
                     clock.saved()
             # the signal may have reached some processes only
             signal_number = max(self.processes.gather(stop.number)) if must_stop else 0
         self.logger.close()
+        if self.dataset.num_unreadable:
+            log.warning("%d training images could not be read and were skipped", self.dataset.num_unreadable)
         if signal_number:
             log.info("stopped by signal %d after step %d; continue with --resume auto", signal_number, self.step)
             return 128 + signal_number
@@ -143,9 +165,11 @@ class Trainer:
         return 0
 
     def _evaluate(self) -> None:
+        self.processes.copy_buffers_from_main(self.train_step.detector)
+        self.processes.copy_buffers_from_main(self.train_step.eval_detector)
         result = evaluate(self.train_step.eval_detector, self.eval_set, self.config, self.processes, NUM_EXAMPLES)
         self.train_step.detector.train()
-        self.thresholds = result.thresholds
+        self.thresholds, self.evaluated_step = result.thresholds, self.step
         if result.metrics is None:
             return
         if self.processes.is_main:
@@ -165,9 +189,9 @@ class Trainer:
             "config": self.config.to_dict(),
             "epoch": self.epoch,
             "classes": self.dataset.class_names,
-            "category_ids": self.dataset.category_ids,
             "thresholds": self.thresholds,
             "best_ap": self.best_ap,
+            "evaluated_step": self.evaluated_step,
         }
         save_checkpoint(self.folder.last if which == "last" else self.folder.best, state)
 

@@ -30,7 +30,8 @@ def focal_loss(
     logits = logits if logits.dtype == torch.float64 else logits.float()
     positive = targets == 1
     margin = torch.where(positive, logits, -logits)  # log-odds of the right answer
-    weight = torch.where(positive, alpha, (1 - alpha) * (targets == 0))
+    weight = alpha * positive.to(logits.dtype) + (1 - alpha) * (targets == 0)
     # Eq. 5: -alpha_t (1 - p_t)^gamma log p_t
     total = -(weight * torch.sigmoid(-margin) ** gamma * F.logsigmoid(margin)).sum()
+    total = total + 0 * logits.detach().sum()  # an infinite logit on the right side would go unseen
     return mean_over_positives(total, positive.sum(), group)

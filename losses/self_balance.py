@@ -20,14 +20,12 @@ class SelfBalance(nn.Module):
         self.register_buffer("weight", torch.tensor(initial, dtype=torch.float64))
         self.register_buffer("cls_sum", torch.zeros((), dtype=torch.float64))
         self.register_buffer("loc_sum", torch.zeros((), dtype=torch.float64))
-        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
 
     @torch.no_grad()
     def record(self, loss_cls: Tensor, loss_loc: Tensor) -> None:
         """Adds one step's unweighted parts, scalars averaged over the processes. Waits for no device."""
         self.cls_sum += loss_cls
         self.loc_sum += loss_loc
-        self.count += 1
 
     @torch.no_grad()
     def update(self) -> None:
@@ -38,5 +36,5 @@ class SelfBalance(nn.Module):
         weight = (self.cls_sum + self.loc_sum) / self.loc_sum
         usable = (self.loc_sum > 0) & torch.isfinite(weight)
         self.weight.copy_(torch.where(usable, weight, self.weight))
-        for total in (self.cls_sum, self.loc_sum, self.count):
-            total.zero_()
+        self.cls_sum.zero_()
+        self.loc_sum.zero_()

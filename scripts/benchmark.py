@@ -3,9 +3,7 @@
 python scripts/benchmark.py loss [--json OUT]
 """
 
-import argparse
 import ctypes
-import json
 import platform
 import re
 import sys
@@ -21,6 +19,8 @@ from torchvision.ops import sigmoid_focal_loss
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from engine.cli import ArgumentParser, user_errors
+from engine.report import write_json
 from losses import alrp_loss, ap_loss, focal_loss
 
 NUM_LOGITS, THREADS, REPETITIONS = 3_000_000, 2, 9
@@ -105,7 +105,7 @@ def benchmark_loss() -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = ArgumentParser(description=__doc__.split("\n")[0])
     loss = parser.add_subparsers(dest="command", required=True).add_parser("loss", help="the losses alone")
     loss.add_argument("--json", type=Path, metavar="OUT", help="also write the rows to this file")
     args = parser.parse_args()
@@ -120,9 +120,8 @@ def main() -> None:
         memory = "" if row["memory"] is None else f"{row['memory']:.1f}×"
         print("| {scores} | {loss} | {positives} | {ms:.0f} | {ratio:.2f}× |".format(**row), memory, "|")
     if args.json:
-        partial = args.json.with_name(args.json.name + ".partial")
-        partial.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
-        partial.replace(args.json)
+        with user_errors():
+            write_json(args.json, {"machine": machine, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -7,7 +7,11 @@ if [ ! -x "$PYTHON" ]; then
         echo "error: python3 is missing or older than 3.10; install a newer one (and its venv module)" >&2
         exit 2
     }
-    python3 -m venv .venv
+    python3 -m venv .venv || {
+        rm -rf .venv
+        echo "error: python3 cannot make a virtual environment; install its venv module (python3-venv)" >&2
+        exit 2
+    }
 fi
 stamp=.venv/installed-$1
 if ! cat requirements.txt "$1" | cmp -s - "$stamp"; then

@@ -64,6 +64,12 @@ def test_the_focal_twin_differs_in_loss_and_learning_rate_only():
         ("evaluation.short_side=300", "short_side and long_side are given together"),
         ("run.name=../x", "run.name"),
         ("optimizer=3", "optimizer: "),
+        ("image_size=512", "did you mean data.image_size?"),
+        ("optimizer.lr=fast", "command line: optimizer.lr"),
+        ("schedule.milestones=[15, 5]", "schedule.milestones: must be epochs in ascending order"),
+        ("data.classes=[]", "data.classes: must be distinct"),
+        ("run.seed=99999999999999999999999", "run.seed"),
+        ("run.name=2024-02-30", "run.name: not a YAML value"),
         ("nonsense", "not of the form KEY=VALUE"),
     ],
 )

@@ -13,12 +13,16 @@ def losses(folder: RunFolder) -> list[float]:
     return [point.value for point in EventAccumulator(str(folder.path)).Reload().Scalars("train/loss")]
 
 
+def run(command, *arguments, processes):
+    result = command(*arguments, processes=processes)
+    assert result.returncode == 0, result.stderr
+
+
 def compare(command, config_file, *overrides):
     folders = []
     for processes in (1, 2):
         arguments = ("train.py", "--config", config_file, f"run.name=p{processes}", *overrides)
-        result = command(*arguments, processes=processes)
-        assert result.returncode == 0, result.stderr
+        run(command, *arguments, processes=processes)
         folders.append(RunFolder(load_config(config_file, arguments[3:])))
     one, two = (losses(folder) for folder in folders)
     assert len(one) == len(two) > 0
@@ -39,13 +43,12 @@ def test_fifty_steps_on_two_processes_equal_those_on_one(command, config_file, l
 
 
 def test_evaluation_on_two_processes_counts_each_image_once(command, config_file, tmp_path):
-    assert command("train.py", "--config", config_file, "schedule.max_steps=1").returncode == 0
+    run(command, "train.py", "--config", config_file, "schedule.max_steps=1", processes=1)
     checkpoint = RunFolder(load_config(config_file)).last
     results = []
     for processes in (1, 2):
         out = tmp_path / f"{processes}.json"
-        result = command("eval.py", "--ckpt", checkpoint, "--detections", out, processes=processes)
-        assert result.returncode == 0, result.stderr
+        run(command, "eval.py", "--ckpt", checkpoint, "--detections", out, processes=processes)
         results.append(json.loads(out.read_text()))
     assert results[0] == results[1]
 
@@ -54,3 +57,27 @@ def test_an_error_in_every_process_is_told_once(command, config_file):
     result = command("train.py", "--config", config_file, "optimizer.lr=fast", processes=2)
     assert result.returncode != 0
     assert len([line for line in result.stderr.splitlines() if line.startswith("error:")]) == 1
+
+
+@pytest.mark.slow
+def test_a_process_whose_images_have_no_objects_trains_on(command, config_file, shapes, tmp_path):
+    root = tmp_path / "sparse"
+    (root / "annotations").mkdir(parents=True)
+    for split in ("train", "val"):
+        (root / split).symlink_to(shapes / split)
+        content = json.loads((shapes / "annotations" / f"instances_{split}.json").read_text())
+        content["annotations"] = [a for a in content["annotations"] if split == "val" or a["image_id"] <= 3]
+        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+    compare(command, config_file, f"data.root={root}")
+
+
+@pytest.mark.slow
+def test_batch_norm_is_evaluated_as_the_checkpoint_keeps_it(command, config_file, tmp_path):
+    overrides = ("model.norm=batch", "optimizer.ema_decay=0.5")
+    run(command, "train.py", "--config", config_file, *overrides, processes=2)
+    folder = RunFolder(load_config(config_file, overrides))
+    run(command, "eval.py", "--ckpt", folder.last, "--json", tmp_path / "metrics.json", processes=1)
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    during = {name: value for name, value in folder.metrics()[-1].items() if name not in ("epoch", "step")}
+    assert during["AR100"] > 0
+    assert {name: written[name] for name in during} == pytest.approx(during, abs=1e-9)

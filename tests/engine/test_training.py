@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from data import CocoDetection
 from engine import load_config, load_detector
-from engine.checkpoint import load_checkpoint
+from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.distributed import Processes
 from engine.run_folder import RunFolder
 from engine.train_step import TrainingError, TrainStep
@@ -145,6 +145,15 @@ def test_resume_auto_starts_afresh_without_a_checkpoint_and_ends_at_once_when_fi
     assert result.returncode == 0
     assert "finished" in result.stdout
     assert folder.last.stat().st_mtime_ns == before
+
+
+def test_an_evaluation_that_was_interrupted_is_made_up_for(config_file):
+    _, folder = train(config_file, "schedule.max_steps=3")
+    state = load_checkpoint(folder.last)
+    save_checkpoint(folder.last, state | {"evaluated_step": 0, "thresholds": None})
+    train(config_file, "schedule.max_steps=3", resume="auto")
+    assert [record["step"] for record in folder.metrics()] == [3]
+    assert load_checkpoint(folder.last)["thresholds"] == state["thresholds"]
 
 
 @pytest.mark.parametrize("loss", ["ap", "focal"])
