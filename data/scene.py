@@ -1,7 +1,7 @@
 """Synthetic scenes: textured shapes on cluttered backgrounds.
 
-A scene is determined by (seed, split, index) and its size alone. Colours and light come from one distribution for
-objects and clutter; outline and texture tell what a thing is.
+A scene is determined by (seed, split, index) and its size alone. Outline, texture and, less reliably, colour tell what
+a thing is; clutter has any colour and texture.
 """
 
 import math
@@ -29,6 +29,8 @@ MIN_VISIBLE = 0.70  # of an object's area, the part beyond the border counting a
 MIN_INSIDE = 0.85  # of an object's area
 MIN_CONTRAST = 100.0  # RGB distance of a thing's colours from most of what its outline lies on
 FILL_CONTRAST = 60.0  # standard deviation of the distance between a fill's two colours, per channel
+HUE_SPREAD = 0.07  # standard deviation of the hues of a class, in turns; the next class is 1/6 away
+BACKGROUND_SATURATION = 0.35
 MAX_TURN = math.pi / 6  # either way, of every shape
 PLACEMENT_TRIES = 25  # then the object is left out
 SUPERSAMPLING = 4
@@ -216,6 +218,8 @@ def _background(rng: np.random.Generator, size: int) -> np.ndarray:
         canvas = np.where(beyond, _surface(rng, size, base + rng.normal(0, 40, 3)), canvas)
     stains = np.stack([_noise(rng, size, size, rng.integers(3, 9)) for _ in range(3)])
     canvas += (stains - 0.5) * np.float32(rng.uniform(10, 70))
+    grey = canvas.mean(axis=0)
+    canvas = grey + np.float32(BACKGROUND_SATURATION) * (canvas - grey)
     for _ in range(rng.integers(1, 6)):
         _paint(rng, canvas, _random_clutter(rng, size))
     return canvas
@@ -236,7 +240,7 @@ def _paint(rng: np.random.Generator, canvas: np.ndarray, layer: Layer) -> None:
         return
     along = layer.contours[0][:: math.ceil(len(layer.contours[0]) / 24)]
     column, row = np.clip(along, 0, size - 1).astype(int).T
-    candidates = rng.uniform(0, 255, (24, 3)).astype(np.float32)
+    candidates = _colours(rng, layer.label, 24)
     distances = np.linalg.norm(candidates[..., None] - canvas[:, row, column], axis=1)
     contrast = np.sort(distances, axis=1)[:, distances.shape[1] // 5]  # reached on four fifths of the outline
     first = candidates[np.minimum(contrast, MIN_CONTRAST).argmax()]  # the first that suffices, else the best
@@ -246,6 +250,17 @@ def _paint(rng: np.random.Generator, canvas: np.ndarray, layer: Layer) -> None:
     fill *= 1 + rng.uniform(0, 0.4) * (_ramp(rng, *coverage.shape) - 0.5)
     below = canvas[:, rows, columns]
     below += coverage * np.float32(1 / 255) * (fill - below)
+
+
+def _colours(rng: np.random.Generator, label: int, count: int) -> np.ndarray:
+    """(count, 3) float32 RGB: any for clutter, vivid ones about the hue of the class for objects."""
+    if label < 0:
+        return rng.uniform(0, 255, (count, 3)).astype(np.float32)
+    hue = label / len(CLASSES) + rng.normal(0, HUE_SPREAD, count)
+    saturation, value = rng.uniform(0.5, 1, count), rng.uniform(0.4, 1, count)
+    distance = np.abs((hue[:, None] - np.array([0, 1 / 3, 2 / 3]) + 0.5) % 1 - 0.5) * 6  # to each primary, 0 to 3
+    pure = np.clip(2 - distance, 0, 1)
+    return (255 * value[:, None] * (1 - saturation[:, None] * (1 - pure))).astype(np.float32)
 
 
 def _texture(rng: np.random.Generator, height: int, width: int, extent: float, kinds: tuple[str, ...]) -> np.ndarray:

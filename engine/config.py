@@ -27,10 +27,10 @@ class _Group(BaseModel):
 class GenerateConfig(_Group):
     """Size of the generated shapes data set that is written to `data.root` where it is missing."""
 
-    train: int = Field(1280, ge=1)
+    train: int = Field(1600, ge=1)
     val: int = Field(100, ge=1)
     test: int = Field(200, ge=1)
-    image_size: int = Field(128, ge=64)  # pixels
+    image_size: int = Field(160, ge=64)  # pixels
     seed: int = Field(0, ge=0, lt=2**63)
 
 

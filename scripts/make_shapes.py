@@ -24,9 +24,9 @@ COLOURS = ("#ff4d4d", "#ffd23f", "#3ddc84", "#4dc9ff", "#ff8c42", "#c792ff", "#f
 def main() -> None:
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", metavar="DIR", required=True, help="folder of the data set")
-    for split, count in (("train", 1280), ("val", 100), ("test", 200)):
+    for split, count in (("train", 1600), ("val", 100), ("test", 200)):
         parser.add_argument(f"--{split}", type=int, metavar="N", default=count, help=f"images, 0 for none ({count})")
-    parser.add_argument("--size", type=int, metavar="S", default=128, help="side of the square images in pixels (128)")
+    parser.add_argument("--size", type=int, metavar="S", default=160, help="side of the square images in pixels (160)")
     parser.add_argument("--seed", type=int, metavar="K", default=0, help="another seed is another data set (0)")
     parser.add_argument("--samples", metavar="FILE.png", help="draw sixteen images with their ground truth there too")
     args = parser.parse_args()
