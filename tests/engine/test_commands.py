@@ -28,7 +28,9 @@ def test_missing_config_and_unknown_options(command, nothing):
 
 
 def test_data_that_is_not_there(command, config_file, nothing):
-    fails(command("train.py", "--config", config_file, f"data.root={nothing}/coco"), f"{nothing}/coco", "download")
+    fails(
+        command("train.py", "--config", config_file, f"data.root={nothing}/coco"), f"{nothing}/coco", "cocodataset.org"
+    )
     fails(command("train.py", "--config", config_file, "data.val_split=none"), "instances_none.json", "train, val")
 
 
