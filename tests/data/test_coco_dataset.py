@@ -109,7 +109,7 @@ def test_an_image_info_file_gives_images_without_annotations(write_coco) -> None
 @pytest.mark.parametrize(
     "folder, remedy",
     [
-        ("coco", "scripts/download_coco.py"),
+        ("coco", "cocodataset.org"),
         ("shapes", "python scripts/make_shapes.py --output {root}"),
         ("mine", "set data.root to a folder in COCO format"),
     ],
