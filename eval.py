@@ -5,13 +5,12 @@ python eval.py --ckpt runs/r50_alrp/checkpoints/best.pt --split val --json metri
 
 import argparse
 import os
-import sys
 
 from engine.checkpoint import load_checkpoint
 from engine.cli import ArgumentParser, log_to_console, user_errors
 from engine.config import ConfigError, parse_config
 from engine.datasets import evaluation_set, prepare_data
-from engine.distributed import join_processes
+from engine.distributed import end_process, join_processes
 from engine.evaluator import evaluate
 from engine.load import detector_from_state
 from engine.report import format_report, write_json
@@ -56,4 +55,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())

@@ -6,12 +6,11 @@ Eight GPUs:    torchrun --nproc-per-node 8 train.py --config configs/r50_alrp.ya
 
 import argparse
 import os
-import sys
 
 from engine.cli import ArgumentParser, log_to_console, user_errors
 from engine.config import load_config
 from engine.datasets import prepare_data
-from engine.distributed import join_processes
+from engine.distributed import end_process, join_processes
 from engine.run_folder import RunFolder, require_same_recipe
 from engine.trainer import Trainer
 
@@ -52,4 +51,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())
