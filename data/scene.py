@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from data.texture import TEXTURES, blend, noise, ramp, texture
+
 CLASSES = ("circle", "square", "triangle", "star", "cross", "ring")
-TEXTURES = ("plain", "gradient", "noise", "stripes", "checker", "dots", "marble")
 # What the fills of a class look like; clutter and backgrounds have any of them.
 CLASS_TEXTURES = {
     "circle": ("plain", "gradient"),
@@ -214,9 +215,9 @@ def _background(rng: np.random.Generator, size: int) -> np.ndarray:
     base = rng.uniform(40, 215) + rng.normal(0, 35, 3)
     canvas = _surface(rng, size, base)
     if rng.random() < 0.4:
-        beyond = _ramp(rng, size, size) > rng.uniform(0.3, 0.7)
+        beyond = ramp(rng, size, size) > rng.uniform(0.3, 0.7)
         canvas = np.where(beyond, _surface(rng, size, base + rng.normal(0, 40, 3)), canvas)
-    stains = np.stack([_noise(rng, size, size, rng.integers(3, 9)) for _ in range(3)])
+    stains = np.stack([noise(rng, size, size, rng.integers(3, 9)) for _ in range(3)])
     canvas += (stains - 0.5) * np.float32(rng.uniform(10, 70))
     grey = canvas.mean(axis=0)
     canvas = grey + np.float32(BACKGROUND_SATURATION) * (canvas - grey)
@@ -227,8 +228,8 @@ def _background(rng: np.random.Generator, size: int) -> np.ndarray:
 
 def _surface(rng: np.random.Generator, size: int, colour: np.ndarray) -> np.ndarray:
     """(3, S, S) float32 pattern of little contrast about a colour."""
-    return _blend(
-        colour, colour + rng.normal(0, 25, 3), _texture(rng, size, size, size * rng.uniform(0.2, 1.0), TEXTURES)
+    return blend(
+        colour, colour + rng.normal(0, 25, 3), texture(rng, size, size, size * rng.uniform(0.2, 1.0), TEXTURES)
     )
 
 
@@ -246,8 +247,8 @@ def _paint(rng: np.random.Generator, canvas: np.ndarray, layer: Layer) -> None:
     first = candidates[np.minimum(contrast, MIN_CONTRAST).argmax()]  # the first that suffices, else the best
     second = first + rng.normal(0, FILL_CONTRAST, 3)
     textures = TEXTURES if layer.label < 0 else CLASS_TEXTURES[CLASSES[layer.label]]
-    fill = _blend(first, second, _texture(rng, *coverage.shape, max(coverage.shape), textures))
-    fill *= 1 + rng.uniform(0, 0.4) * (_ramp(rng, *coverage.shape) - 0.5)
+    fill = blend(first, second, texture(rng, *coverage.shape, max(coverage.shape), textures))
+    fill *= 1 + rng.uniform(0, 0.4) * (ramp(rng, *coverage.shape) - 0.5)
     below = canvas[:, rows, columns]
     below += coverage * np.float32(1 / 255) * (fill - below)
 
@@ -263,61 +264,15 @@ def _colours(rng: np.random.Generator, label: int, count: int) -> np.ndarray:
     return (255 * value[:, None] * (1 - saturation[:, None] * (1 - pure))).astype(np.float32)
 
 
-def _texture(rng: np.random.Generator, height: int, width: int, extent: float, kinds: tuple[str, ...]) -> np.ndarray:
-    """(height, width) float32 pattern, about 0 to 1, whose repeats suit a thing of that extent in pixels."""
-    kind = kinds[rng.integers(len(kinds))]
-    if kind == "plain":
-        return np.zeros((height, width), dtype=np.float32)
-    if kind == "gradient":
-        return _ramp(rng, height, width)
-    if kind == "noise":
-        return _noise(rng, height, width, rng.integers(4, 12))
-    angle = rng.uniform(0, 2 * math.pi)
-    frequency = 2 * math.pi / max(4.0, extent * rng.uniform(0.12, 0.4))
-    x = np.arange(width, dtype=np.float32) * frequency
-    y = np.arange(height, dtype=np.float32)[:, None] * frequency
-    u = math.cos(angle) * x + (math.sin(angle) * y + rng.uniform(0, 2 * math.pi))
-    v = math.sin(angle) * x - (math.cos(angle) * y + rng.uniform(0, 2 * math.pi))
-    if kind == "stripes":
-        wave = 2 * np.sin(u)
-    elif kind == "checker":
-        wave = 4 * np.sin(u) * np.sin(v)
-    elif kind == "dots":
-        wave = 2 * (np.sin(u) + np.sin(v)) - 1.5
-    else:
-        wave = np.sin(u + 6 * _noise(rng, height, width, 5))
-    return np.clip(wave + 0.5, 0, 1)
-
-
-def _ramp(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """(height, width) float32 plane that rises from 0 to 1 in a random direction."""
-    angle = rng.uniform(0, 2 * math.pi)
-    x = math.cos(angle) * (np.arange(width, dtype=np.float32) / width - np.float32(0.5))
-    y = math.sin(angle) * (np.arange(height, dtype=np.float32) / height - np.float32(0.5))
-    return (x + y[:, None]) / (abs(math.cos(angle)) + abs(math.sin(angle))) + np.float32(0.5)
-
-
-def _noise(rng: np.random.Generator, height: int, width: int, cells: int) -> np.ndarray:
-    """(height, width) float32 smooth noise, about 0 to 1, with so many cells along a side."""
-    grid = Image.fromarray(rng.random((cells, cells), dtype=np.float32))
-    return np.asarray(grid.resize((width, height), Image.Resampling.BICUBIC))
-
-
 def _photograph(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
     """Uneven light, a lens that may be out of focus and a noisy sensor; (S, S, 3) uint8."""
     size = canvas.shape[-1]
-    canvas = canvas * (1 + rng.uniform(0, 0.5) * (_ramp(rng, size, size) - 0.5))
+    canvas = canvas * (1 + rng.uniform(0, 0.5) * (ramp(rng, size, size) - 0.5))
     canvas += rng.standard_normal((size, size), dtype=np.float32) * np.float32(rng.uniform(1, 8))
     image = Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8).transpose(1, 2, 0).copy())
     if rng.random() < 0.4:
         image = image.filter(ImageFilter.BoxBlur(rng.uniform(0.4, 1.2)))
     return np.asarray(image)
-
-
-def _blend(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """(3, height, width) float32: the first colour where the weight is 0, the second where it is 1."""
-    step = (second - first).astype(np.float32)
-    return first.astype(np.float32)[:, None, None] + step[:, None, None] * weight
 
 
 def _polar(radii: np.ndarray) -> np.ndarray:

@@ -19,9 +19,7 @@ JPEG_QUALITY = 92
 VERSION = 1  # kept in the annotation file: raise it when a seed comes to mean another image
 
 
-def generate_shapes(
-    root: str | Path, splits: Mapping[str, int], image_size: int = 256, seed: int = 0
-) -> dict[str, Path]:
+def generate_shapes(root: str | Path, splits: Mapping[str, int], image_size: int, seed: int = 0) -> dict[str, Path]:
     """Write root/<split>/<index>.jpg and root/annotations/instances_<split>.json for every split.
 
     The annotation file comes last, so a split that has one is complete; one drawn with the same parameters is kept.

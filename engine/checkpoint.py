@@ -24,7 +24,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        error.filename = str(path)  # not the temporary name, which says nothing to the user; torch gives none
+        error.filename, error.filename2 = str(path), None  # not the temporary name, which says nothing to the user
         raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -39,6 +39,8 @@ def user_errors(quiet: bool = False) -> Iterator[None]:
         _exit(str(error), 2, quiet)
     except TrainingError as error:
         _exit(str(error), 1, quiet)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     except (torch.OutOfMemoryError, MemoryError) as error:
         _exit(_out_of_memory(str(error)), 1, quiet)
     except OSError as error:

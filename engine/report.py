@@ -2,9 +2,10 @@
 
 import json
 import math
-import os
 import unicodedata
 from pathlib import Path
+
+from engine.checkpoint import write_atomically
 
 SUMMARY_TABLES = (
     ("AP", "AP50", "AP75", "APs", "APm", "APl"),
@@ -44,19 +45,9 @@ def write_json(path: str | Path, content: object) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        indent = 1 if isinstance(content, dict) else None  # lists of detections are long, and for machines
-        text = json.dumps(_finite(content), indent=indent, ensure_ascii=False, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        error.filename, error.filename2 = str(path), None  # not the temporary one, which nobody knows
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
+    indent = 1 if isinstance(content, dict) else None  # lists of detections are long, and for machines
+    text = json.dumps(_finite(content), indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomically(Path(path), lambda file: file.write(text.encode()))
 
 
 def _class_table(per_class: dict[str, dict]) -> str:

@@ -121,20 +121,29 @@ class Trainer:
         Raises:
             TrainingError: too many steps in a row without a finite loss and gradient.
         """
+        with StopSignal() as stop:
+            signal_number = self._fit(stop)
+        if signal_number:
+            log.info("stopped by signal %d after step %d; continue with --resume auto", signal_number, self.step)
+            return 128 + signal_number
+        log.info("done after %d steps; results are in %s", self.step, self.folder.path)
+        return 0
+
+    def _fit(self, stop: StopSignal) -> int:
         self._log_plan()
-        if self.processes.is_main:
+        main = self.processes.is_main
+        if main:
             self.folder.begin(self.config, self.step, self.evaluated_step)
             self.logger = TensorBoardLogger(self.folder.path, self.step)
             self.logger.text("config", yaml.safe_dump(self.config.to_dict(), sort_keys=False))
         batches, clock = iter(self.batches), Clock()
-        main = self.processes.is_main
-        bar = progress(total=self.stop_step, initial=self.step, desc="train", unit="step", disable=not main)
-        with StopSignal() as stop, bar:
-            must_stop = False
+        must_stop = False
+        with progress(total=self.stop_step, initial=self.step, desc="train", unit="step", disable=not main) as bar:
             while not must_stop:
                 if self._evaluation_due:
                     self._evaluate()
                     self._save("last")
+                    clock.saved()
                     clock.restart()
                 if self.finished:
                     break
@@ -153,19 +162,13 @@ class Trainer:
                 if epoch_ends or must_stop or self._checkpoint_due(clock):
                     self._save("last")
                     clock.saved()
-            # the signal may have reached some processes only
-            signal_number = max(self.processes.gather(stop.number)) if must_stop else 0
         self.logger.close()
         if self.dataset.num_unreadable:
             log.warning("%d training images could not be read and were skipped", self.dataset.num_unreadable)
-        if signal_number:
-            log.info("stopped by signal %d after step %d; continue with --resume auto", signal_number, self.step)
-            return 128 + signal_number
-        log.info("done after %d steps; results are in %s", self.step, self.folder.path)
-        return 0
+        # the signal may have reached some processes only
+        return max(self.processes.gather(stop.number)) if must_stop else 0
 
     def _evaluate(self) -> None:
-        self.processes.copy_buffers_from_main(self.train_step.detector)
         self.processes.copy_buffers_from_main(self.train_step.eval_detector)
         result = evaluate(self.train_step.eval_detector, self.eval_set, self.config, self.processes, NUM_EXAMPLES)
         self.train_step.detector.train()

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from data.scene import CLASSES
 from data.shapes import generate_shapes
 from engine.cli import ArgumentParser, user_errors
+from engine.config import GenerateConfig
 
 TILE = 256
 COLOURS = ("#ff4d4d", "#ffd23f", "#3ddc84", "#4dc9ff", "#ff8c42", "#c792ff", "#ff6ec7", "#f0f0f0")
@@ -24,10 +25,13 @@ COLOURS = ("#ff4d4d", "#ffd23f", "#3ddc84", "#4dc9ff", "#ff8c42", "#c792ff", "#f
 def main() -> None:
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", metavar="DIR", required=True, help="folder of the data set")
-    for split, count in (("train", 1600), ("val", 100), ("test", 200)):
+    defaults = GenerateConfig()
+    for split in ("train", "val", "test"):
+        count = getattr(defaults, split)
         parser.add_argument(f"--{split}", type=int, metavar="N", default=count, help=f"images, 0 for none ({count})")
-    parser.add_argument("--size", type=int, metavar="S", default=160, help="side of the square images in pixels (160)")
-    parser.add_argument("--seed", type=int, metavar="K", default=0, help="another seed is another data set (0)")
+    size, seed = defaults.image_size, defaults.seed
+    parser.add_argument("--size", type=int, metavar="S", default=size, help=f"side of the images in pixels ({size})")
+    parser.add_argument("--seed", type=int, metavar="K", default=seed, help=f"another seed is other data ({seed})")
     parser.add_argument("--samples", metavar="FILE.png", help="draw sixteen images with their ground truth there too")
     args = parser.parse_args()
     splits = {split: getattr(args, split) for split in ("train", "val", "test") if getattr(args, split) != 0}

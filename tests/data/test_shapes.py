@@ -198,7 +198,7 @@ def test_foreign_annotations_are_never_overwritten(tmp_path):
 )
 def test_impossible_arguments_are_refused(tmp_path, arguments):
     with pytest.raises(DatasetError):
-        generate_shapes(tmp_path, **arguments)
+        generate_shapes(tmp_path, **({"image_size": SIZE} | arguments))
     assert not any(tmp_path.iterdir())
 
 

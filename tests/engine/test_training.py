@@ -211,3 +211,14 @@ def test_signals_finish_the_step_and_write_a_checkpoint(config_file, tmp_path, n
     assert "Traceback" not in errors
     state = load_checkpoint(folder.last)
     assert state["step"] >= 1
+
+
+def test_an_interrupt_before_the_first_step_is_no_traceback(config_file):
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    program = (
+        "import train\ndef interrupted(*_): raise KeyboardInterrupt\ntrain.prepare_data = interrupted\ntrain.main()"
+    )
+    line = [sys.executable, "-c", program, "--config", str(config_file)]
+    done = subprocess.run(line, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 130
+    assert "Traceback" not in done.stderr
