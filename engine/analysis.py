@@ -13,6 +13,8 @@ from pycocotools.cocoeval import COCOeval
 
 from engine.lrp import TAU, LRPCurve, lrp_curve
 
+MAX_CONFUSED = 20  # classes that a confusion matrix shows one by one
+
 
 @dataclass
 class Errors:
@@ -79,6 +81,25 @@ class Analysis:
     def ranked_images(self) -> list[int]:
         """Ids of the images that have objects or detections, lowest LRP first; of equals, more objects first."""
         return sorted(self.images, key=lambda i: (self.images[i].lrp, -self.images[i].tp - self.images[i].fn, i))
+
+    def most_confused(self) -> tuple[list[str], np.ndarray]:
+        """Names of k classes and their (k + 1, k + 1) part of `confusion`.
+
+        All classes, or of more than 20 those most often taken for another or for which another is taken, and the
+        rest as one class "N other classes", so that rows and columns add up as in `confusion`.
+        """
+        between = self.confusion[:-1, :-1].copy()
+        np.fill_diagonal(between, 0)
+        if len(between) <= MAX_CONFUSED:
+            return self.class_names, self.confusion
+        # of equally confused classes those with more objects first
+        order = np.lexsort((-self.confusion[:-1].sum(axis=1), -between.sum(axis=0) - between.sum(axis=1)))
+        shown = sorted(order[:MAX_CONFUSED].tolist())
+        group = np.full(len(self.confusion), MAX_CONFUSED)
+        group[shown], group[-1] = np.arange(MAX_CONFUSED), MAX_CONFUSED + 1
+        join = np.eye(MAX_CONFUSED + 2, dtype=np.int64)[group]
+        names = [self.class_names[label] for label in shown]
+        return [*names, f"{len(between) - MAX_CONFUSED} other classes"], join.T @ self.confusion @ join
 
 
 def analyse(coco_eval: COCOeval) -> Analysis:
