@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from detector.boxes import (
+    PAPER_CODING,
+    BoxCoding,
     decode_boxes,
     encode_boxes,
     intersection_over_area,
@@ -108,6 +110,7 @@ class Criterion(nn.Module):
         delta: half-width of the smoothed step of alrp and ap. alpha, gamma: of focal loss.
         self_balance: weigh aLRP's localisation part by `self.self_balance.weight`; it is only read here.
         ignore_crowd: see `assign_targets`.
+        coding: of the boxes.
     """
 
     def __init__(
@@ -120,6 +123,7 @@ class Criterion(nn.Module):
         gamma: float = 2.0,
         self_balance: bool = True,
         ignore_crowd: bool = False,
+        coding: BoxCoding = PAPER_CODING,
     ) -> None:
         super().__init__()
         self.matcher = matcher
@@ -130,6 +134,7 @@ class Criterion(nn.Module):
         self.gamma = gamma
         self.self_balance = SelfBalance() if name == "alrp" and self_balance else None
         self.ignore_crowd = ignore_crowd
+        self.coding = coding
 
     def forward(
         self,
@@ -158,7 +163,7 @@ class Criterion(nn.Module):
         anchors = torch.cat(list(anchors_per_level))
         anchors = anchors[assignment.positives % len(anchors)]
         if self.name == "alrp":
-            pred_boxes = decode_boxes(pred_deltas, anchors)
+            pred_boxes = decode_boxes(pred_deltas, anchors, self.coding)
             loc_errors = localisation_errors(pred_boxes, assignment.gt_boxes, self.loc_error)
             loss_cls, loss_loc = alrp_loss(logits, cls_targets, loc_errors, self.delta, group)
         else:
@@ -166,7 +171,8 @@ class Criterion(nn.Module):
                 loss_cls = ap_loss(logits, cls_targets, self.delta, group)
             else:
                 loss_cls = focal_loss(logits, cls_targets, self.alpha, self.gamma, group)
-            loss_loc = smooth_l1_loss(pred_deltas, encode_boxes(assignment.gt_boxes, anchors), group=group)
+            gt_deltas = encode_boxes(assignment.gt_boxes, anchors, self.coding)
+            loss_loc = smooth_l1_loss(pred_deltas, gt_deltas, group=group)
         loc_weight = 1.0 if self.self_balance is None else self.self_balance.weight
         loss = loss_cls + (loc_weight * loss_loc).to(loss_cls.dtype)
         return {"loss": loss, "loss_cls": loss_cls, "loss_loc": loss_loc}
