@@ -28,8 +28,8 @@ def collate(samples: Sequence[tuple[Tensor, Target]]) -> tuple[Tensor, list[Targ
     """Joins samples; images are padded at right and bottom with ImageNet's mean colour.
 
     Returns:
-        images: (B, 3, H, W) of the samples' type, channels last in memory; H and W are the largest height and width, rounded up
-            to multiples of 32.
+        images: (B, 3, H, W) of the samples' type, channels last in memory; H and W are the largest height and width,
+            rounded up to multiples of 32.
         targets: the B targets.
     """
     images, targets = zip(*samples, strict=True)

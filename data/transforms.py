@@ -1,7 +1,8 @@
 """From a file's pixels to the detector's: augmentation for training, resizing for evaluation.
 
-A transform takes and returns (image, target): image (3, H, W) uint8 (ResizeAsTorchvision: returns float32 in 0..255); target with "boxes" (n, 4) float32 xyxy in
-pixels of the image, "labels" and "crowd" (n,). It draws from torch's default generator only and can be pickled.
+A transform takes and returns (image, target): image (3, H, W) uint8, of which ResizeAsTorchvision makes float32 in
+0..255; target with "boxes" (n, 4) float32 xyxy in pixels of the image, "labels" and "crowd" (n,). It draws from
+torch's default generator only and can be pickled.
 """
 
 import math
