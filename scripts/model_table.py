@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -49,12 +50,12 @@ def table_row(name: str, config: Config, published: str) -> str:
 
 def cost(config: Config, size: tuple[int, int]) -> tuple[int, int]:
     """Parameters of a model, and multiply-adds of its convolutions on an image of (height, width)."""
-    with torch.device("meta"):
+    with FakeTensorMode():  # shapes only: no memory, no arithmetic
         detector = build_detector(config, NUM_CLASSES, load_weights=False).eval()
         image = torch.empty(1, 3, *padded_size(size))
-    deformable = {torch.ops.torchvision.deform_conv2d: _deform_conv_flops}
-    with FlopCounterMode(display=False, custom_mapping=deformable) as counter, torch.no_grad():
-        detector.raw_outputs(image)
+        deformable = {torch.ops.torchvision.deform_conv2d: _deform_conv_flops}
+        with FlopCounterMode(display=False, custom_mapping=deformable) as counter, torch.no_grad():
+            detector.raw_outputs(image)
     return sum(parameter.numel() for parameter in detector.parameters()), counter.get_total_flops() // 2
 
 
