@@ -192,6 +192,7 @@ class Trainer:
             "config": self.config.to_dict(),
             "epoch": self.epoch,
             "classes": self.dataset.class_names,
+            "category_ids": self.dataset.category_ids,
             "thresholds": self.thresholds,
             "best_ap": self.best_ap,
             "evaluated_step": self.evaluated_step,
