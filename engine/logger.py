@@ -1,11 +1,53 @@
 """TensorBoard pages of a run. Logging reads values and changes none; processes other than the main one log nothing."""
 
 import resource
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor
+
+from engine.analysis import Analysis
+from engine.figures import figure_pixels, lrp_figure, precision_recall_figure
+
+# the page "Custom Scalars": group -> chart -> the tags that it draws together
+LAYOUT = {
+    "accuracy": {
+        "AP": ("eval/AP", "eval/AP50", "eval/AP75"),
+        "oLRP (an error: lower is better)": ("eval/oLRP",),
+        "oLRP: localisation, false positives, misses": ("eval/oLRP_loc", "eval/oLRP_fp", "eval/oLRP_fn"),
+        "AP by object size": ("eval/APs", "eval/APm", "eval/APl"),
+    },
+    "losses": {
+        "classification and localisation": ("train/loss_cls", "train/loss_loc"),
+        "total (rises with the weight of self-balance)": ("train/loss",),
+    },
+    "balance": {
+        "weight of the localisation part": ("train/self_balance",),
+        "gradient mass of positives and negatives": ("train/grad_mass_positive", "train/grad_mass_negative"),
+        "positives and the negatives near them": ("train/num_positives", "train/num_relevant_negatives"),
+    },
+    "optimisation": {
+        "learning rate": ("train/lr",),
+        "gradient norm": ("train/grad_norm",),
+        "images per second": ("perf/images_per_second",),
+        "share of the time waiting for data": ("perf/data_wait",),
+    },
+}
+# what the page "HParams" compares runs by; the second kind may be null or of several types, so it is shown as text
+NUMBERS = (
+    *("loss.delta", "optimizer.lr", "optimizer.weight_decay", "data.batch_size", "data.accumulate"),
+    *("schedule.epochs", "run.seed"),
+)
+TEXTS = (
+    *("loss.name", "loss.loc_error", "loss.ranking", "loss.self_balance", "optimizer.clip_grad_norm"),
+    *("optimizer.ema_decay", "data.image_size", "data.augmentation", "schedule.kind"),
+    *("model.backbone", "model.norm", "model.matcher", "run.precision"),
+)
+COMPARED = ("eval/AP", "eval/AP50", "eval/AP75", "eval/oLRP", "eval/oLRP_loc", "eval/oLRP_fp", "eval/oLRP_fn")
+CURVES_DPI = 100
 
 
 class NullLogger:
@@ -15,7 +57,7 @@ class NullLogger:
 
     def images(self, tag: str, images: list[Tensor], step: int) -> None: ...
 
-    def text(self, tag: str, text: str) -> None: ...
+    def curves(self, prefix: str, analysis: Analysis, step: int) -> None: ...
 
     def close(self) -> None: ...
 
@@ -26,12 +68,14 @@ class TensorBoardLogger(NullLogger):
     Args:
         folder: run folder.
         step: steps done so far; points after it, left by an interrupted run, are dropped from the curves.
+        config: plain form of the run's configuration, shown as text and compared with other runs' as hyper-parameters.
     """
 
-    def __init__(self, folder: Path, step: int) -> None:
+    def __init__(self, folder: Path, step: int, config: dict[str, Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter  # imported late: it takes seconds
 
         self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None, flush_secs=30)
+        self._describe(config)
 
     def scalars(self, prefix: str, values: dict[str, float], step: int) -> None:
         """One point per value, tagged prefix/name."""
@@ -43,9 +87,29 @@ class TensorBoardLogger(NullLogger):
         for index, image in enumerate(images):
             self._writer.add_image(f"{tag}/{index}", image, step)
 
-    def text(self, tag: str, text: str) -> None:
-        """A page of text, shown verbatim."""
-        self._writer.add_text(tag, "\n".join("    " + line for line in text.splitlines()))
+    def curves(self, prefix: str, analysis: Analysis, step: int) -> None:
+        """Precision over recall and LRP over the score threshold, as pictures; none without ground truth."""
+        if analysis.budget is not None:
+            for name, draw in (("precision_recall", precision_recall_figure), ("lrp", lrp_figure)):
+                self._writer.add_image(f"{prefix}/{name}", figure_pixels(draw(analysis), CURVES_DPI), step)
+
+    def _describe(self, config: dict[str, Any]) -> None:
+        """What does not change: the configuration as text and as hyper-parameters, and which curves belong together."""
+        from torch.utils.tensorboard.summary import hparams
+
+        lines = yaml.safe_dump(config, sort_keys=False).splitlines()
+        self._writer.add_text("config", "\n".join("    " + line for line in lines))  # indented: shown verbatim
+        charts = {
+            group: {title: ["Multiline", [f"^{tag}$" for tag in tags]] for title, tags in content.items()}
+            for group, content in LAYOUT.items()
+        }
+        self._writer.add_custom_scalars(charts)
+        values = {key: reduce(dict.__getitem__, key.split("."), config) for key in (*NUMBERS, *TEXTS)}
+        values |= {key: str(values[key]) for key in TEXTS}
+        # add_hparams would put them into a run of their own, without the curves that they belong to
+        experiment, start, _ = hparams(values, dict.fromkeys(COMPARED))
+        for summary in (experiment, start):
+            self._writer.file_writer.add_summary(summary)
 
     def close(self) -> None:
         self._writer.close()
