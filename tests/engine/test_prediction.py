@@ -10,29 +10,21 @@ from PIL import Image
 
 import scripts.predict as script
 from data import DatasetError, read_image
-from engine import load_config, load_detector, predict
+from engine import load_detector, predict
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.prediction import classes_without_threshold, find_images, score_thresholds
-from engine.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory, write_config, shapes) -> Path:
-    """An untrained detector whose scores lie around 0.5, with thresholds for all classes but the last."""
-    from detector import build_detector
-
-    folder = tmp_path_factory.mktemp("predict")
-    config = load_config(write_config(folder), ["model.prior=0.5", "model.detections_per_img=20"])
-    torch.manual_seed(0)
+def checkpoint(tmp_path_factory, write_checkpoint) -> Path:
+    """With thresholds for all classes but the last."""
     names = ["circle", "square", "triangle", "star", "cross", "<ring> & $"]
-    detector = build_detector(config, len(names))
-    state = {"model": detector.state_dict(), "config": config.to_dict(), "epoch": 1, "step": 3, "classes": names}
-    state |= {"thresholds": [0.5, 0.4, 0.6, 0.5, 0.5, None], "category_ids": [2, 3, 5, 7, 11, 13]}
-    path = RunFolder(config).best
-    save_checkpoint(path, state)
-    return path
+    thresholds = [0.5, 0.4, 0.6, 0.5, 0.5, None]
+    return write_checkpoint(
+        tmp_path_factory.mktemp("predict"), names, thresholds=thresholds, category_ids=[2, 3, 5, 7, 11, 13]
+    )
 
 
 def run(monkeypatch, *arguments: object) -> int:
