@@ -36,17 +36,14 @@ LAYOUT = {
         "share of the time waiting for data": ("perf/data_wait",),
     },
 }
-# what the page "HParams" compares runs by; the second kind may be null or of several types, so it is shown as text
-NUMBERS = (
-    *("loss.delta", "optimizer.lr", "optimizer.weight_decay", "data.batch_size", "data.accumulate"),
-    *("schedule.epochs", "run.seed"),
+# what the page "HParams" compares runs by
+HPARAMS = (
+    *("loss.name", "loss.loc_error", "loss.delta", "loss.ranking", "loss.self_balance"),
+    *("optimizer.lr", "optimizer.weight_decay", "optimizer.clip_grad_norm", "optimizer.ema_decay"),
+    *("data.batch_size", "data.accumulate", "data.image_size", "data.augmentation"),
+    *("schedule.epochs", "schedule.kind", "model.backbone", "model.norm", "model.matcher"),
+    *("run.seed", "run.precision"),
 )
-TEXTS = (
-    *("loss.name", "loss.loc_error", "loss.ranking", "loss.self_balance", "optimizer.clip_grad_norm"),
-    *("optimizer.ema_decay", "data.image_size", "data.augmentation", "schedule.kind"),
-    *("model.backbone", "model.norm", "model.matcher", "run.precision"),
-)
-COMPARED = ("eval/AP", "eval/AP50", "eval/AP75", "eval/oLRP", "eval/oLRP_loc", "eval/oLRP_fp", "eval/oLRP_fn")
 CURVES_DPI = 100
 
 
@@ -57,7 +54,7 @@ class NullLogger:
 
     def images(self, tag: str, images: list[Tensor], step: int) -> None: ...
 
-    def curves(self, prefix: str, analysis: Analysis, step: int) -> None: ...
+    def curves(self, analysis: Analysis, step: int) -> None: ...
 
     def close(self) -> None: ...
 
@@ -87,11 +84,11 @@ class TensorBoardLogger(NullLogger):
         for index, image in enumerate(images):
             self._writer.add_image(f"{tag}/{index}", image, step)
 
-    def curves(self, prefix: str, analysis: Analysis, step: int) -> None:
-        """Precision over recall and LRP over the score threshold, as pictures; none without ground truth."""
+    def curves(self, analysis: Analysis, step: int) -> None:
+        """Pictures curves/precision_recall and curves/lrp (over the score threshold); none without ground truth."""
         if analysis.budget is not None:
             for name, draw in (("precision_recall", precision_recall_figure), ("lrp", lrp_figure)):
-                self._writer.add_image(f"{prefix}/{name}", figure_pixels(draw(analysis), CURVES_DPI), step)
+                self._writer.add_image(f"curves/{name}", figure_pixels(draw(analysis), CURVES_DPI), step)
 
     def _describe(self, config: dict[str, Any]) -> None:
         """What does not change: the configuration as text and as hyper-parameters, and which curves belong together."""
@@ -104,12 +101,12 @@ class TensorBoardLogger(NullLogger):
             for group, content in LAYOUT.items()
         }
         self._writer.add_custom_scalars(charts)
-        values = {key: reduce(dict.__getitem__, key.split("."), config) for key in (*NUMBERS, *TEXTS)}
-        values |= {key: str(values[key]) for key in TEXTS}
-        # add_hparams would put them into a run of their own, without the curves that they belong to
-        experiment, start, _ = hparams(values, dict.fromkeys(COMPARED))
-        for summary in (experiment, start):
-            self._writer.file_writer.add_summary(summary)
+        values = {key: reduce(dict.__getitem__, key.split("."), config) for key in HPARAMS}
+        plain = {key: value if isinstance(value, bool | int | float) else str(value) for key, value in values.items()}
+        # In this very run, where the final AP is: add_hparams would open another one. Without the summary of the
+        # whole experiment TensorBoard makes its own from all runs, and puts first what differs between them.
+        _, session, _ = hparams(plain, {})
+        self._writer.file_writer.add_summary(session)
 
     def close(self) -> None:
         self._writer.close()

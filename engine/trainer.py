@@ -176,7 +176,7 @@ class Trainer:
         if self.processes.is_main:
             log.info("\n%s\n", format_report(result.metrics, f"epoch {self.epoch}, step {self.step}"))
             self.logger.scalars("eval", scalar_metrics(result.metrics), self.step)
-            self.logger.curves("eval", analyse(result.matches), self.step)
+            self.logger.curves(analyse(result.matches), self.step)
             self.logger.images("eval/examples", result.examples, self.step)
             record = {name: value for name, value in result.metrics.items() if name != "per_class"}
             self.folder.add_metrics({"epoch": self.epoch, "step": self.step, **record})
