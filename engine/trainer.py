@@ -4,9 +4,8 @@ import logging
 import math
 from typing import Any
 
-import yaml
-
 from data import train_loader
+from engine.analysis import analyse
 from engine.checkpoint import CheckpointError, save_checkpoint
 from engine.clock import Clock
 from engine.config import Config, ConfigError
@@ -134,8 +133,7 @@ class Trainer:
         main = self.processes.is_main
         if main:
             self.folder.begin(self.config, self.step, self.evaluated_step)
-            self.logger = TensorBoardLogger(self.folder.path, self.step)
-            self.logger.text("config", yaml.safe_dump(self.config.to_dict(), sort_keys=False))
+            self.logger = TensorBoardLogger(self.folder.path, self.step, self.config.to_dict())
         batches, clock = iter(self.batches), Clock()
         must_stop = False
         with progress(total=self.stop_step, initial=self.step, desc="train", unit="step", disable=not main) as bar:
@@ -178,6 +176,7 @@ class Trainer:
         if self.processes.is_main:
             log.info("\n%s\n", format_report(result.metrics, f"epoch {self.epoch}, step {self.step}"))
             self.logger.scalars("eval", scalar_metrics(result.metrics), self.step)
+            self.logger.curves(analyse(result.matches), self.step)
             self.logger.images("eval/examples", result.examples, self.step)
             record = {name: value for name, value in result.metrics.items() if name != "per_class"}
             self.folder.add_metrics({"epoch": self.epoch, "step": self.step, **record})
@@ -192,6 +191,7 @@ class Trainer:
             "config": self.config.to_dict(),
             "epoch": self.epoch,
             "classes": self.dataset.class_names,
+            "category_ids": self.dataset.category_ids,
             "thresholds": self.thresholds,
             "best_ap": self.best_ap,
             "evaluated_step": self.evaluated_step,
