@@ -50,11 +50,16 @@ class AnchorGenerator(nn.Module):
         """
         if len(feature_shapes) != len(self.strides):
             raise ValueError(f"{len(feature_shapes)} feature maps for {len(self.strides)} strides")
+        if torch.compiler.is_exporting():  # the shapes are symbols, and nothing made of them may be kept
+            return self._generate(feature_shapes)
         key = (tuple(tuple(shape) for shape in feature_shapes), self.cell_anchors.device)
         if self._latest is None or self._latest[0] != key:
-            levels = zip(feature_shapes, self.strides, self.cell_anchors, strict=True)
-            self._latest = (key, [_grid_anchors(shape, stride, cell) for shape, stride, cell in levels])
+            self._latest = (key, self._generate(feature_shapes))
         return list(self._latest[1])
+
+    def _generate(self, feature_shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
+        levels = zip(feature_shapes, self.strides, self.cell_anchors, strict=True)
+        return [_grid_anchors(shape, stride, cell) for shape, stride, cell in levels]
 
 
 def _grid_anchors(shape: tuple[int, int], stride: int, cell_anchors: Tensor) -> Tensor:

@@ -14,9 +14,10 @@ from detector import WeightsError
 from engine.checkpoint import CheckpointError
 from engine.coco_metrics import DetectionsError
 from engine.config import ConfigError
+from engine.export import ExportError
 from engine.train_step import TrainingError
 
-USER_ERRORS = (ConfigError, DatasetError, WeightsError, CheckpointError, DetectionsError)
+USER_ERRORS = (ConfigError, DatasetError, WeightsError, CheckpointError, DetectionsError, ExportError)
 
 
 class ArgumentParser(argparse.ArgumentParser):
