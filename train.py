@@ -11,6 +11,7 @@ from engine.cli import ArgumentParser, log_to_console, user_errors
 from engine.config import load_config
 from engine.datasets import prepare_data
 from engine.distributed import end_process, join_processes
+from engine.dry_run import dry_run
 from engine.run_folder import RunFolder, require_same_recipe
 from engine.trainer import Trainer
 
@@ -41,7 +42,9 @@ def main() -> int:
         trainer = Trainer(config, processes, folder, state)
         with user_errors():  # from here on a process may fail alone
             if args.dry_run:
-                trainer.dry_run()
+                plan = dry_run(trainer)
+                if processes.is_main:
+                    print(plan)
                 return 0
             if trainer.finished:
                 if processes.is_main:

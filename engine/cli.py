@@ -14,6 +14,7 @@ from detector import WeightsError
 from engine.checkpoint import CheckpointError
 from engine.coco_metrics import DetectionsError
 from engine.config import ConfigError
+from engine.download import DownloadError
 from engine.export import ExportError
 from engine.train_step import TrainingError
 
@@ -38,7 +39,7 @@ def user_errors(quiet: bool = False) -> Iterator[None]:
         yield
     except USER_ERRORS as error:
         _exit(str(error), 2, quiet)
-    except TrainingError as error:
+    except (TrainingError, DownloadError) as error:
         _exit(str(error), 1, quiet)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
