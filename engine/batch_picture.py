@@ -16,7 +16,6 @@ MAX_IMAGES = 16
 COLUMNS = 4
 MIN_SIDE = 320  # pixels that a tile has at least: captions need room
 HEADER = 16  # pixels above each tile
-ANCHOR_COLOR = (255, 255, 255)
 
 
 @torch.no_grad()
@@ -60,5 +59,8 @@ def _with_anchors(image: Tensor, anchors: Tensor) -> Tensor:
     canvas = to_pil_image(image)
     lines = ImageDraw.Draw(canvas, "RGBA")
     for anchor in anchors.tolist():
-        lines.rectangle(anchor, outline=(*ANCHOR_COLOR, 128))
+        lines.rectangle(
+            [anchor[0] + 1, anchor[1] + 1, *anchor[2:]], outline=(0, 0, 0, 80)
+        )  # a shadow, for light images
+        lines.rectangle(anchor, outline=(255, 255, 255, 160))
     return pil_to_tensor(canvas)

@@ -1,8 +1,10 @@
 """Side-by-side benchmarks: medians of interleaved runs, and ratios, which hold across machines.
 
-python scripts/benchmark.py loss [--json OUT]
+python scripts/benchmark.py loss
+python scripts/benchmark.py loss --json loss.json
 """
 
+import argparse
 import ctypes
 import platform
 import re
@@ -105,7 +107,7 @@ def benchmark_loss() -> list[dict]:
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__.split("\n")[0])
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     loss = parser.add_subparsers(dest="command", required=True).add_parser("loss", help="the losses alone")
     loss.add_argument("--json", type=Path, metavar="OUT", help="also write the rows to this file")
     args = parser.parse_args()
