@@ -11,6 +11,7 @@ from engine.cli import ArgumentParser, log_to_console, user_errors
 from engine.config import ConfigError, parse_config
 from engine.datasets import evaluation_set, prepare_data
 from engine.distributed import end_process, join_processes
+from engine.evaluation_report import write_report
 from engine.evaluator import evaluate
 from engine.load import detector_from_state
 from engine.report import format_report, write_json
@@ -22,6 +23,9 @@ def main() -> int:
     parser.add_argument("--split", default="val", help="val, test, or the literal name of a split (default: val)")
     parser.add_argument("--json", metavar="OUT", help="write the metrics, per class included")
     parser.add_argument("--detections", metavar="OUT", help="write a COCO results file")
+    parser.add_argument(
+        "--report", metavar="DIR", help="write an HTML page and PNGs: tables, curves, confusion, best and worst images"
+    )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config values, such as data.root=PATH")
     args = parser.parse_intermixed_args()
 
@@ -51,6 +55,13 @@ def main() -> int:
         print(format_report(result.metrics, f"{args.ckpt} (epoch {info.epoch}, step {info.step}) on {args.split}"))
         if args.json:
             write_json(args.json, result.metrics)
+        if args.report:
+            facts = [
+                f"epoch {info.epoch}, step {info.step}",
+                f"{dataset.annotation_file} ({len(dataset)} images)",
+                f"{len(result.detections)} detections",
+            ]
+            print(f"report: {write_report(args.report, str(args.ckpt), facts, result, dataset, config)}")
     return 0
 
 

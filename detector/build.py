@@ -59,6 +59,7 @@ def build_detector(config: Any, num_classes: int, load_weights: bool = True) -> 
         ATSSMatcher() if model.matcher == "atss" else MaxIoUMatcher(),
         loss.name,
         loss.loc_error,
+        loss.box_loss,
         loss.delta,
         loss.alpha,
         loss.gamma,

@@ -50,12 +50,12 @@ class LossConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    name: Literal["alrp", "ap", "focal"] = "alrp"
-    # alrp only; ap and focal localise with Smooth L1
-    loc_error: Literal["iou", "diou", "giou"] = "giou"
-    delta: PositiveFloat = 1.0  # half-width of the smoothed step
+    name: Literal["alrp", "rs", "ap", "focal"] = "alrp"
+    loc_error: Literal["iou", "diou", "giou"] = "giou"  # alrp and rs
+    box_loss: Literal["smooth_l1", "iou", "diou", "giou"] = "smooth_l1"  # ap and focal
+    delta: PositiveFloat = 1.0  # half-width of the smoothed step; the paper of rs has 0.5
     # rank over the batch of all processes or of each; the trainer sets the detector's `group` from it
     ranking: Literal["global", "local"] = "global"
-    self_balance: bool = True  # alrp only
+    self_balance: bool = True  # alrp (by epochs) and rs (by steps)
     alpha: Probability = 0.25  # focal only
     gamma: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 2.0  # focal only

@@ -19,7 +19,8 @@ from detector.boxes import (
     paired_iou,
 )
 from detector.matcher import IGNORED, NEGATIVE
-from losses import SelfBalance, alrp_loss, ap_loss, focal_loss, smooth_l1_loss
+from losses import SelfBalance, alrp_loss, ap_loss, focal_loss, rs_loss, smooth_l1_loss
+from losses.normalise import ratio_over_group
 
 Matcher = Callable[[Sequence[Tensor], Tensor], Tensor]
 
@@ -87,26 +88,29 @@ def _ignore_crowd(image_targets: Tensor, anchors: Tensor, match: Tensor, target:
     image_targets[anchor_index, target["labels"][crowd][region]] = -1
 
 
+SIMILARITIES = {"iou": paired_iou, "diou": paired_diou, "giou": paired_giou}
+
+
 def localisation_errors(pred_boxes: Tensor, gt_boxes: Tensor, loc_error: str) -> Tensor:
     """E of aLRP Loss for each positive: (P, 4) twice to (P,), 0 for a perfect box.
 
     (1 - IoU) / (1 - τ), and for GIoU and DIoU, which reach down to -1, (1 - GIoU)/2 / (1 - τ). May exceed 1.
     """
-    if loc_error == "iou":
-        return (1 - paired_iou(pred_boxes, gt_boxes)) / (1 - TAU)
-    similarity = paired_giou if loc_error == "giou" else paired_diou
-    return (1 - similarity(pred_boxes, gt_boxes)) / 2 / (1 - TAU)
+    errors = (1 - SIMILARITIES[loc_error](pred_boxes, gt_boxes)) / (1 - TAU)
+    return errors if loc_error == "iou" else errors / 2
 
 
 class Criterion(nn.Module):
-    """aLRP Loss, or a baseline, of a batch.
+    """aLRP Loss, Rank & Sort Loss or a baseline, of a batch.
 
     Args:
         matcher: `MaxIoUMatcher` or `ATSSMatcher`.
-        name: "alrp"; "ap" or "focal", both with Smooth L1 on the offsets.
-        loc_error: "iou", "diou" or "giou", what aLRP measures localisation with.
-        delta: half-width of the smoothed step of alrp and ap. alpha, gamma: of focal loss.
-        self_balance: weigh aLRP's localisation part by `self.self_balance.weight`; it is only read here.
+        name: "alrp", "rs", "ap" or "focal".
+        loc_error: "iou", "diou" or "giou", what alrp and rs measure localisation with.
+        box_loss: one of these, or "smooth_l1" on the offsets: the localisation part of ap and focal.
+        delta: half-width of the smoothed step of the ranking losses. alpha, gamma: of focal loss.
+        self_balance: weigh the localisation part, alrp's by `self.self_balance.weight`, which is only read here, and
+            rs's such that both parts are equal in every step.
         ignore_crowd: see `assign_targets`.
     """
 
@@ -115,6 +119,7 @@ class Criterion(nn.Module):
         matcher: Matcher,
         name: str = "alrp",
         loc_error: str = "giou",
+        box_loss: str = "smooth_l1",
         delta: float = 1.0,
         alpha: float = 0.25,
         gamma: float = 2.0,
@@ -125,10 +130,12 @@ class Criterion(nn.Module):
         self.matcher = matcher
         self.name = name
         self.loc_error = loc_error
+        self.box_loss = box_loss
         self.delta = delta
         self.alpha = alpha
         self.gamma = gamma
         self.self_balance = SelfBalance() if name == "alrp" and self_balance else None
+        self.equal_parts = name == "rs" and self_balance
         self.ignore_crowd = ignore_crowd
 
     def forward(
@@ -157,19 +164,44 @@ class Criterion(nn.Module):
         pred_deltas = box_deltas.flatten(0, 1)[assignment.positives]  # (P, 4)
         anchors = torch.cat(list(anchors_per_level))
         anchors = anchors[assignment.positives % len(anchors)]
+        gt_boxes = assignment.gt_boxes
         if self.name == "alrp":
-            pred_boxes = decode_boxes(pred_deltas, anchors)
-            loc_errors = localisation_errors(pred_boxes, assignment.gt_boxes, self.loc_error)
+            loc_errors = localisation_errors(decode_boxes(pred_deltas, anchors), gt_boxes, self.loc_error)
             loss_cls, loss_loc = alrp_loss(logits, cls_targets, loc_errors, self.delta, group)
+        elif self.name == "rs":
+            pred_boxes = decode_boxes(pred_deltas, anchors)
+            ious = paired_iou(pred_boxes.detach(), gt_boxes)
+            loss_cls = sum(rs_loss(logits, cls_targets, ious, self.delta, group))
+            scores = logits.detach()[cls_targets == 1].sigmoid()  # boxes count by the scores that they will have
+            loss_loc = _box_loss(pred_boxes, gt_boxes, self.loc_error, scores, group)
         else:
             if self.name == "ap":
                 loss_cls = ap_loss(logits, cls_targets, self.delta, group)
             else:
                 loss_cls = focal_loss(logits, cls_targets, self.alpha, self.gamma, group)
-            loss_loc = smooth_l1_loss(pred_deltas, encode_boxes(assignment.gt_boxes, anchors), group=group)
-        loc_weight = 1.0 if self.self_balance is None else self.self_balance.weight
+            if self.box_loss == "smooth_l1":
+                loss_loc = smooth_l1_loss(pred_deltas, encode_boxes(gt_boxes, anchors), group=group)
+            else:
+                pred_boxes = decode_boxes(pred_deltas, anchors)
+                loss_loc = _box_loss(pred_boxes, gt_boxes, self.box_loss, torch.ones_like(pred_boxes[:, 0]), group)
+        loc_weight = self._loc_weight(loss_cls.detach(), loss_loc.detach())
         loss = loss_cls + (loc_weight * loss_loc).to(loss_cls.dtype)
         return {"loss": loss, "loss_cls": loss_cls, "loss_loc": loss_loc}
+
+    def _loc_weight(self, loss_cls: Tensor, loss_loc: Tensor) -> Tensor | float:
+        if self.self_balance is not None:
+            return self.self_balance.weight
+        if self.equal_parts:
+            return torch.where(loss_loc > 0, loss_cls / loss_loc, 1.0)
+        return 1.0
+
+
+def _box_loss(
+    pred_boxes: Tensor, gt_boxes: Tensor, similarity: str, weights: Tensor, group: ProcessGroup | None
+) -> Tensor:
+    """Weighted mean over the positives of 1 - IoU, DIoU or GIoU, 0 if there is none; weights (P,)."""
+    errors = 1 - SIMILARITIES[similarity](pred_boxes, gt_boxes)
+    return ratio_over_group((weights * errors).sum(), weights.sum(), group, at_least=1e-10)
 
 
 def _watch(logits: Tensor, cls_targets: Tensor, delta: float | None, monitor: dict[str, Tensor]) -> None:

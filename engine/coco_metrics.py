@@ -39,7 +39,17 @@ def evaluate_detections(
     category_ids: Sequence[int] | None = None,
     image_ids: Sequence[int] | None = None,
 ) -> dict:
-    """All metrics of a set of detections. The arguments are not changed and nothing is printed.
+    """All metrics of a set of detections: `metrics_of(match_detections(...))`."""
+    return metrics_of(match_detections(annotations, detections, category_ids, image_ids))
+
+
+def match_detections(
+    annotations: str | Path | COCO,
+    detections: str | Path | Sequence[dict],
+    category_ids: Sequence[int] | None = None,
+    image_ids: Sequence[int] | None = None,
+) -> COCOeval:
+    """Detections matched to the ground truth by COCO's rules. The arguments are not changed and nothing is printed.
 
     Args:
         annotations: file in COCO format, or a loaded one. Ids, names and boxes are enough: a missing `area`
@@ -48,8 +58,8 @@ def evaluate_detections(
             width, height in pixels). May be empty.
         category_ids, image_ids: evaluate only these (default: all in `annotations`).
     Returns:
-        `AP` ... `ARl`, `oLRP` ... `oLRP_l`: fractions of 1, -1 where nothing defines the value; and
-        `per_class`: category name -> {AP, oLRP, lrp_threshold}, None where undefined (see `evaluate_lrp`).
+        the evaluation after `evaluate()`, `accumulate()` and `summarize()`. The id of a detection is its position
+        in `detections`, from 1; that of an object its position in the file, from 1.
     Raises:
         DetectionsError: a file is missing or malformed, or a detection names an unknown image or category.
     """
@@ -64,10 +74,19 @@ def evaluate_detections(
         coco_eval.evaluate()
         coco_eval.accumulate()
         coco_eval.summarize()
+    return coco_eval
 
+
+def metrics_of(coco_eval: COCOeval) -> dict:
+    """All metrics of matched detections.
+
+    Returns:
+        `AP` ... `ARl`, `oLRP` ... `oLRP_l`: fractions of 1, -1 where nothing defines the value; and
+        `per_class`: category name -> {AP, oLRP, lrp_threshold}, None where undefined (see `evaluate_lrp`).
+    """
     metrics = dict(zip(COCO_STATS, coco_eval.stats.tolist(), strict=True)) | evaluate_lrp(coco_eval)
     metrics["per_class"] = {
-        coco_gt.cats[category_id]["name"]: {
+        coco_eval.cocoGt.cats[category_id]["name"]: {
             "AP": _class_ap(coco_eval, position),
             "oLRP": values["oLRP"],
             "lrp_threshold": values["lrp_threshold"],

@@ -15,7 +15,12 @@ Rectangle = Sequence[float]  # x1, y1, x2, y2 in pixels
 
 
 def draw_detections(
-    image: Tensor, boxes: Tensor, labels: Tensor, scores: Tensor | None, class_names: Sequence[str]
+    image: Tensor,
+    boxes: Tensor,
+    labels: Tensor,
+    scores: Tensor | None,
+    class_names: Sequence[str],
+    crowd: Tensor | None = None,
 ) -> Tensor:
     """Boxes in the colour of their class, each with a caption that stays inside the image.
 
@@ -25,6 +30,7 @@ def draw_detections(
         labels: (n,) integers in 0..K-1.
         scores: (n,), written behind the class name; the best is drawn on top. None for ground truth.
         class_names: K names.
+        crowd: (n,) bool; crowd regions of the ground truth get a dashed outline. None: none is one.
     Returns:
         (3, H, W) uint8 on the CPU.
     """
@@ -42,9 +48,15 @@ def draw_detections(
         shown_scores = scores[shown].tolist()
         captions = [f"{name} {score:.2f}" for name, score in zip(captions, shown_scores, strict=True)]
 
+    dashed = [False] * len(labels) if crowd is None else crowd[shown].tolist()
+    captions = [
+        f"{caption} (crowd)" if is_crowd else caption for caption, is_crowd in zip(captions, dashed, strict=True)
+    ]
+
     line_width = max(1, round(min(canvas.size) / 200))
-    for rectangle, label in zip(rectangles, labels, strict=True):
-        draw.rectangle(rectangle, outline=class_color(label), width=line_width)
+    for rectangle, label, is_crowd in zip(rectangles, labels, dashed, strict=True):
+        outline = _dashed_rectangle if is_crowd else ImageDraw.ImageDraw.rectangle
+        outline(draw, rectangle, outline=class_color(label), width=line_width)
     taken: list[Rectangle] = []
     for rectangle, label, caption in reversed([*zip(rectangles, labels, captions, strict=True)]):
         place = _caption_place(draw.textbbox((2, 1), caption, font), rectangle, canvas.size, taken)
@@ -58,7 +70,7 @@ def side_by_side(image: Tensor, target: dict, detections: dict, class_names: Seq
 
     Args:
         image: (3, H, W) uint8, RGB.
-        target: {"boxes": (n, 4) xyxy pixels, "labels": (n,)}.
+        target: {"boxes": (n, 4) xyxy pixels, "labels": (n,)} and, where there are crowds, "crowd": (n,) bool.
         detections: the same and "scores": (m,); all of them are drawn.
         class_names: K names.
     Returns:
@@ -70,7 +82,9 @@ def side_by_side(image: Tensor, target: dict, detections: dict, class_names: Seq
     canvas = Image.new("RGB", (2 * width + GAP, header + height), "white")
     draw = ImageDraw.Draw(canvas)
     for x, title, drawn in ((0, "ground truth", target), (width + GAP, "detections", detections)):
-        half = draw_detections(image, drawn["boxes"], drawn["labels"], drawn.get("scores"), class_names)
+        half = draw_detections(
+            image, drawn["boxes"], drawn["labels"], drawn.get("scores"), class_names, drawn.get("crowd")
+        )
         draw.text((x + 2, 2), f"{title}: {len(drawn['boxes'])}", fill="black", font=font)
         canvas.paste(to_pil_image(half), (x, header))
     return pil_to_tensor(canvas)
@@ -82,6 +96,17 @@ def class_color(label: int) -> Color:
     saturation, value = ((1.0, 0.95), (0.55, 1.0), (1.0, 0.65), (0.55, 0.75))[label // 5 % 4]
     red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
     return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def _dashed_rectangle(draw: ImageDraw.ImageDraw, rectangle: Rectangle, outline: Color, width: int) -> None:
+    x1, y1, x2, y2 = rectangle
+    dash = 4 * width + 2
+    for x in range(int(x1), int(x2) + 1, 2 * dash):
+        for y in (y1, y2 - width + 1):
+            draw.rectangle((x, y, min(x + dash, x2), y + width - 1), fill=outline)
+    for y in range(int(y1), int(y2) + 1, 2 * dash):
+        for x in (x1, x2 - width + 1):
+            draw.rectangle((x, y, x + width - 1, min(y + dash, y2)), fill=outline)
 
 
 def _font(size: tuple[int, int]) -> ImageFont.FreeTypeFont:

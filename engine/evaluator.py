@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
 
 from data import CocoDetection, eval_loader, to_original
-from engine.coco_metrics import evaluate_detections
+from engine.coco_metrics import match_detections, metrics_of
 from engine.config import Config
 from engine.distributed import Processes
 from engine.drawing import side_by_side
@@ -17,18 +18,20 @@ from engine.progress import progress
 
 @dataclass
 class Evaluation:
-    """What one pass over a split gives; the same on every process but for `examples`, which the main one has.
+    """What one pass over a split gives; the same on every process but for `examples` and `matches`, of the main one.
 
     Attributes:
         detections: COCO results, by image and within an image best first.
         metrics: names of `evaluate_detections`; None where the split has no annotations.
         thresholds: LRP-optimal score per class in label order, None for a class without true positives.
+        matches: `detections` matched to the annotations (see `match_detections`).
         examples: (3, H, W) uint8 pictures, ground truth left, detections above the threshold right.
     """
 
     detections: list[dict[str, Any]]
     metrics: dict[str, Any] | None = None
     thresholds: list[float | None] | None = None
+    matches: COCOeval | None = None
     examples: list[Tensor] = field(default_factory=list)
 
 
@@ -64,12 +67,13 @@ def evaluate(
     if not dataset.has_annotations:
         return evaluation
     if processes.is_main:
-        evaluation.metrics = evaluate_detections(
+        evaluation.matches = match_detections(
             dataset.annotation_file,
             results,
             category_ids=dataset.category_ids,
             image_ids=dataset.image_ids.tolist(),
         )
+        evaluation.metrics = metrics_of(evaluation.matches)
     evaluation.metrics = processes.from_main(evaluation.metrics)
     per_class = evaluation.metrics["per_class"]
     evaluation.thresholds = [per_class[name]["lrp_threshold"] for name in dataset.class_names]

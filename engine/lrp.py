@@ -4,12 +4,49 @@ Oksuz, Cam, Akbas, Kalkan: Localization Recall Precision (LRP), ECCV 2018 (arXiv
 those of the authors' own evaluator.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from pycocotools.cocoeval import COCOeval
 
 TAU = 0.5  # IoU from which a detection can be a true positive; localisation errors are in units of 1 - TAU
 COMPONENTS = ("oLRP", "oLRP_loc", "oLRP_fp", "oLRP_fn")
 AREA_LABELS = {"oLRP_s": "small", "oLRP_m": "medium", "oLRP_l": "large"}
+
+
+@dataclass(frozen=True)
+class LRPCurve:
+    """One class's counted detections, best first, and the LRP of keeping those up to each of them.
+
+    Attributes:
+        object_ids: (G,) ids of the counted objects.
+        scores: (n,) descending.
+        lrp: (n,) in 0..1.
+        tp, fp: (n,) true and false positives so far.
+        loc_error: (n,) sum of 1 - IoU over the true positives so far.
+        dt_ids: (n,) ids of the detections.
+        matched_ids: (n,) id of the object matched to each, 0 for a false positive.
+        best: index of the first smallest LRP, the LRP-optimal cut; None without a true positive.
+    """
+
+    object_ids: np.ndarray
+    scores: np.ndarray
+    lrp: np.ndarray
+    tp: np.ndarray
+    fp: np.ndarray
+    loc_error: np.ndarray
+    dt_ids: np.ndarray
+    matched_ids: np.ndarray
+    best: int | None
+
+    @property
+    def num_gt(self) -> int:
+        return len(self.object_ids)
+
+    @property
+    def kept(self) -> int:
+        """Detections up to the LRP-optimal cut; 0 without a true positive."""
+        return 0 if self.best is None else self.best + 1
 
 
 def evaluate_lrp(coco_eval: COCOeval) -> dict:
@@ -51,40 +88,66 @@ def evaluate_lrp(coco_eval: COCOeval) -> dict:
     return metrics
 
 
-def _class_lrp(coco_eval: COCOeval, category: int, area: int) -> dict:
-    """Values of one class (position in catIds) within one area range (position in areaRng)."""
+def lrp_curve(coco_eval: COCOeval, category: int, area: int = 0) -> LRPCurve | None:
+    """LRP of one class at every cut; None for a class without ground truth.
+
+    Args:
+        coco_eval: as for `evaluate_lrp`.
+        category: position in `params.catIds`.
+        area: position in `params.areaRng`; 0 is COCO's "all".
+    """
     params = coco_eval._paramsEval
     num_images = len(params.imgIds)
     start = (category * len(params.areaRng) + area) * num_images
     images = [image for image in coco_eval.evalImgs[start : start + num_images] if image is not None]
-    undefined = dict.fromkeys((*COMPONENTS, "lrp_threshold"))
-    num_gt = sum(np.count_nonzero(image["gtIgnore"] == 0) for image in images)
-    if num_gt == 0:
-        return undefined
+    object_ids = [
+        gt for image in images for gt, ignore in zip(image["gtIds"], image["gtIgnore"], strict=True) if not ignore
+    ]
+    if not object_ids:
+        return None
 
     threshold = list(params.iouThrs).index(TAU)
     scores = np.concatenate([image["dtScores"] for image in images])
-    matched = np.concatenate([image["dtMatches"][threshold] for image in images]) > 0
+    matched_ids = np.concatenate([image["dtMatches"][threshold] for image in images]).astype(np.int64)
     ious = np.concatenate([_matched_ious(coco_eval, image, threshold) for image in images])
+    dt_ids = np.concatenate([image["dtIds"] for image in images]).astype(np.int64)
     counted = ~np.concatenate([image["dtIgnore"][threshold] for image in images])
     order = np.flatnonzero(counted)
     order = order[np.argsort(-scores[order], kind="stable")]
-    scores, is_tp, ious = scores[order], matched[order], ious[order]
-    if not is_tp.any():
-        return undefined | {"oLRP": 1.0, "oLRP_fn": 1.0}
-
+    matched_ids = matched_ids[order]
+    is_tp = matched_ids > 0
     tp, fp = np.cumsum(is_tp), np.cumsum(~is_tp)
-    loc_error = np.cumsum(np.where(is_tp, 1 - ious, 0))
-    lrp = (loc_error / (1 - TAU) + fp + (num_gt - tp)) / (num_gt + fp)  # FN = num_gt - TP
-    best = np.argmin(lrp)
-    num_tp, num_fp = int(tp[best]), int(fp[best])
+    loc_error = np.cumsum(np.where(is_tp, 1 - ious[order], 0))
+    lrp = (loc_error / (1 - TAU) + fp + (len(object_ids) - tp)) / (len(object_ids) + fp)  # FN = num_gt - TP
+    return LRPCurve(
+        object_ids=np.array(object_ids),
+        scores=scores[order],
+        lrp=lrp,
+        tp=tp,
+        fp=fp,
+        loc_error=loc_error,
+        dt_ids=dt_ids[order],
+        matched_ids=matched_ids,
+        best=int(np.argmin(lrp)) if is_tp.any() else None,
+    )
+
+
+def _class_lrp(coco_eval: COCOeval, category: int, area: int) -> dict:
+    """Values of one class (position in catIds) within one area range (position in areaRng)."""
+    undefined = dict.fromkeys((*COMPONENTS, "lrp_threshold"))
+    curve = lrp_curve(coco_eval, category, area)
+    if curve is None:
+        return undefined
+    if curve.best is None:
+        return undefined | {"oLRP": 1.0, "oLRP_fn": 1.0}
+    num_tp, num_fp = int(curve.tp[curve.best]), int(curve.fp[curve.best])
     return {
-        "oLRP": float(lrp[best]),
+        "oLRP": float(curve.lrp[curve.best]),
         # Where every TP has IoU τ exactly, all cuts have LRP 1 and the first may lie before the first TP.
-        "oLRP_loc": float(loc_error[best]) / num_tp if num_tp else None,
+        "oLRP_loc": float(curve.loc_error[curve.best]) / num_tp if num_tp else None,
         "oLRP_fp": num_fp / (num_tp + num_fp),
-        "oLRP_fn": 1 - num_tp / num_gt,
-        "lrp_threshold": float(scores[best]),
+        "oLRP_fn": 1 - num_tp / curve.num_gt,
+        "lrp_threshold": float(curve.scores[curve.best]),
     }
 
 

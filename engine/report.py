@@ -28,7 +28,7 @@ def format_report(metrics: dict, title: str | None = None) -> str:
     blocks = [f"{title}\n{'=' * _width(title)}"] if title else []
     for names in SUMMARY_TABLES:
         header = "".join(f"{name:>10}" for name in names)
-        blocks.append(header + "\n" + "".join(f"{_number(metrics[name]):>10}" for name in names))
+        blocks.append(header + "\n" + "".join(f"{format_number(metrics[name]):>10}" for name in names))
     per_class = metrics.get("per_class", {})
     if 0 < len(per_class) <= MAX_CLASSES:
         blocks.append(_class_table(per_class))
@@ -53,7 +53,7 @@ def write_json(path: str | Path, content: object) -> None:
 def _class_table(per_class: dict[str, dict]) -> str:
     header = _class_row("class", "AP", "oLRP", "threshold")
     rows = [
-        _class_row(name, _number(row["AP"]), _number(row["oLRP"]), _number(row["lrp_threshold"]))
+        _class_row(name, format_number(row["AP"]), format_number(row["oLRP"]), format_number(row["lrp_threshold"]))
         for name, row in per_class.items()
     ]
     if len(rows) < TWO_COLUMNS_FROM:
@@ -68,7 +68,8 @@ def _class_row(name: str, ap: str, olrp: str, threshold: str) -> str:
     return f"{_pad(name, NAME_WIDTH)}{ap:>6}{olrp:>6}{threshold:>10}"
 
 
-def _number(value: float | None) -> str:
+def format_number(value: float | None) -> str:
+    """Three decimals; "-" where undefined: None, -1 or not finite."""
     return "-" if value is None or value == -1 or not math.isfinite(value) else f"{value:.3f}"
 
 

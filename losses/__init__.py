@@ -1,4 +1,4 @@
-"""Losses on flat tensors: aLRP and AP Loss ranked exactly, focal loss, smooth L1 and aLRP's self-balancing.
+"""Losses on flat tensors: aLRP, AP and Rank & Sort Loss ranked exactly, focal loss, smooth L1, self-balancing.
 
 Letters: M logits in the ranked vector, P positives among them (over the whole process group), N negatives.
 Targets are 1 for a positive, 0 for a negative and -1 for an ignored entry, in any integer, float or bool dtype.
@@ -7,7 +7,8 @@ Targets are 1 for a positive, 0 for a negative and -1 for an ignored entry, in a
 from losses.alrp import alrp_loss
 from losses.ap import ap_loss
 from losses.focal import focal_loss
+from losses.rank_sort import rs_loss
 from losses.self_balance import SelfBalance
 from losses.smooth_l1 import smooth_l1_loss
 
-__all__ = ["SelfBalance", "alrp_loss", "ap_loss", "focal_loss", "smooth_l1_loss"]
+__all__ = ["SelfBalance", "alrp_loss", "ap_loss", "focal_loss", "rs_loss", "smooth_l1_loss"]

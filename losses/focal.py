@@ -5,7 +5,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from losses.normalise import mean_over_positives
+from losses.normalise import ratio_over_group
 
 
 def focal_loss(
@@ -34,4 +34,4 @@ def focal_loss(
     # Eq. 5: -alpha_t (1 - p_t)^gamma log p_t
     total = -(weight * torch.sigmoid(-margin) ** gamma * F.logsigmoid(margin)).sum()
     total = total + 0 * logits.detach().sum()  # an infinite logit on the right side would go unseen
-    return mean_over_positives(total, positive.sum(), group)
+    return ratio_over_group(total, positive.sum(), group)

@@ -1,24 +1,25 @@
-"""Normalising a sum by the number of positives of all processes."""
+"""Normalising a sum by what all processes count or weigh."""
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 
-def mean_over_positives(total: Tensor, num_positives: Tensor, group: dist.ProcessGroup | None) -> Tensor:
-    """total / max(1, num_positives), both summed over the group, in one collective.
+def ratio_over_group(total: Tensor, weight: Tensor, group: dist.ProcessGroup | None, at_least: float = 1.0) -> Tensor:
+    """total / max(at_least, weight), both summed over the group, in one collective.
 
     Args:
         total: scalar, this process's sum.
-        num_positives: integer scalar, this process's count.
+        weight: scalar without gradient, such as this process's number of positives.
         group: None for this process alone.
+        at_least: smallest divisor, > 0.
     Returns:
         scalar, the same on every process; its gradient is that of this process's total, unscaled.
     """
     if group is None:
-        return total / num_positives.clamp(min=1)
-    joined = _SumOverGroup.apply(torch.stack([total.double(), num_positives.double()]), group)
-    return (joined[0] / joined[1].clamp(min=1)).to(total.dtype)
+        return total / weight.clamp(min=at_least)
+    joined = _SumOverGroup.apply(torch.stack([total.double(), weight.double()]), group)
+    return (joined[0] / joined[1].clamp(min=at_least)).to(total.dtype)
 
 
 class _SumOverGroup(torch.autograd.Function):

@@ -9,12 +9,15 @@ import ctypes
 import platform
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 import torchvision
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
@@ -23,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from engine.cli import ArgumentParser, user_errors
 from engine.report import write_json
-from losses import alrp_loss, ap_loss, focal_loss
+from losses import alrp_loss, ap_loss, focal_loss, rs_loss
 
 NUM_LOGITS, THREADS, REPETITIONS = 3_000_000, 2, 9
 # Mean and standard deviation of the negatives' and of the positives' logits.
@@ -49,6 +52,7 @@ STEPS: dict[str, Callable] = {
     "focal": lambda s, t, e: focal_loss(s, t).backward(),
     "AP": lambda s, t, e: ap_loss(s, t).backward(),
     "aLRP": lambda s, t, e: sum(alrp_loss(s, t, e)).backward(),
+    "Rank & Sort": lambda s, t, e: sum(rs_loss(s, t, e.detach())).backward(),
     "aLRP, loop over positives": lambda s, t, e: loop_loss(s.detach(), t, e.detach()),
 }
 
@@ -106,6 +110,42 @@ def benchmark_loss() -> list[dict]:
     return rows
 
 
+def benchmark_group() -> list[dict]:
+    """Rows of the second table: what one step of aLRP sends, by number of processes."""
+    rows = []
+    for world_size in (1, 2, 4, 8):
+        with tempfile.TemporaryDirectory() as folder:
+            mp.spawn(count_traffic, (world_size, folder), nprocs=world_size)
+            rows += [torch.load(Path(folder) / "row.pt")]
+    return rows
+
+
+def count_traffic(rank: int, world_size: int, folder: str) -> None:
+    """One process of the group; the first one notes what it received."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
+    received = []
+
+    def counted(function: Callable) -> Callable:
+        def call(output: Tensor | list[Tensor], *args: object, **options: object) -> object:
+            tensors = output if isinstance(output, list) else [output]
+            received.append(sum(tensor.numel() * tensor.element_size() for tensor in tensors))
+            return function(output, *args, **options)
+
+        return call
+
+    dist.all_reduce, dist.all_gather = counted(dist.all_reduce), counted(dist.all_gather)
+    generator = torch.Generator().manual_seed(rank)
+    logits = torch.randn(200_000 // world_size, generator=generator, requires_grad=True)
+    targets = (torch.arange(len(logits)) < 1000 // world_size).long()
+    sum(alrp_loss(logits, targets, torch.rand(1000 // world_size), group=dist.group.WORLD)).backward()
+    if rank == 0:
+        row = {"processes": world_size, "collectives": len(received), "bytes": sum(received)}
+        torch.save(row, Path(folder) / "row.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
 def main() -> None:
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     loss = parser.add_subparsers(dest="command", required=True).add_parser("loss", help="the losses alone")
@@ -121,9 +161,14 @@ def main() -> None:
     for row in rows:
         memory = "" if row["memory"] is None else f"{row['memory']:.1f}×"
         print("| {scores} | {loss} | {positives} | {ms:.0f} | {ratio:.2f}× |".format(**row), memory, "|")
+    traffic = benchmark_group()
+    print("\naLRP ranked over processes, 1000 positives in all, forward + backward\n")
+    print("| processes | collectives | KiB received by each |\n|---|---|---|")
+    for row in traffic:
+        print(f"| {row['processes']} | {row['collectives']} | {row['bytes'] / 1024:.0f} |")
     if args.json:
         with user_errors():
-            write_json(args.json, {"machine": machine, "rows": rows})
+            write_json(args.json, {"machine": machine, "rows": rows, "processes": traffic})
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from detector.anchors import AnchorGenerator
 from detector.boxes import decode_boxes, encode_boxes
 from detector.criterion import Criterion, assign_targets, localisation_errors
 from detector.matcher import ATSSMatcher, MaxIoUMatcher
-from losses import alrp_loss, ap_loss, focal_loss
+from losses import alrp_loss, ap_loss, focal_loss, rs_loss
 
 K = 4
 LEVELS = AnchorGenerator((8, 16, 32))([(16, 16), (8, 8), (4, 4)])
@@ -161,7 +161,32 @@ def test_baselines_localise_with_smooth_l1(two_targets, name):
     torch.testing.assert_close(losses["loss"], loss_cls + loss_loc)
 
 
-@pytest.mark.parametrize("name", ["alrp", "ap", "focal"])
+@pytest.mark.parametrize(("name", "self_balance"), [("rs", True), ("rs", False), ("focal", True)])
+def test_boxes_are_learned_by_their_overlap(two_targets, name, self_balance):
+    cls_logits, box_deltas = outputs(2)
+    criterion = Criterion(MaxIoUMatcher(), name, box_loss="giou", delta=0.5, self_balance=self_balance)
+    losses = criterion(cls_logits, box_deltas, LEVELS, two_targets)
+    assignment = assign(two_targets)
+    flat = cls_logits.flatten(), assignment.cls_targets.flatten()
+    positives, gt_boxes = assignment.positives, assignment.gt_boxes
+    boxes = decode_boxes(box_deltas.flatten(0, 1)[positives], ANCHORS.repeat(2, 1)[positives])
+    errors = 1 - ops.generalized_box_iou(boxes, gt_boxes).diag()
+    if name == "rs":
+        ious = ops.box_iou(boxes.detach(), gt_boxes).diag()
+        loss_cls = sum(rs_loss(*flat, ious, 0.5))
+        scores = flat[0].detach()[flat[1] == 1].sigmoid()
+        loss_loc = (errors * scores).sum() / scores.sum()
+    else:
+        loss_cls, loss_loc = focal_loss(*flat), errors.mean()
+    torch.testing.assert_close(losses["loss_cls"], loss_cls)
+    torch.testing.assert_close(losses["loss_loc"], loss_loc)
+    weight = loss_cls.item() / loss_loc.item() if name == "rs" and self_balance else 1.0
+    (actual,) = torch.autograd.grad(losses["loss"], box_deltas)
+    (expected,) = torch.autograd.grad(weight * loss_loc, box_deltas)
+    torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("name", ["alrp", "rs", "ap", "focal"])
 def test_without_positives_the_loss_is_finite_and_attached(make_target, name):
     cls_logits, box_deltas = outputs(2)
     losses = Criterion(MaxIoUMatcher(), name)(cls_logits, box_deltas, LEVELS, [make_target()] * 2)
@@ -180,7 +205,7 @@ def test_wild_predictions_have_finite_gradients(two_targets, loc_error):
     assert losses["loss"].isfinite() and box_deltas.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["alrp", "ap", "focal"])
+@pytest.mark.parametrize("name", ["alrp", "rs", "ap", "focal"])
 def test_monitor_counts_and_weighs(two_targets, name):
     cls_logits, box_deltas = outputs(2)
     monitor = {}
@@ -195,5 +220,5 @@ def test_monitor_counts_and_weighs(two_targets, name):
     torch.testing.assert_close(monitor["grad_mass_positive"], mass[targets == 1].sum())
     torch.testing.assert_close(monitor["grad_mass_negative"], mass[targets == 0].sum())
     assert all(value.dim() == 0 and not value.requires_grad for value in monitor.values())
-    if name != "focal":  # the balance theorem
+    if name in ("alrp", "ap"):  # the balance theorem
         torch.testing.assert_close(monitor["grad_mass_positive"], monitor["grad_mass_negative"])

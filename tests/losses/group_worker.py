@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from losses import alrp_loss, ap_loss, focal_loss, smooth_l1_loss
+from losses import alrp_loss, ap_loss, focal_loss, rs_loss, smooth_l1_loss
 
 COLLECTIVES = ("all_reduce", "all_gather", "all_gather_into_tensor", "all_gather_object", "broadcast", "barrier")
 
@@ -69,6 +69,7 @@ def losses_and_gradients(logits, targets, loc_errors, boxes, group=None, counter
     calls = {
         "alrp": lambda: alrp_loss(inputs["logits"], targets, inputs["loc_errors"], 0.7, group),
         "ap": lambda: (ap_loss(inputs["logits"], targets, 0.7, group),),
+        "rs": lambda: rs_loss(inputs["logits"], targets, inputs["loc_errors"].detach(), 0.7, group),
         "focal": lambda: (focal_loss(inputs["logits"], targets, group=group),),
         "smooth_l1": lambda: (smooth_l1_loss(inputs["boxes"], torch.zeros_like(boxes), group=group),),
     }

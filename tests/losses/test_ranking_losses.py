@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from ranking_batches import DELTAS, ENTRIES, PROPERTY, SCORES, TARGET_TYPES, as_tensors, assert_balanced, random_batch
 from ranking_oracle import assert_close, dense
 
 from losses import alrp_loss, ap_loss
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.npz"))
-PROPERTY = settings(deadline=None, derandomize=True, max_examples=80)
 
 
 def run(logits, targets, loc_errors, delta=1.0):
@@ -31,16 +31,6 @@ def assert_agrees(results, expected, loss=1e-6, gradient=2e-6):
         results, expected, (loss, loss, gradient, gradient, loss, gradient), strict=True
     ):
         assert_close(actual, wanted, tolerance)
-
-
-def random_batch(num, num_positives, seed=0, scale=2.0, dtype=torch.float32):
-    generator = torch.Generator().manual_seed(seed)
-    logits = (torch.randn(num, generator=generator) * scale).to(dtype)
-    targets = torch.zeros(num)
-    order = torch.randperm(num, generator=generator)
-    targets[order[:num_positives]] = 1
-    targets[order[num_positives : num_positives + num // 10]] = -1
-    return logits, targets, torch.rand(num_positives, generator=generator).to(dtype)
 
 
 # --- authors' outputs ---------------------------------------------------------------------------------------
@@ -105,21 +95,6 @@ def test_tied_positives_each_count_all_of_their_ties():
 
 
 # --- against the double sum ---------------------------------------------------------------------------------
-
-SCORES = st.one_of(
-    st.integers(-8, 8).map(lambda k: k / 4),  # many ties, and hits on the breakpoints
-    st.floats(-3, 3, width=32),
-    st.floats(-50, 50, width=32),
-)
-ENTRIES = st.lists(st.tuples(SCORES, st.sampled_from([1, 0, 0, 0, -1]), st.floats(0, 2, width=32)), max_size=60)
-DELTAS = st.one_of(st.sampled_from([0.1, 0.25, 0.5, 1.0, 2.0, 4.0]), st.floats(0.1, 4))
-TARGET_TYPES = [torch.int64, torch.int32, torch.int8, torch.float32, torch.float64, torch.bfloat16]
-
-
-def as_tensors(entries, dtype=torch.float32):
-    logits = torch.tensor([entry[0] for entry in entries], dtype=dtype)
-    targets = torch.tensor([entry[1] for entry in entries], dtype=torch.int64)
-    return logits, targets, torch.tensor([entry[2] for entry in entries if entry[1] == 1], dtype=torch.float32)
 
 
 @PROPERTY
@@ -192,12 +167,6 @@ def test_large_batches_equal_the_double_sum(num_positives, centre):
 
 
 # --- laws ---------------------------------------------------------------------------------------------------
-
-
-def assert_balanced(gradient):
-    gradient = gradient.double()
-    total = gradient.abs().sum().item()
-    assert gradient.sum().item() == pytest.approx(0, abs=2e-6 * total + 1e-12)
 
 
 @PROPERTY

@@ -1,0 +1,63 @@
+"""Rank & Sort Loss (Oksuz et al., arXiv 2107.11669), the successor of aLRP Loss.
+
+It ranks the positives above the negatives, and sorts them among themselves by the IoU of their boxes.
+"""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from losses.dominance import sum_over_smaller_keys
+from losses.ranking import Ranking
+
+# Positives in the wrong order that weigh less than this drive no sorting gradient (released code).
+MIN_MISSORTED = 1e-10
+
+
+def rs_loss(
+    logits: Tensor,
+    targets: Tensor,
+    ious: Tensor,
+    delta: float = 0.5,
+    group: dist.ProcessGroup | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Ranking and sorting part of Rank & Sort Loss, to be added.
+
+    Both drive the logits alone, by the identity update: the ranking part lifts positives and pushes the negatives
+    above them down, the sorting part lifts positives and pushes down those above them that have a smaller IoU. In
+    each, the gradients sum to zero. ious are labels here: no gradient reaches them.
+
+    Args:
+        logits: (M,) any float dtype, before the sigmoid, of every anchor and class of the batch.
+        targets: (M,) any integer, float or bool dtype: 1 positive, 0 negative, -1 ignored.
+        ious: (P,) in 0..1, IoU of the positives' predicted boxes with their objects, in the order of
+            logits[targets == 1].
+        delta: half-width of the smoothed step between two logits, > 0.
+        group: process group to rank over; None ranks within this process. As in `alrp_loss`.
+    Returns:
+        two scalars, ranking in [0, 1) and sorting in [0, 1], float64 for float64 logits and float32 for others. Both
+        are 0 with zero gradients if there is no positive, and NaN if any logit is not finite.
+    Raises:
+        ValueError: delta is not a positive number, or shapes do not fit.
+    """
+    ranking = Ranking(logits, targets, delta, group, ious)
+    # Eq. 4: rank+ counts i itself as H(0) = 1/2.
+    positive_rank = ranking.positive_rank - 0.5
+    ranking_errors = ranking.false_positives / (positive_rank + ranking.false_positives)
+    ranking_loss = ranking.loss(logits, targets, ranking_errors, ranking_errors)
+
+    # Eq. 4 and 5: mean of 1 - IoU over the positives above i, and over those above i that belong there.
+    badness = 1 - ranking.values
+    above = ranking.sum_over_others(badness) + badness / 2
+    weights = torch.stack([torch.ones_like(badness), badness])
+    missorted, missorted_badness = sum_over_smaller_keys(ranking.scores, ranking.values, weights, delta)
+    sorting_errors = above / positive_rank - (above - missorted_badness) / (positive_rank - missorted)
+
+    # Eq. 9: i is lifted by its error, which pushes the missorted positives k down in the proportions H(x_ik).
+    lift = torch.where(missorted > MIN_MISSORTED, sorting_errors, 0)
+    share = torch.where(missorted > MIN_MISSORTED, lift / missorted, 0)
+    push = sum_over_smaller_keys(-ranking.scores, -ranking.values, share[None], delta)[0]
+    gradient = ((push - lift) / max(1, ranking.num_positives))[ranking.own]
+    own = (gradient * logits[ranking.own_index].double()).sum()
+    sorting_loss = sorting_errors.sum() / max(1, ranking.num_positives) + (own - own.detach()) + ranking.not_finite
+    return ranking_loss, sorting_loss.to(ranking_loss.dtype)
