@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 class CocoDetection(Dataset):
     """Images of `root/<split>/` with the boxes of `root/annotations/instances_<split>.json`.
 
+    The images of a split "test-dev…" may also lie in "test…", where COCO has them.
+
     Where only `image_info_<split>.json` exists, the images come without boxes and `has_annotations` is False.
     Category ids, sparse or not, become labels 0..K-1 in ascending order. Images without objects are kept.
 
@@ -55,9 +57,7 @@ class CocoDetection(Dataset):
         on_error: Literal["stop", "skip"] = "stop",
     ) -> None:
         self.annotation_file = _find_annotations(Path(root), split)
-        self.folder = Path(root) / split
-        if not self.folder.is_dir():
-            raise DatasetError(f"{self.folder}: no such image folder, though {self.annotation_file} exists")
+        self.folder = _find_images(Path(root), split, self.annotation_file)
         self.has_annotations = self.annotation_file.name.startswith("instances_")
         self.transform, self.seed, self.on_error = transform, seed, on_error
         self._annotations = read_annotations(self.annotation_file, classes, images_only=not self.has_annotations)
@@ -75,7 +75,7 @@ class CocoDetection(Dataset):
         Args:
             key: (epoch, index) in training; an index alone means that very image, and epoch 0.
         Returns:
-            image: (3, H, W) uint8, RGB.
+            image: (3, H, W) uint8, RGB, or what the transform makes of it.
             target: "boxes" (n, 4) float32 xyxy, pixels of this image; "labels" (n,) int64; "crowd" (n,) bool;
                 "image_id" int; "orig_size" (height, width) of the file; "size" (height, width) of this image.
         Raises:
@@ -112,6 +112,14 @@ class CocoDetection(Dataset):
             if not may_replace:
                 return blank_images(1, *size)[0], {**target, **{key: target[key][:0] for key in OBJECT_KEYS}}
         raise DatasetError(f"{self.folder}: not one image of {self.annotation_file} can be read")
+
+
+def _find_images(root: Path, split: str, annotation_file: Path) -> Path:
+    """The folder of the split; COCO's test-dev2017 is a part of the images of test2017."""
+    for name in (split, split.replace("-dev", "")):
+        if (root / name).is_dir():
+            return root / name
+    raise DatasetError(f"{root / name}: no such image folder, though {annotation_file} exists")
 
 
 def _find_annotations(root: Path, split: str) -> Path:

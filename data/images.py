@@ -10,6 +10,7 @@ from torch import Tensor
 from data.errors import DatasetError
 
 MEAN_COLOUR = (124, 116, 104)  # ImageNet's mean RGB, rounded: fills padding and empty canvas
+EXACT_MEAN_COLOUR = (123.675, 116.28, 103.53)  # not rounded, for images of float32: what the detector makes zeros of
 
 _ORIENTATION = 0x0112  # EXIF tag; its values 5 to 8 swap width and height
 _SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
@@ -46,9 +47,10 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def blank_images(count: int, height: int, width: int) -> Tensor:
-    """(count, 3, height, width) uint8 in ImageNet's mean colour, channels last in memory."""
-    row = torch.tensor(MEAN_COLOUR, dtype=torch.uint8).repeat(width)
+def blank_images(count: int, height: int, width: int, dtype: torch.dtype = torch.uint8) -> Tensor:
+    """(count, 3, height, width) uint8 or float32 in ImageNet's mean colour, channels last in memory."""
+    colour = EXACT_MEAN_COLOUR if dtype.is_floating_point else MEAN_COLOUR
+    row = torch.tensor(colour, dtype=dtype).repeat(width)
     rows = row.expand(count * height, -1).contiguous()  # whole rows copy 8× faster than pixels repeat
     return rows.view(count, height, width, 3).permute(0, 3, 1, 2)
 

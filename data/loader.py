@@ -28,13 +28,13 @@ def collate(samples: Sequence[tuple[Tensor, Target]]) -> tuple[Tensor, list[Targ
     """Joins samples; images are padded at right and bottom with ImageNet's mean colour.
 
     Returns:
-        images: (B, 3, H, W) uint8, channels last in memory; H and W are the largest height and width, rounded up
-            to multiples of 32.
+        images: (B, 3, H, W) of the samples' type, channels last in memory; H and W are the largest height and width,
+            rounded up to multiples of 32.
         targets: the B targets.
     """
     images, targets = zip(*samples, strict=True)
     height, width = padded_size((max(i.shape[1] for i in images), max(i.shape[2] for i in images)))
-    batch = blank_images(len(images), height, width)
+    batch = blank_images(len(images), height, width, images[0].dtype)
     for row, image in zip(batch, images, strict=True):
         row[:, : image.shape[1], : image.shape[2]] = image
     # One storage per key: a worker hands over each storage as an open file, and a process may open only so many.

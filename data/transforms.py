@@ -1,12 +1,16 @@
 """From a file's pixels to the detector's: augmentation for training, resizing for evaluation.
 
-A transform takes and returns (image, target): image (3, H, W) uint8; target with "boxes" (n, 4) float32 xyxy in
-pixels of the image, "labels" and "crowd" (n,). It draws from torch's default generator only and can be pickled.
+A transform takes and returns (image, target): image (3, H, W) uint8, of which ResizeAsTorchvision makes float32 in
+0..255; target with "boxes" (n, 4) float32 xyxy in pixels of the image, "labels" and "crowd" (n,). It draws from
+torch's default generator only and can be pickled.
 """
 
+import math
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
@@ -16,48 +20,65 @@ Size = tuple[int, int]  # (height, width)
 Transform = Callable[[Tensor, Target], tuple[Tensor, Target]]
 
 
-def train_transform(name: str, image_size: Size) -> Transform:
+def train_transform(
+    name: str, image_size: Size, short_sides: tuple[int, int] | None = None, long_side: int | None = None
+) -> Transform:
     """The augmentation of this name, which ends at image_size (height, width) whatever the aspect ratio.
 
     "ssd" is the paper's. "flip" mirrors left to right half of the time, "hvflip" top to bottom as well; nothing
     else is random in these two.
+
+    Args:
+        short_sides, long_side: in place of image_size, keep the aspect ratio: for each image a short side is drawn
+            from the whole range (lowest, highest), and the long side is limited as in ResizeShortSide.
     """
+    final = Resize(image_size) if short_sides is None else RandomShortSide(short_sides, long_side)
     if name == "ssd":
-        return SSDAugmentation(image_size)
+        return SSDAugmentation(final)
     if name in ("flip", "hvflip"):
-        return FlipAugmentation(image_size, vertical=name == "hvflip")
+        return FlipAugmentation(final, vertical=name == "hvflip")
     raise ValueError(f"unknown augmentation {name!r}: must be ssd, flip or hvflip")
 
 
 def eval_transform(
-    short_side: int | None = None, long_side: int | None = None, *, size: Size | None = None
+    short_side: int | None = None,
+    long_side: int | None = None,
+    *,
+    size: Size | None = None,
+    as_torchvision: bool = False,
 ) -> "Resize | ResizeShortSide":
-    """Resizing for evaluation: to `size` (height, width) exactly, or within the limits of ResizeShortSide."""
-    return ResizeShortSide(short_side, long_side) if size is None else Resize(size)
+    """Resizing for evaluation: to `size` (height, width) exactly, or within the limits of ResizeShortSide.
+
+    Args:
+        as_torchvision: ResizeAsTorchvision in place of ResizeShortSide.
+    """
+    if size is not None:
+        return Resize(size)
+    return (ResizeAsTorchvision if as_torchvision else ResizeShortSide)(short_side, long_side)
 
 
 class SSDAugmentation:
-    """Colour distortion, expansion, crop by IoU, resize to (height, width), mirroring left to right."""
+    """Colour distortion, expansion, crop by IoU, final resize, mirroring left to right."""
 
-    def __init__(self, size: Size) -> None:
-        self.size = tuple(size)
+    def __init__(self, final_resize: Transform) -> None:
+        self.final_resize = final_resize
 
     def __call__(self, image: Tensor, target: Target) -> tuple[Tensor, Target]:
         canvas = random_canvas(*image.shape[-2:])
         window = random_crop(canvas, target["boxes"][~target["crowd"]])
         image, target = cut_window(image, target, window)
-        image, target = resize(image, target, self.size)
+        image, target = self.final_resize(image, target)
         return random_flip(image, target)
 
 
 class FlipAugmentation:
-    """Resize to (height, width), mirroring left to right and, with `vertical`, top to bottom."""
+    """Resize, mirroring left to right and, with `vertical`, top to bottom."""
 
-    def __init__(self, size: Size, vertical: bool = False) -> None:
-        self.size, self.vertical = tuple(size), vertical
+    def __init__(self, final_resize: Transform, vertical: bool = False) -> None:
+        self.final_resize, self.vertical = final_resize, vertical
 
     def __call__(self, image: Tensor, target: Target) -> tuple[Tensor, Target]:
-        image, target = resize(image, target, self.size)
+        image, target = self.final_resize(image, target)
         image, target = random_flip(image, target)
         return random_flip(image, target, vertical=True) if self.vertical else (image, target)
 
@@ -84,12 +105,42 @@ class ResizeShortSide:
 
     def output_size(self, size: Size) -> Size:
         """(height, width) of the result for an image of this one."""
-        scale = min(self.long_side / max(size), self.short_side / min(size))
+        scale = self._scale(size)
         height, width = (max(1, int(side * scale + 0.5)) for side in size)
         return height, width
 
+    def _scale(self, size: Size) -> float:
+        return min(self.long_side / max(size), self.short_side / min(size))
+
     def __call__(self, image: Tensor, target: Target) -> tuple[Tensor, Target]:
         return resize(image, target, self.output_size(tuple(image.shape[-2:])))
+
+
+class RandomShortSide:
+    """ResizeShortSide with a short side drawn from (lowest, highest) for each image."""
+
+    def __init__(self, short_sides: tuple[int, int], long_side: int) -> None:
+        self.short_sides, self.long_side = short_sides, long_side
+
+    def __call__(self, image: Tensor, target: Target) -> tuple[Tensor, Target]:
+        lowest, highest = self.short_sides
+        short_side = int(torch.randint(lowest, highest + 1, ()))
+        return ResizeShortSide(short_side, self.long_side)(image, target)
+
+
+class ResizeAsTorchvision(ResizeShortSide):
+    """torchvision's test rule: sizes are rounded down, and pixel values stay float32 in 0..255, not rounded."""
+
+    def output_size(self, size: Size) -> Size:
+        scale = self._scale(size)
+        height, width = (math.floor(side * scale) for side in size)
+        return height, width
+
+    def __call__(self, image: Tensor, target: Target) -> tuple[Tensor, Target]:
+        size = tuple(image.shape[-2:])
+        new_size = self.output_size(size)
+        resized = interpolate(image[None].float(), size=new_size, mode="bilinear")[0]
+        return resized, {**target, "boxes": scale_boxes(target["boxes"], size, new_size)}
 
 
 def resize(image: Tensor, target: Target, size: Size) -> tuple[Tensor, Target]:

@@ -11,7 +11,8 @@ Conventions, fixed here once for the whole project:
   column, ratio, scale, and in the channels of a head's map anchor-major, (anchor, class) or (anchor,
   coordinate).
 - `box_deltas` are (dx, dy, dw, dh) over the divisors (0.1, 0.1, 0.2, 0.2), shifts in anchor sizes and
-  logarithms of size ratios; decoding clamps the latter to ±|ln(16/1000)|.
+  logarithms of size ratios; decoding clamps the latter to ±|ln(16/1000)|. `model.box_convention: torchvision`
+  stands for torchvision's own rules, see `detector.anchors` and `detector.boxes`.
 - Images are float RGB in 0..1; the detector subtracts the ImageNet mean (0.485, 0.456, 0.406) and divides by
   the standard deviation (0.229, 0.224, 0.225) itself. Both sides are multiples of 32, padded at the right
   and bottom.

@@ -17,6 +17,8 @@ class AnchorGenerator(nn.Module):
         ratios: heights over widths.
         octave_scales: sizes relative to the level's base size.
         base_scale: base size in strides.
+        whole_pixels: torchvision's rules. Sizes are truncated and then corners rounded to whole pixels, and cells
+            are (image side) // (map side) apart, each axis by itself, where the image is the first level's.
     """
 
     def __init__(
@@ -25,17 +27,21 @@ class AnchorGenerator(nn.Module):
         ratios: Sequence[float] = (0.5, 1.0, 2.0),
         octave_scales: Sequence[float] = (1.0, 2**0.5),
         base_scale: float = 4.0,
+        whole_pixels: bool = False,
     ) -> None:
         super().__init__()
+        self.whole_pixels = whole_pixels
         self.strides = tuple(strides)
         self.num_anchors = len(ratios) * len(octave_scales)  # per cell
         # √ratio and then its inverse, in float32: the rounding of the released models
         height_factors = torch.tensor(ratios, dtype=torch.float32).sqrt()
-        scales = torch.tensor([base_scale * scale for scale in octave_scales], dtype=torch.float32)
-        widths = torch.outer(1 / height_factors, scales).flatten()  # ratio-major
-        heights = torch.outer(height_factors, scales).flatten()
-        unit_cell = torch.stack([-widths, -heights, widths, heights], dim=1) / 2
-        cell_anchors = torch.stack([unit_cell * stride for stride in self.strides])  # (levels, num_anchors, 4)
+        sizes = [[base_scale * scale * stride for scale in octave_scales] for stride in self.strides]
+        sizes = torch.tensor(sizes, dtype=torch.float64)[:, None]  # (levels, 1, scales)
+        sizes = (sizes.trunc() if whole_pixels else sizes).float()
+        widths = ((1 / height_factors)[:, None] * sizes).flatten(1)  # (levels, num_anchors), ratio-major
+        heights = (height_factors[:, None] * sizes).flatten(1)
+        cell_anchors = torch.stack([-widths, -heights, widths, heights], dim=2) / 2  # (levels, num_anchors, 4)
+        cell_anchors = cell_anchors.round() if whole_pixels else cell_anchors
         self.register_buffer("cell_anchors", cell_anchors, persistent=False)
         self._latest: tuple[object, list[Tensor]] | None = None
 
@@ -58,12 +64,22 @@ class AnchorGenerator(nn.Module):
         return list(self._latest[1])
 
     def _generate(self, feature_shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
-        levels = zip(feature_shapes, self.strides, self.cell_anchors, strict=True)
-        return [_grid_anchors(shape, stride, cell) for shape, stride, cell in levels]
+        first, levels = feature_shapes[0], zip(feature_shapes, self.strides, self.cell_anchors, strict=True)
+        return [_grid_anchors(shape, self._steps(shape, first, stride), cell) for shape, stride, cell in levels]
+
+    def _steps(self, shape: tuple[int, int], first_shape: tuple[int, int], stride: int) -> tuple[int, int]:
+        """Pixels from row to row and from column to column."""
+        if not self.whole_pixels:
+            return stride, stride
+        height, width = (side * self.strides[0] // own for side, own in zip(first_shape, shape, strict=True))
+        return height, width
 
 
-def _grid_anchors(shape: tuple[int, int], stride: int, cell_anchors: Tensor) -> Tensor:
-    rows, columns = (torch.arange(n, device=cell_anchors.device, dtype=torch.float32) * stride for n in shape)
+def _grid_anchors(shape: tuple[int, int], steps: tuple[int, int], cell_anchors: Tensor) -> Tensor:
+    rows, columns = (
+        torch.arange(n, device=cell_anchors.device, dtype=torch.float32) * step
+        for n, step in zip(shape, steps, strict=True)
+    )
     y, x = torch.meshgrid(rows, columns, indexing="ij")
     centers = torch.stack([x, y, x, y], dim=-1)  # (h, w, 4)
     return (centers[:, :, None] + cell_anchors).reshape(-1, 4)

@@ -5,13 +5,25 @@ Boxes are (x1, y1, x2, y2) in continuous pixels, width x2 - x1. N, M, P: numbers
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-# Divisors of (dx, dy, dw, dh), and the largest |log size ratio| that decoding applies (paper's recipe).
-DELTA_STDS = (0.1, 0.1, 0.2, 0.2)
 MAX_LOG_RATIO = abs(math.log(16 / 1000))
+
+
+class BoxCoding(NamedTuple):
+    """How offsets are scaled: divisors of (dx, dy, dw, dh), and the log size ratios that decoding applies."""
+
+    stds: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
+    min_log_ratio: float = -MAX_LOG_RATIO
+    max_log_ratio: float = MAX_LOG_RATIO
+
+
+PAPER_CODING = BoxCoding()
+TORCHVISION_CODING = BoxCoding(stds=(1.0, 1.0, 1.0, 1.0), min_log_ratio=-math.inf)
+
 _EPS = 1e-7  # pixels²; keeps quotients of degenerate boxes, and their gradients, finite
 
 
@@ -92,15 +104,15 @@ def paired_diou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     return iou - distance_sq / diagonal_sq
 
 
-def encode_boxes(gt_boxes: Tensor, anchors: Tensor, stds: Sequence[float] = DELTA_STDS) -> Tensor:
+def encode_boxes(gt_boxes: Tensor, anchors: Tensor, coding: BoxCoding = PAPER_CODING) -> Tensor:
     """Offsets that carry each anchor onto the ground-truth box matched to it.
 
-    Law: decode_boxes(encode_boxes(g, a, s), a, s) == g, unless a size offset hits the clamp.
+    Law: decode_boxes(encode_boxes(g, a, c), a, c) == g, unless a size offset hits the clamp.
 
     Args:
         gt_boxes: (P, 4), x1 < x2 and y1 < y2.
         anchors: (P, 4), same frame; row i is the anchor matched to row i of gt_boxes.
-        stds: divisors of (dx, dy, dw, dh).
+        coding: of which the divisors are used.
     Returns:
         (P, 4) offsets, unitless; (0, 4) when P = 0.
     Source: Faster R-CNN (arXiv:1506.01497), Eq. 2.
@@ -108,24 +120,25 @@ def encode_boxes(gt_boxes: Tensor, anchors: Tensor, stds: Sequence[float] = DELT
     anchor_sizes = anchors[:, 2:] - anchors[:, :2]
     shift = (box_center(gt_boxes) - box_center(anchors)) / anchor_sizes
     log_ratio = torch.log((gt_boxes[:, 2:] - gt_boxes[:, :2]) / anchor_sizes)
-    return torch.cat([shift, log_ratio], dim=1) / gt_boxes.new_tensor(stds)
+    return torch.cat([shift, log_ratio], dim=1) / gt_boxes.new_tensor(coding.stds)
 
 
-def decode_boxes(box_deltas: Tensor, anchors: Tensor, stds: Sequence[float] = DELTA_STDS) -> Tensor:
+def decode_boxes(box_deltas: Tensor, anchors: Tensor, coding: BoxCoding = PAPER_CODING) -> Tensor:
     """Boxes that the predicted offsets make of the anchors; inverse of `encode_boxes`.
 
-    The log size ratio is clamped to ±MAX_LOG_RATIO, so that no prediction overflows or loses all its area;
-    beyond the clamp its gradient is zero. Boxes are not clipped to the image.
+    The log size ratio is clamped as the coding says, so that no prediction overflows or, with the paper's coding,
+    loses all its area; beyond the clamp its gradient is zero. Boxes are not clipped to the image.
 
     Args:
         box_deltas: (P, 4) offsets; anchors: (P, 4).
     Returns:
         (P, 4) boxes.
     """
-    box_deltas = box_deltas * box_deltas.new_tensor(stds)
+    box_deltas = box_deltas * box_deltas.new_tensor(coding.stds)
     anchor_sizes = anchors[:, 2:] - anchors[:, :2]
     centers = box_center(anchors) + box_deltas[:, :2] * anchor_sizes
-    half_sizes = anchor_sizes * box_deltas[:, 2:].clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp() / 2
+    log_ratio = box_deltas[:, 2:].clamp(coding.min_log_ratio, coding.max_log_ratio)
+    half_sizes = anchor_sizes * log_ratio.exp() / 2
     return torch.cat([centers - half_sizes, centers + half_sizes], dim=1)
 
 

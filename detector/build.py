@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from detector.anchors import AnchorGenerator
+from detector.boxes import PAPER_CODING, TORCHVISION_CODING
 from detector.config import LossConfig, ModelConfig
 from detector.criterion import Criterion
 from detector.fpn import FPN
@@ -43,9 +44,11 @@ def build_detector(config: Any, num_classes: int, load_weights: bool = True) -> 
     if crowd not in ("background", "ignore"):
         raise ValueError(f"data.crowd is {crowd!r}, must be background or ignore")
 
-    backbone = ResNet(model.backbone, model.norm, model.frozen_stages)
+    as_torchvision = model.box_convention == "torchvision"
+    coding = TORCHVISION_CODING if as_torchvision else PAPER_CODING
+    backbone = ResNet(model.backbone, model.norm, model.frozen_stages, model.deformable)
     anchor_generator = AnchorGenerator(
-        STRIDES, model.anchor_ratios, model.anchor_octave_scales, model.anchor_base_scale
+        STRIDES, model.anchor_ratios, model.anchor_octave_scales, model.anchor_base_scale, as_torchvision
     )
     head = RetinaNetHead(
         model.fpn_channels,
@@ -65,9 +68,12 @@ def build_detector(config: Any, num_classes: int, load_weights: bool = True) -> 
         loss.gamma,
         loss.self_balance,
         ignore_crowd=crowd == "ignore",
+        coding=coding,
     )
-    postprocess = PostProcessor(model.score_thresh, model.topk_candidates, model.nms_thresh, model.detections_per_img)
-    fpn = FPN(backbone.out_channels, model.fpn_channels, model.p7_relu)
+    postprocess = PostProcessor(
+        model.score_thresh, model.topk_candidates, model.nms_thresh, model.detections_per_img, coding
+    )
+    fpn = FPN(backbone.out_channels, model.fpn_channels, model.p7_relu, model.p6_from)
     detector = RetinaNet(backbone, fpn, head, anchor_generator, criterion, postprocess)
     if load_weights:
         _load_weights(detector, model)

@@ -14,7 +14,8 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
+    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnext101_64x4d"] = "resnet50"
+    deformable: bool = False  # modulated deformable 3×3 convolutions in the last three stages (not resnet18, resnet34)
     norm: Literal["frozen_batch", "batch", "sync_batch", "group"] = "frozen_batch"
     # 0 none, 1 the stem, 2 the stem and the first residual stage, ... 5 the whole backbone
     frozen_stages: Annotated[int, Field(ge=0, le=5)] = 2
@@ -25,12 +26,16 @@ class ModelConfig(BaseModel):
     fpn_channels: PositiveInt = 256
     head_convs: Annotated[int, Field(ge=0)] = 4
     head_norm: Literal["group"] | None = None  # GroupNorm in the heads, for training from scratch
+    p6_from: Literal["c5", "p5"] = "c5"
     p7_relu: bool = False
     prior: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.01
 
     anchor_ratios: Annotated[tuple[PositiveFloat, ...], Field(min_length=1, strict=False)] = (0.5, 1.0, 2.0)  # h / w
     anchor_octave_scales: Annotated[tuple[PositiveFloat, ...], Field(min_length=1, strict=False)] = (1.0, 2**0.5)
     anchor_base_scale: PositiveFloat = 4.0  # in strides
+    # torchvision: anchors of whole pixels, spaced by image size // map size, and box offsets without divisors, for
+    # weights that were trained with them
+    box_convention: Literal["paper", "torchvision"] = "paper"
     matcher: Literal["max_iou", "atss"] = "max_iou"
 
     score_thresh: Probability = 0.05
@@ -42,6 +47,12 @@ class ModelConfig(BaseModel):
     def _whole_groups(self) -> "ModelConfig":
         if self.head_norm == "group" and self.fpn_channels % 32:
             raise ValueError("head_norm: group needs fpn_channels to be a multiple of its 32 groups")
+        return self
+
+    @model_validator(mode="after")
+    def _deformable_bottlenecks(self) -> "ModelConfig":
+        if self.deformable and self.backbone in ("resnet18", "resnet34"):
+            raise ValueError("deformable: true needs a backbone of bottleneck blocks, resnet50 or larger")
         return self
 
 

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from detector.boxes import (
+    PAPER_CODING,
+    BoxCoding,
     decode_boxes,
     encode_boxes,
     intersection_over_area,
@@ -112,6 +114,7 @@ class Criterion(nn.Module):
         self_balance: weigh the localisation part, alrp's by `self.self_balance.weight`, which is only read here, and
             rs's such that both parts are equal in every step.
         ignore_crowd: see `assign_targets`.
+        coding: of the boxes.
     """
 
     def __init__(
@@ -125,6 +128,7 @@ class Criterion(nn.Module):
         gamma: float = 2.0,
         self_balance: bool = True,
         ignore_crowd: bool = False,
+        coding: BoxCoding = PAPER_CODING,
     ) -> None:
         super().__init__()
         self.matcher = matcher
@@ -137,6 +141,7 @@ class Criterion(nn.Module):
         self.self_balance = SelfBalance() if name == "alrp" and self_balance else None
         self.equal_parts = name == "rs" and self_balance
         self.ignore_crowd = ignore_crowd
+        self.coding = coding
 
     def forward(
         self,
@@ -164,12 +169,11 @@ class Criterion(nn.Module):
         pred_deltas = box_deltas.flatten(0, 1)[assignment.positives]  # (P, 4)
         anchors = torch.cat(list(anchors_per_level))
         anchors = anchors[assignment.positives % len(anchors)]
-        gt_boxes = assignment.gt_boxes
+        pred_boxes, gt_boxes = decode_boxes(pred_deltas, anchors, self.coding), assignment.gt_boxes
         if self.name == "alrp":
-            loc_errors = localisation_errors(decode_boxes(pred_deltas, anchors), gt_boxes, self.loc_error)
+            loc_errors = localisation_errors(pred_boxes, gt_boxes, self.loc_error)
             loss_cls, loss_loc = alrp_loss(logits, cls_targets, loc_errors, self.delta, group)
         elif self.name == "rs":
-            pred_boxes = decode_boxes(pred_deltas, anchors)
             ious = paired_iou(pred_boxes.detach(), gt_boxes)
             loss_cls = sum(rs_loss(logits, cls_targets, ious, self.delta, group))
             scores = logits.detach()[cls_targets == 1].sigmoid()  # boxes count by the scores that they will have
@@ -180,9 +184,8 @@ class Criterion(nn.Module):
             else:
                 loss_cls = focal_loss(logits, cls_targets, self.alpha, self.gamma, group)
             if self.box_loss == "smooth_l1":
-                loss_loc = smooth_l1_loss(pred_deltas, encode_boxes(gt_boxes, anchors), group=group)
+                loss_loc = smooth_l1_loss(pred_deltas, encode_boxes(gt_boxes, anchors, self.coding), group=group)
             else:
-                pred_boxes = decode_boxes(pred_deltas, anchors)
                 loss_loc = _box_loss(pred_boxes, gt_boxes, self.box_loss, torch.ones_like(pred_boxes[:, 0]), group)
         loc_weight = self._loc_weight(loss_cls.detach(), loss_loc.detach())
         loss = loss_cls + (loc_weight * loss_loc).to(loss_cls.dtype)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from detector.boxes import clip_boxes, decode_boxes
+from detector.boxes import PAPER_CODING, BoxCoding, clip_boxes, decode_boxes
 from detector.nms import batched_nms
 
 
@@ -17,6 +17,7 @@ class PostProcessor:
         topk_candidates: (anchor, class) entries that each level sends to NMS at most.
         nms_thresh: IoU above which the worse of two detections of one class goes.
         detections_per_img: how many remain at most.
+        coding: of the boxes.
     """
 
     def __init__(
@@ -25,11 +26,13 @@ class PostProcessor:
         topk_candidates: int = 1000,
         nms_thresh: float = 0.5,
         detections_per_img: int = 100,
+        coding: BoxCoding = PAPER_CODING,
     ) -> None:
         self.score_thresh = score_thresh
         self.topk_candidates = topk_candidates
         self.nms_thresh = nms_thresh
         self.detections_per_img = detections_per_img
+        self.coding = coding
 
     @torch.no_grad()
     def __call__(
@@ -72,7 +75,8 @@ class PostProcessor:
         anchor_index = entries.div(num_classes, rounding_mode="floor")
         labels = entries % num_classes
         scores = scores.flatten()[entries]
-        boxes = decode_boxes(box_deltas[anchor_index], torch.cat(list(anchors_per_level))[anchor_index])
+        anchors = torch.cat(list(anchors_per_level))[anchor_index]
+        boxes = decode_boxes(box_deltas[anchor_index], anchors, self.coding)
         boxes = clip_boxes(boxes, image_size)
         keep = batched_nms(boxes, scores, labels, self.nms_thresh)[: self.detections_per_img]
         return {"boxes": boxes[keep], "scores": scores[keep], "labels": labels[keep]}

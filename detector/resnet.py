@@ -1,13 +1,15 @@
-"""ResNet-18/34/50/101 (arXiv:1512.03385) as a pyramid backbone, stride in the 3×3 convolution.
+"""ResNet (arXiv:1512.03385) and ResNeXt (arXiv:1611.05431) as pyramid backbones, stride in the 3×3 convolution.
 
 Names of parameters and buffers are torchvision's, without `fc`, so that its ImageNet weights load.
 """
 
 from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from detector.deform import ModulatedDeformConv2d
 from detector.norm import make_norm
 
 
@@ -32,18 +34,36 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1×1, 3×3 (with the stride) and 1×1 convolutions beside a shortcut."""
+    """1×1, 3×3 (with the stride) and 1×1 convolutions beside a shortcut.
+
+    Args:
+        channels: output channels over 4.
+        groups: of the 3×3 convolution. width: its channels, over `channels`.
+        deformable: make it a `ModulatedDeformConv2d`.
+    """
 
     expansion = 4
 
-    def __init__(self, in_channels: int, channels: int, stride: int, norm: str) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        stride: int,
+        norm: str,
+        groups: int = 1,
+        width: int = 1,
+        deformable: bool = False,
+    ) -> None:
         super().__init__()
-        out_channels = channels * self.expansion
-        self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
-        self.bn1 = make_norm(norm, channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False)
-        self.bn2 = make_norm(norm, channels)
-        self.conv3 = nn.Conv2d(channels, out_channels, 1, bias=False)
+        inner_channels, out_channels = channels * width, channels * self.expansion
+        self.conv1 = nn.Conv2d(in_channels, inner_channels, 1, bias=False)
+        self.bn1 = make_norm(norm, inner_channels)
+        if deformable:
+            self.conv2 = ModulatedDeformConv2d(inner_channels, inner_channels, stride, groups)
+        else:
+            self.conv2 = nn.Conv2d(inner_channels, inner_channels, 3, stride, padding=1, groups=groups, bias=False)
+        self.bn2 = make_norm(norm, inner_channels)
+        self.conv3 = nn.Conv2d(inner_channels, out_channels, 1, bias=False)
         self.bn3 = make_norm(norm, out_channels)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = _shortcut(in_channels, out_channels, stride, norm)
@@ -55,11 +75,21 @@ class Bottleneck(nn.Module):
         return self.relu(out + (x if self.downsample is None else self.downsample(x)))
 
 
+class Architecture(NamedTuple):
+    """Blocks of a backbone: their kind, how many each stage has, and `Bottleneck`'s groups and width."""
+
+    block: type[BasicBlock] | type[Bottleneck]
+    depths: tuple[int, int, int, int]
+    groups: int = 1
+    width: int = 1
+
+
 ARCHITECTURES = {
-    "resnet18": (BasicBlock, (2, 2, 2, 2)),
-    "resnet34": (BasicBlock, (3, 4, 6, 3)),
-    "resnet50": (Bottleneck, (3, 4, 6, 3)),
-    "resnet101": (Bottleneck, (3, 4, 23, 3)),
+    "resnet18": Architecture(BasicBlock, (2, 2, 2, 2)),
+    "resnet34": Architecture(BasicBlock, (3, 4, 6, 3)),
+    "resnet50": Architecture(Bottleneck, (3, 4, 6, 3)),
+    "resnet101": Architecture(Bottleneck, (3, 4, 23, 3)),
+    "resnext101_64x4d": Architecture(Bottleneck, (3, 4, 23, 3), groups=64, width=4),
 }
 
 
@@ -72,11 +102,12 @@ class ResNet(nn.Module):
         frozen_stages: how many of (stem, layer1, ..., layer4), from the front, do not train: their
             parameters take no gradient, their BatchNorm stays in evaluation mode, and no graph is kept for
             them.
+        deformable: modulated deformable 3×3 convolutions in layer2, layer3 and layer4; not for BasicBlocks.
     """
 
-    def __init__(self, name: str, norm: str = "frozen_batch", frozen_stages: int = 0) -> None:
+    def __init__(self, name: str, norm: str = "frozen_batch", frozen_stages: int = 0, deformable: bool = False) -> None:
         super().__init__()
-        block, depths = ARCHITECTURES[name]
+        block, depths, groups, width = ARCHITECTURES[name]
         self.out_channels = tuple(channels * block.expansion for channels in (128, 256, 512))
         self.frozen_stages = frozen_stages
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
@@ -84,13 +115,20 @@ class ResNet(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         make_stage = partial(_make_stage, block, norm=norm)
+        if block is Bottleneck:
+            make_stage = partial(make_stage, groups=groups, width=width)
         self.layer1 = make_stage(64, 64, depth=depths[0], stride=1)
+        if deformable:
+            make_stage = partial(make_stage, deformable=True)
         self.layer2 = make_stage(64 * block.expansion, 128, depth=depths[1], stride=2)
         self.layer3 = make_stage(128 * block.expansion, 256, depth=depths[2], stride=2)
         self.layer4 = make_stage(256 * block.expansion, 512, depth=depths[3], stride=2)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        for module in self.modules():
+            if isinstance(module, ModulatedDeformConv2d):
+                module.reset_offsets()
         for module in self._frozen_modules():
             module.requires_grad_(False)
         self.train()
@@ -120,10 +158,17 @@ class ResNet(nn.Module):
 
 
 def _make_stage(
-    block: type[nn.Module], in_channels: int, channels: int, *, depth: int, stride: int, norm: str
+    block: type[BasicBlock] | type[Bottleneck],
+    in_channels: int,
+    channels: int,
+    *,
+    depth: int,
+    stride: int,
+    norm: str,
+    **options: Any,
 ) -> nn.Sequential:
-    first = block(in_channels, channels, stride, norm)
-    rest = [block(channels * block.expansion, channels, 1, norm) for _ in range(depth - 1)]
+    first = block(in_channels, channels, stride, norm, **options)
+    rest = [block(channels * block.expansion, channels, 1, norm, **options) for _ in range(depth - 1)]
     return nn.Sequential(first, *rest)
 
 

@@ -27,7 +27,7 @@ def load_imagenet_weights(backbone: ResNet, name: str, weights: str) -> None:
     convolutions only, and one line in the log says so.
 
     Args:
-        name: "resnet18", ..., "resnet101".
+        name: "resnet18", ..., "resnext101_64x4d".
         weights: a local file (a torchvision state dict), or a name of torchvision's weights API, such as
             "DEFAULT" or "IMAGENET1K_V1", which is downloaded once.
     Raises:
@@ -36,7 +36,8 @@ def load_imagenet_weights(backbone: ResNet, name: str, weights: str) -> None:
     state = _read(weights, "model.weights") if Path(weights).is_file() else _download(name, weights)
     state = {key: value for key, value in state.items() if not key.startswith("fc.")}
     own = backbone.state_dict()
-    optional = {key for key in own if key.endswith("num_batches_tracked")}
+    # ImageNet models count no batches in old files, and have no deformable convolutions
+    optional = {key for key in own if key.endswith("num_batches_tracked") or ".conv_offset." in key}
     norms = tuple(f"{key}." for key, m in backbone.named_modules() if isinstance(m, nn.GroupNorm))
     if norms and "bn1.running_mean" in state:
         state = {key: value for key, value in state.items() if not key.startswith(norms)}

@@ -8,7 +8,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -42,6 +42,9 @@ class DataConfig(_Group):
     classes: list[str] | None = None  # category names to use; null: all
     generate: GenerateConfig | None = None
     image_size: int | list[int] = 512  # pixels: S for S×S, or [height, width]; training images are resized to it
+    # in its place, at the image's own aspect ratio: short side, or [lowest, highest] to draw it from for each image
+    short_side: int | list[int] | None = None
+    long_side: int | None = Field(None, ge=32)  # upper limit with short_side, pixels
     augmentation: Literal["ssd", "flip", "hvflip"] = "ssd"
     batch_size: int = Field(32, ge=1)  # images per optimizer step, over all processes
     accumulate: int = Field(1, ge=1)  # micro-batches per step and process
@@ -57,6 +60,22 @@ class DataConfig(_Group):
             raise ValueError("must be one side or [height, width], each at least 32 pixels")
         return value
 
+    @field_validator("short_side")
+    @classmethod
+    def _range_of_sides(cls, value: int | list[int] | None) -> int | list[int] | None:
+        sides = value if isinstance(value, list) else [32 if value is None else value] * 2
+        if len(sides) != 2 or not 32 <= sides[0] <= sides[1]:
+            raise ValueError("must be one side or [lowest, highest], each at least 32 pixels")
+        return value
+
+    @model_validator(mode="after")
+    def _training_sides_together(self) -> "DataConfig":
+        if (self.short_side is None) != (self.long_side is None):
+            raise ValueError("short_side and long_side are given together or not at all")
+        if self.short_side is not None and self.short_sides[1] > self.long_side:
+            raise ValueError("short_side must not exceed long_side")
+        return self
+
     @field_validator("classes")
     @classmethod
     def _distinct_classes(cls, value: list[str] | None) -> list[str] | None:
@@ -70,6 +89,13 @@ class DataConfig(_Group):
         if isinstance(self.image_size, int):
             return self.image_size, self.image_size
         return self.image_size[0], self.image_size[1]
+
+    @property
+    def short_sides(self) -> tuple[int, int] | None:
+        """(lowest, highest) short side of training images; None where image_size says their size."""
+        if self.short_side is None or isinstance(self.short_side, int):
+            return None if self.short_side is None else (self.short_side, self.short_side)
+        return self.short_side[0], self.short_side[1]
 
 
 class OptimizerConfig(_Group):
@@ -104,6 +130,11 @@ class EvaluationConfig(_Group):
     batch_size: int = Field(8, ge=1)  # images per process
     short_side: int | None = Field(None, ge=32)  # pixels; null: data.image_size exactly
     long_side: int | None = Field(None, ge=32)  # upper limit, pixels
+    # torchvision: its rounding of sizes, and pixel values that are not rounded
+    resize: Literal["paper", "torchvision"] = "paper"
+    # test-time augmentation: detections on all of these are merged by NMS
+    flip: bool = False  # the mirrored image too
+    extra_short_sides: list[Annotated[int, Field(ge=32)]] = []  # the image at these sizes too; long_side grows along
 
     @model_validator(mode="after")
     def _sides_together(self) -> "EvaluationConfig":
@@ -111,6 +142,8 @@ class EvaluationConfig(_Group):
             raise ValueError("short_side and long_side are given together or not at all")
         if self.short_side is not None and self.short_side > self.long_side:
             raise ValueError("short_side must not exceed long_side")
+        if self.short_side is None and (self.extra_short_sides or self.resize == "torchvision"):
+            raise ValueError("extra_short_sides and resize: torchvision need short_side and long_side")
         return self
 
 

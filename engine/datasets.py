@@ -32,7 +32,7 @@ def training_set(config: Config) -> CocoDetection:
         data.root,
         data.train_split,
         classes=data.classes,
-        transform=train_transform(data.augmentation, data.train_size),
+        transform=train_transform(data.augmentation, data.train_size, data.short_sides, data.long_side),
         seed=config.run.seed,
         on_error=data.on_error,
     )
@@ -51,5 +51,7 @@ def evaluation_set(config: Config, split: str) -> CocoDetection:
     if evaluation.short_side is None:
         transform = eval_transform(size=data.train_size)
     else:
-        transform = eval_transform(short_side=evaluation.short_side, long_side=evaluation.long_side)
+        transform = eval_transform(
+            evaluation.short_side, evaluation.long_side, as_torchvision=evaluation.resize == "torchvision"
+        )
     return CocoDetection(data.root, name, classes=data.classes, transform=transform, on_error=data.on_error)

@@ -1,12 +1,13 @@
 """A detector over a data set: detections in the files' own pixels, metrics, and pictures."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from data import CocoDetection, eval_loader, to_original
 from engine.coco_metrics import match_detections, metrics_of
@@ -14,6 +15,7 @@ from engine.config import Config
 from engine.distributed import Processes
 from engine.drawing import side_by_side
 from engine.progress import progress
+from engine.tta import merge, mirror_boxes, mirror_images, views
 
 
 @dataclass
@@ -41,28 +43,28 @@ def evaluate(
     """Detects on every image of `dataset` once, whatever the number of processes, and computes AP, AR and oLRP.
 
     In float32, whatever training runs in: bfloat16 has so few distinct scores that ties cost AP. Leaves the detector
-    in eval mode.
+    in eval mode. With test-time augmentation the pictures show the first view's detections.
     """
-    loader = eval_loader(
-        dataset,
-        config.evaluation.batch_size,
-        workers=config.data.workers,
-        rank=processes.rank,
-        world_size=processes.world_size,
-    )
+    all_views = views(dataset, config.evaluation)
+    loaders = [_loader(view.dataset, config, processes) for view in all_views]
+    total = sum(map(len, loaders))
     kept: list[tuple[Tensor, dict[str, Any], dict[str, Tensor]]] = []
     results: list[dict[str, Any]] = []
-    with progress(total=len(loader), desc="evaluate", unit="batch", disable=not processes.is_main, leave=False) as bar:
-        for images, targets, detections in _detect(detector, loader, processes):
-            for image, target, found in zip(images, targets, detections, strict=True):
-                results.extend(_coco_results(found, target, dataset.category_ids))
-                if processes.is_main and len(kept) < num_examples:
-                    height, width = target["size"]
-                    kept.append((image[:, :height, :width], target, found))
-            bar.update()
+    with progress(total=total, desc="evaluate", unit="batch", disable=not processes.is_main, leave=False) as bar:
+        for view in all_views:
+            loader = loaders.pop(0)  # whose processes then end with it
+            for images, targets, detections in _detect(detector, loader, processes, view.flip):
+                for image, target, found in zip(images, targets, detections, strict=True):
+                    results.extend(_coco_results(found, target, dataset.category_ids))
+                    if processes.is_main and view is all_views[0] and len(kept) < num_examples:
+                        height, width = target["size"]
+                        kept.append((image[:, :height, :width].to(torch.uint8), target, found))
+                bar.update()
     parts = processes.gather(results)
     results = [result for part in parts for result in part]
     results.sort(key=lambda result: result["image_id"])  # stable: within an image best first, for any world size
+    if len(all_views) > 1:
+        results = merge(results, config.model.nms_thresh, config.model.detections_per_img)
     evaluation = Evaluation(results)
     if not dataset.has_annotations:
         return evaluation
@@ -81,15 +83,30 @@ def evaluate(
     return evaluation
 
 
+def _loader(dataset: CocoDetection, config: Config, processes: Processes) -> DataLoader:
+    return eval_loader(
+        dataset,
+        config.evaluation.batch_size,
+        workers=config.data.workers,
+        rank=processes.rank,
+        world_size=processes.world_size,
+    )
+
+
 @torch.inference_mode()
 def _detect(
-    detector: nn.Module, loader: Iterable, processes: Processes
-) -> Iterable[tuple[Tensor, list[dict[str, Any]], list[dict[str, Tensor]]]]:
+    detector: nn.Module, loader: DataLoader, processes: Processes, flip: bool
+) -> Iterator[tuple[Tensor, list[dict[str, Any]], list[dict[str, Tensor]]]]:
+    """Batches as the loader has them, with the detections in their pixels; `flip`: found in the mirrored images."""
     detector.eval()
     for images, targets in loader:
-        device_images = images.to(processes.device, non_blocking=True).float().div_(255)
+        sizes = [target["size"] for target in targets]
+        device_images = images.to(processes.device, non_blocking=True) / 255
         device_images = device_images.contiguous(memory_format=torch.channels_last)
-        detections = detector(device_images, image_sizes=[target["size"] for target in targets])
+        detections = detector(mirror_images(device_images, sizes) if flip else device_images, image_sizes=sizes)
+        if flip:
+            for found, (_, width) in zip(detections, sizes, strict=True):
+                found["boxes"] = mirror_boxes(found["boxes"], width)
         yield images, targets, [{name: value.cpu() for name, value in found.items()} for found in detections]
 
 

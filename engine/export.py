@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import json
+import math
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from detector.boxes import BoxCoding
 from detector.postprocess import PostProcessor
 from engine.checkpoint import write_atomically
 from engine.load import DetectorInfo
@@ -41,7 +43,11 @@ class RawOutputs(nn.Module):
 
 def describe(detector: nn.Module, info: DetectorInfo) -> dict[str, Any]:
     """What travels with an exported program: class names, LRP-optimal thresholds, post-processing settings."""
-    return {"classes": info.classes, "thresholds": info.thresholds, "postprocess": vars(detector.postprocess)}
+    settings = vars(detector.postprocess)
+    coding = settings["coding"]._asdict()
+    if math.isinf(coding["min_log_ratio"]):
+        coding["min_log_ratio"] = None  # JSON has no infinity
+    return {"classes": info.classes, "thresholds": info.thresholds, "postprocess": settings | {"coding": coding}}
 
 
 def export_torch(detector: nn.Module, info: DetectorInfo, path: Path) -> None:
@@ -88,7 +94,10 @@ def detections_from_outputs(
         Per image "boxes" (n, 4) xyxy, "scores" (n,), "labels" (n,), best first, as the detector itself gives.
     """
     cls_logits, box_deltas, *anchors_per_level = (torch.as_tensor(output) for output in outputs)
-    return PostProcessor(**meta["postprocess"])(cls_logits, box_deltas, anchors_per_level, image_sizes)
+    coding = meta["postprocess"]["coding"]
+    lowest = -math.inf if coding["min_log_ratio"] is None else coding["min_log_ratio"]
+    settings = meta["postprocess"] | {"coding": BoxCoding(**coding | {"min_log_ratio": lowest})}
+    return PostProcessor(**settings)(cls_logits, box_deltas, anchors_per_level, image_sizes)
 
 
 @torch.no_grad()

@@ -5,7 +5,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-
 _hidden = False
 
 

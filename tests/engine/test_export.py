@@ -11,7 +11,16 @@ from PIL import Image
 from detector import build_detector
 from engine import load_config
 from engine.cli import user_errors
-from engine.export import META, MIN_SIDE, OUTPUTS, detections_from_outputs, export_onnx, export_torch
+from engine.export import (
+    META,
+    MIN_SIDE,
+    OUTPUTS,
+    RawOutputs,
+    describe,
+    detections_from_outputs,
+    export_onnx,
+    export_torch,
+)
 from engine.load import DetectorInfo
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,6 +70,16 @@ def test_a_torch_program_gives_the_same_detections(small, torch_file):
     same_detections(program, meta, small[0])
     with pytest.raises(AssertionError):
         program(torch.rand(1, 3, MIN_SIDE - 32, MIN_SIDE))
+
+
+def test_torchvisions_box_convention_survives_the_trip_through_json(small):
+    _, info = small
+    config = info.config.model_copy(
+        update={"model": info.config.model.model_copy(update={"box_convention": "torchvision"})}
+    )
+    detector = build_detector(config, 3, load_weights=False).eval()
+    meta = json.loads(json.dumps(describe(detector, info), allow_nan=False))
+    same_detections(torch.no_grad()(RawOutputs(detector)), meta, detector)
 
 
 def test_the_documented_example_runs(torch_file, monkeypatch, capsys):

@@ -1,0 +1,36 @@
+"""Imports a released checkpoint: the authors' (MMDetection v2) or torchvision's RetinaNet.
+
+python scripts/convert_checkpoint.py --from alrp alrp_loss_retinanet_r50_fpn_100e_coco500.pth r50_alrp.pt
+python eval.py --ckpt r50_alrp.pt data.root=datasets/coco
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from engine.checkpoint import save_checkpoint
+from engine.cli import ArgumentParser, user_errors
+from engine.released import convert_alrp, convert_torchvision, read_released
+
+CONVERTERS = {"alrp": convert_alrp, "torchvision": convert_torchvision}
+
+
+def main() -> None:
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--from", dest="origin", required=True, choices=CONVERTERS, help="who released it")
+    parser.add_argument("input", metavar="IN", help="the released file")
+    parser.add_argument("output", metavar="OUT", help="checkpoint for eval.py, or for model.init_from")
+    args = parser.parse_args()
+    with user_errors():
+        checkpoint = CONVERTERS[args.origin](read_released(args.input), args.input)
+        save_checkpoint(Path(args.output), checkpoint)
+    print(
+        f"{args.output}: the model of configs/{checkpoint['config']['run']['name']}.yaml, {len(checkpoint['classes'])} "
+        f"classes; evaluate it with: python eval.py --ckpt {args.output} data.root=datasets/coco"
+    )
+
+
+if __name__ == "__main__":
+    main()
