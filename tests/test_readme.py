@@ -34,7 +34,7 @@ ELSEWHERE = {
 # what makes the documented configuration fit for a test
 SMALL = [
     *("run.device=cpu", "data.workers=0", "data.image_size=64", "data.batch_size=4", "schedule.max_steps=2"),
-    *("model.fpn_channels=32", "model.head_convs=1", "model.score_thresh=0.0", "run.precision=float32"),
+    *("model.fpn_channels=64", "model.head_convs=1", "model.score_thresh=0.0", "run.precision=float32"),
 ]
 
 
