@@ -47,6 +47,7 @@ def test_a_run_leaves_its_files(finished):
     assert {path.name for path in finished.path.iterdir() if "tfevents" not in path.name} == {
         "config.yaml",
         "metrics.jsonl",
+        "train_batch.png",
         "checkpoints",
     }
     config = yaml.safe_load((finished.path / "config.yaml").read_text())
