@@ -15,6 +15,7 @@ import torch
 import torchvision
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from benchmarks.data import benchmark_data
 from benchmarks.infer import benchmark_infer

@@ -1,6 +1,7 @@
 """Recomputes Figure 1 of the paper with this project's losses and evaluation, beside the published numbers.
 
-python scripts/figure1.py [--output DIR]
+python scripts/figure1.py
+python scripts/figure1.py --output figures
 
 Three detectors score the same ten anchors alike and differ in how well the four positives are localised. AP and aLRP
 tell them apart; cross entropy, AP Loss and the box losses do not. Exits 1 if a number that can be derived differs from

@@ -4,10 +4,10 @@ import csv
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
 
 from engine.ablation import (
     METRICS,
@@ -25,6 +25,7 @@ from engine.ablation import (
 from engine.coco_metrics import match_detections, metrics_of
 from engine.config import ConfigError
 
+ROOT = Path(__file__).resolve().parents[2]
 GRID = """
 config: tiny.yaml
 learning_rates: [0.01, 0.02]
