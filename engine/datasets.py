@@ -4,6 +4,7 @@ from pathlib import Path
 
 from data import CocoDetection, DatasetError, eval_transform, train_transform
 from data.shapes import generate_shapes
+from data.transforms import Transform
 from engine.config import Config
 from engine.distributed import Processes
 
@@ -43,15 +44,19 @@ def training_set(config: Config) -> CocoDetection:
 
 def evaluation_set(config: Config, split: str) -> CocoDetection:
     """A split, by role ("val", "test") or literal name, resized for evaluation. Raises DatasetError."""
-    data, evaluation = config.data, config.evaluation
+    data = config.data
     roles = {"val": data.val_split, "test": data.test_split}
     name = roles.get(split, split)
     if name is None:
         raise DatasetError(f"--split {split}: the configuration names no test split; set data.test_split=NAME")
-    if evaluation.short_side is None:
-        transform = eval_transform(size=data.train_size)
-    else:
-        transform = eval_transform(
-            evaluation.short_side, evaluation.long_side, as_torchvision=evaluation.resize == "torchvision"
-        )
+    transform = evaluation_transform(config)
     return CocoDetection(data.root, name, classes=data.classes, transform=transform, on_error=data.on_error)
+
+
+def evaluation_transform(config: Config) -> Transform:
+    """The resizing of images that are detected on."""
+    evaluation = config.evaluation
+    if evaluation.short_side is None:
+        return eval_transform(size=config.data.train_size)
+    as_torchvision = evaluation.resize == "torchvision"
+    return eval_transform(evaluation.short_side, evaluation.long_side, as_torchvision=as_torchvision)
