@@ -1,7 +1,13 @@
 """Trains a detector from a YAML experiment.
 
-One process:   python train.py --config configs/r50_alrp.yaml data.root=datasets/coco
-Eight GPUs:    torchrun --nproc-per-node 8 train.py --config configs/r50_alrp.yaml
+Checks everything first on a few steps:
+    python train.py --config configs/quickstart.yaml --dry-run
+One process, with two keys of the configuration set here:
+    python train.py --config configs/r50_alrp.yaml data.root=datasets/coco data.batch_size=8
+Continues what was stopped, by Ctrl-C, a scheduler or a crash:
+    python train.py --config configs/r50_alrp.yaml --resume auto
+Eight GPUs of one host:
+    torchrun --nproc-per-node 8 train.py --config configs/r50_alrp.yaml
 """
 
 import argparse
@@ -11,6 +17,7 @@ from engine.cli import ArgumentParser, log_to_console, user_errors
 from engine.config import load_config
 from engine.datasets import prepare_data
 from engine.distributed import end_process, join_processes
+from engine.dry_run import dry_run
 from engine.run_folder import RunFolder, require_same_recipe
 from engine.trainer import Trainer
 
@@ -21,15 +28,16 @@ def main() -> int:
     parser.add_argument("--resume", metavar="auto|PATH", help="continue from the run's last.pt, or from a checkpoint")
     parser.add_argument("--overwrite", action="store_true", help="replace the results of an earlier run")
     parser.add_argument(
-        "--dry-run", action="store_true", help="build everything and try one batch, without a run folder"
+        "--dry-run", action="store_true", help="try a few steps and print the plan; makes no run folder"
     )
+    parser.add_argument("--quiet", action="store_true", help="print only warnings, errors and what was asked for")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config values, such as optimizer.lr=0.004")
     args = parser.parse_intermixed_args()
     if args.resume and args.overwrite:
         parser.error("--resume continues a run and --overwrite replaces it: give one of them")
 
     quiet = int(os.environ.get("LOCAL_RANK", 0)) != 0  # until training starts every process of a host fails alike
-    log_to_console(is_main=int(os.environ.get("RANK", 0)) == 0)
+    log_to_console(is_main=int(os.environ.get("RANK", 0)) == 0, quiet=args.quiet)
     with user_errors(quiet):
         config = load_config(args.config, args.overrides)
         folder = RunFolder(config)
@@ -41,7 +49,9 @@ def main() -> int:
         trainer = Trainer(config, processes, folder, state)
         with user_errors():  # from here on a process may fail alone
             if args.dry_run:
-                trainer.dry_run()
+                plan = dry_run(trainer)
+                if processes.is_main:
+                    print(plan)
                 return 0
             if trainer.finished:
                 if processes.is_main:

@@ -56,12 +56,16 @@ class AnchorGenerator(nn.Module):
         """
         if len(feature_shapes) != len(self.strides):
             raise ValueError(f"{len(feature_shapes)} feature maps for {len(self.strides)} strides")
+        if torch.compiler.is_exporting():  # the shapes are symbols, and nothing made of them may be kept
+            return self._generate(feature_shapes)
         key = (tuple(tuple(shape) for shape in feature_shapes), self.cell_anchors.device)
         if self._latest is None or self._latest[0] != key:
-            first, levels = feature_shapes[0], zip(feature_shapes, self.strides, self.cell_anchors, strict=True)
-            anchors = [_grid_anchors(shape, self._steps(shape, first, stride), cell) for shape, stride, cell in levels]
-            self._latest = (key, anchors)
+            self._latest = (key, self._generate(feature_shapes))
         return list(self._latest[1])
+
+    def _generate(self, feature_shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
+        first, levels = feature_shapes[0], zip(feature_shapes, self.strides, self.cell_anchors, strict=True)
+        return [_grid_anchors(shape, self._steps(shape, first, stride), cell) for shape, stride, cell in levels]
 
     def _steps(self, shape: tuple[int, int], first_shape: tuple[int, int], stride: int) -> tuple[int, int]:
         """Pixels from row to row and from column to column."""

@@ -65,4 +65,5 @@ def _tower(channels: int, num_convs: int, group_norm: bool) -> nn.Sequential:
 
 def _by_anchor(maps: Tensor, width: int) -> Tensor:
     """(B, anchors·width, h, w), anchor-major channels, to (B, h·w·anchors, width)."""
-    return maps.permute(0, 2, 3, 1).reshape(len(maps), -1, width)
+    # shape[0], as len() would fix the batch size of an exported program
+    return maps.permute(0, 2, 3, 1).reshape(maps.shape[0], -1, width)

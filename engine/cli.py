@@ -14,9 +14,12 @@ from detector import WeightsError
 from engine.checkpoint import CheckpointError
 from engine.coco_metrics import DetectionsError
 from engine.config import ConfigError
+from engine.download import DownloadError
+from engine.export import ExportError
+from engine.progress import hide_progress
 from engine.train_step import TrainingError
 
-USER_ERRORS = (ConfigError, DatasetError, WeightsError, CheckpointError, DetectionsError)
+USER_ERRORS = (ConfigError, DatasetError, WeightsError, CheckpointError, DetectionsError, ExportError)
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -37,7 +40,7 @@ def user_errors(quiet: bool = False) -> Iterator[None]:
         yield
     except USER_ERRORS as error:
         _exit(str(error), 2, quiet)
-    except TrainingError as error:
+    except (TrainingError, DownloadError) as error:
         _exit(str(error), 1, quiet)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
@@ -71,10 +74,16 @@ def _exit(message: str, status: int, quiet: bool) -> NoReturn:
     raise SystemExit(status)
 
 
-def log_to_console(is_main: bool) -> None:
-    """Plain lines on standard error: everything from the main process, errors from the others."""
+def log_to_console(is_main: bool, quiet: bool = False) -> None:
+    """Plain lines on standard error: everything from the main process, errors from the others.
+
+    With `quiet` only warnings and errors, and no progress bars.
+    """
+    if quiet:
+        hide_progress()
+    level = logging.WARNING if quiet else logging.INFO
     logging.basicConfig(
-        level=logging.INFO if is_main else logging.ERROR,
+        level=level if is_main else logging.ERROR,
         format="%(message)s",
         stream=sys.stderr,
         force=True,

@@ -32,3 +32,11 @@ class Clock:
 
     def minutes_since_save(self) -> float:
         return (time.monotonic() - self._saved) / 60
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words, to about two figures."""
+    for unit, length in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} seconds"

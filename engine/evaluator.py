@@ -10,12 +10,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from data import CocoDetection, eval_loader, to_original
+from data.transforms import resize
 from engine.coco_metrics import match_detections, metrics_of
 from engine.config import Config
 from engine.distributed import Processes
 from engine.drawing import side_by_side
 from engine.progress import progress
 from engine.tta import merge, mirror_boxes, mirror_images, views
+
+MIN_PICTURE_SIDE = 320  # pixels of the longer side of an example
 
 
 @dataclass
@@ -130,4 +133,9 @@ def _picture(
     """Detections at the operating point that LRP calls the best; a class without one shows nothing."""
     limits = torch.tensor([2.0 if threshold is None else threshold for threshold in thresholds])
     shown = found["scores"] >= limits[found["labels"]]
-    return side_by_side(image, target, {name: value[shown] for name, value in found.items()}, class_names)
+    found = {name: value[shown] for name, value in found.items()}
+    scale = max(1, MIN_PICTURE_SIDE / max(target["size"]))  # captions would cover a small image
+    size = tuple(round(side * scale) for side in target["size"])
+    _, found = resize(image, found, size)
+    image, target = resize(image, target, size)
+    return side_by_side(image, target, found, class_names)

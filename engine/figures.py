@@ -6,7 +6,7 @@ Colours tell apart on white and on black, and with the common colour blindnesses
 import io
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -148,6 +148,7 @@ def comparison_figure(runs: Sequence[tuple[str, list[dict[str, Any]]]]) -> "Figu
                     markersize=3,
                     label=name,
                 )
+            axes.xaxis.get_major_locator().set_params(integer=True)
             axes.set(xlabel="epoch", title=f"{metric} ({better} is better)")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncol=min(len(runs), 3))
     return figure
@@ -157,6 +158,17 @@ def figure_png(figure: "Figure") -> bytes:
     buffer = io.BytesIO()
     _save(figure, buffer, "png")
     return buffer.getvalue()
+
+
+def figure_pixels(figure: "Figure", dpi: int) -> np.ndarray:
+    """(3, H, W) uint8, RGB on white."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    figure.set_dpi(dpi)
+    with _quiet_style():
+        canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].transpose(2, 0, 1)
 
 
 def figure_svg(figure: "Figure", label: str) -> str:
@@ -177,7 +189,8 @@ def figure_svg(figure: "Figure", label: str) -> str:
 
 
 @contextmanager
-def _axes(width: float, height: float, columns: int = 1, **options: Any):
+def _axes(width: float, height: float, columns: int = 1, **options: Any) -> Iterator[tuple["Figure", Any]]:
+    """A figure of so many inches and its axes, or the array of them."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -186,11 +199,17 @@ def _axes(width: float, height: float, columns: int = 1, **options: Any):
         yield figure, figure.subplots(1, columns, **options)
 
 
-def _save(figure: "Figure", target: io.IOBase, kind: str) -> None:
+@contextmanager
+def _quiet_style() -> Iterator[None]:
     from matplotlib import rc_context
 
     with rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # of names in scripts that matplotlib's font lacks
+        yield
+
+
+def _save(figure: "Figure", target: io.IOBase, kind: str) -> None:
+    with _quiet_style():
         figure.savefig(target, format=kind, dpi=DPI, transparent=kind == "svg")
 
 

@@ -18,12 +18,14 @@ class DetectorInfo:
 
     Attributes:
         classes: K names in label order.
+        category_ids: their K ids in the annotation files; 1..K where the checkpoint does not say.
         thresholds: LRP-optimal score per class in label order (None for a class without one); None if never evaluated.
         config: the experiment.
         epoch, step: completed epochs and optimizer steps.
     """
 
     classes: list[str]
+    category_ids: list[int]
     thresholds: list[float | None] | None
     config: Config
     epoch: int
@@ -54,6 +56,7 @@ def detector_from_state(
     detector = detector.to(device, memory_format=torch.channels_last).eval()
     info = DetectorInfo(
         classes=list(state["classes"]),
+        category_ids=list(state.get("category_ids") or range(1, len(state["classes"]) + 1)),
         thresholds=state.get("thresholds"),
         config=config,
         epoch=state["epoch"],

@@ -5,6 +5,14 @@ from typing import Any
 
 from tqdm import tqdm
 
+_hidden = False
+
+
+def hide_progress() -> None:
+    """No bar and no line from now on, for --quiet."""
+    global _hidden
+    _hidden = True
+
 
 class _Lines:
     """Text stream that turns tqdm's carriage returns into lines of their own."""
@@ -20,6 +28,8 @@ class _Lines:
 
 def progress(**options: Any) -> tqdm:
     """`tqdm(**options)`: a bar on a terminal, else a line every 15 seconds."""
+    if _hidden:
+        options["disable"] = True
     if sys.stderr.isatty():
         return tqdm(dynamic_ncols=True, **options)
     # tqdm's adaptive miniters would print the first lines of a slow start and then skip minutes

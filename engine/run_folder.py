@@ -15,12 +15,14 @@ FIXED_GROUPS = ("model", "loss", "data", "optimizer", "schedule")
 
 
 class RunFolder:
-    """`<run.dir>/<run.name>/` with config.yaml, metrics.jsonl, TensorBoard events and checkpoints/{last,best}.pt."""
+    """`<run.dir>/<run.name>/` with config.yaml, metrics.jsonl, train_batch.png, TensorBoard events and
+    checkpoints/{last,best}.pt."""
 
     def __init__(self, config: Config) -> None:
         self.path = Path(config.run.dir) / str(config.run.name)
         self.last = self.path / "checkpoints" / "last.pt"
         self.best = self.path / "checkpoints" / "best.pt"
+        self.batch_picture = self.path / "train_batch.png"
         self._metrics = self.path / "metrics.jsonl"
 
     def find_checkpoint(self, resume: str | None, overwrite: bool) -> dict[str, Any] | None:
@@ -72,7 +74,7 @@ class RunFolder:
 
     def _files(self) -> list[Path]:
         """What an earlier run wrote here; files of other origin are never touched."""
-        own = [self.path / "config.yaml", self._metrics, self.last, self.best]
+        own = [self.path / "config.yaml", self._metrics, self.batch_picture, self.last, self.best]
         events = sorted(self.path.glob("events.out.tfevents.*"))
         return [path for path in (*own, *events) if path.exists()]
 

@@ -1,12 +1,11 @@
 """The training loop of a run: steps, evaluations, checkpoints, and what TensorBoard shows."""
 
 import logging
-import math
 from typing import Any
 
-import yaml
-
 from data import train_loader
+from engine.analysis import analyse
+from engine.batch_picture import draw_batch
 from engine.checkpoint import CheckpointError, save_checkpoint
 from engine.clock import Clock
 from engine.config import Config, ConfigError
@@ -20,7 +19,7 @@ from engine.report import format_report
 from engine.run_folder import RunFolder
 from engine.schedule import build_schedule
 from engine.stop_signal import StopSignal
-from engine.train_step import TrainingError, TrainStep
+from engine.train_step import TrainStep
 
 log = logging.getLogger(__name__)
 
@@ -103,16 +102,6 @@ class Trainer:
         due = self.epoch > 0 and self.step % (self.schedule.steps_per_epoch * self.config.evaluation.every) == 0
         return (due or self.step >= self.stop_step) and self.evaluated_step != self.step
 
-    def dry_run(self) -> None:
-        """One forward and backward pass on the first batch; makes no run folder. Raises TrainingError."""
-        self._log_plan()
-        batches = iter(self.batches)
-        losses, _ = self.train_step.forward_backward([next(batches) for _ in range(self.config.data.accumulate)])
-        numbers = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
-        if not math.isfinite(losses["loss"]):
-            raise TrainingError(f"dry run: the loss of the first batch is not finite: {numbers}; look at the data")
-        log.info("dry run: the first batch gives %s; no run folder was made", numbers)
-
     def fit(self) -> int:
         """Trains to the end of the schedule or `schedule.max_steps`, evaluating on the way and at the end.
 
@@ -130,12 +119,11 @@ class Trainer:
         return 0
 
     def _fit(self, stop: StopSignal) -> int:
-        self._log_plan()
+        self.log_plan()
         main = self.processes.is_main
         if main:
             self.folder.begin(self.config, self.step, self.evaluated_step)
-            self.logger = TensorBoardLogger(self.folder.path, self.step)
-            self.logger.text("config", yaml.safe_dump(self.config.to_dict(), sort_keys=False))
+            self.logger = TensorBoardLogger(self.folder.path, self.step, self.config.to_dict())
         batches, clock = iter(self.batches), Clock()
         must_stop = False
         with progress(total=self.stop_step, initial=self.step, desc="train", unit="step", disable=not main) as bar:
@@ -149,6 +137,10 @@ class Trainer:
                     break
                 with clock.waiting_for_data():
                     micro_batches = [next(batches) for _ in range(self.config.data.accumulate)]
+                if main and not self.folder.batch_picture.exists():
+                    draw_batch(self.train_step.detector, *micro_batches[0], self.dataset.class_names).save(
+                        self.folder.batch_picture
+                    )
                 stats, must_stop = self.train_step(micro_batches, bool(stop.number))
                 clock.steps += 1
                 bar.set_postfix_str(f"loss {stats['loss']:.3f}, epoch {self.epoch}", refresh=False)
@@ -178,6 +170,7 @@ class Trainer:
         if self.processes.is_main:
             log.info("\n%s\n", format_report(result.metrics, f"epoch {self.epoch}, step {self.step}"))
             self.logger.scalars("eval", scalar_metrics(result.metrics), self.step)
+            self.logger.curves(analyse(result.matches), self.step)
             self.logger.images("eval/examples", result.examples, self.step)
             record = {name: value for name, value in result.metrics.items() if name != "per_class"}
             self.folder.add_metrics({"epoch": self.epoch, "step": self.step, **record})
@@ -192,6 +185,7 @@ class Trainer:
             "config": self.config.to_dict(),
             "epoch": self.epoch,
             "classes": self.dataset.class_names,
+            "category_ids": self.dataset.category_ids,
             "thresholds": self.thresholds,
             "best_ap": self.best_ap,
             "evaluated_step": self.evaluated_step,
@@ -212,7 +206,8 @@ class Trainer:
             "memory_gb": peak_memory_gb(self.processes.device),
         }
 
-    def _log_plan(self) -> None:
+    def log_plan(self) -> None:
+        """Says on the console what will be trained on what."""
         data, schedule = self.config.data, self.schedule
         parameters = sum(parameter.numel() for parameter in self.train_step.parameters)
         precision = resolve_precision(self.config.run.precision, self.processes.device)

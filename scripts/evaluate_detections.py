@@ -1,6 +1,7 @@
 """COCO AP and AR, oLRP and LRP-optimal thresholds of any COCO results file; no model needed.
 
 python scripts/evaluate_detections.py --annotations instances_val2017.json --detections results.json
+python scripts/evaluate_detections.py --annotations instances_val.json --detections results.json --json metrics.json
 """
 
 import argparse

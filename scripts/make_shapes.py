@@ -1,6 +1,7 @@
 """Generate the synthetic shapes data set, in COCO format; `train.py` does it by itself for configs/quickstart.yaml.
 
-python scripts/make_shapes.py --output datasets/shapes [--samples samples.png]
+python scripts/make_shapes.py --output datasets/shapes
+python scripts/make_shapes.py --output datasets/small --train 200 --val 50 --test 0 --samples samples.png
 """
 
 import argparse

@@ -6,8 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from data.shapes import generate_shapes
+from detector import build_detector
+from engine.checkpoint import save_checkpoint
+from engine.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -40,6 +44,21 @@ def write_config(shapes):
             TINY.replace("data: {", f"data: {{root: {shapes}, ").replace("run: {", f"run: {{dir: {folder}/runs, ")
         )
         return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def write_checkpoint(write_config):
+    """Writes an untrained detector of 20 detections an image, scored around 0.5: write_checkpoint(folder, classes)."""
+
+    def write(folder: Path, classes: list[str], **more: object) -> Path:
+        config = load_config(write_config(folder), ["model.prior=0.5", "model.detections_per_img=20"])
+        torch.manual_seed(0)
+        detector = build_detector(config, len(classes))
+        state = {"model": detector.state_dict(), "config": config.to_dict(), "epoch": 1, "step": 3}
+        save_checkpoint(folder / "best.pt", state | {"classes": classes} | more)
+        return folder / "best.pt"
 
     return write
 

@@ -15,6 +15,7 @@ from data import CocoDetection
 from engine import load_config, load_detector
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.distributed import Processes
+from engine.logger import LAYOUT
 from engine.run_folder import RunFolder
 from engine.train_step import TrainingError, TrainStep
 from engine.trainer import Trainer
@@ -46,6 +47,7 @@ def test_a_run_leaves_its_files(finished):
     assert {path.name for path in finished.path.iterdir() if "tfevents" not in path.name} == {
         "config.yaml",
         "metrics.jsonl",
+        "train_batch.png",
         "checkpoints",
     }
     config = yaml.safe_load((finished.path / "config.yaml").read_text())
@@ -67,7 +69,10 @@ def test_tensorboard_has_a_point_for_every_step_and_evaluation(finished):
     expected = {"train/num_relevant_negatives", "perf/images_per_second", "perf/data_wait", "perf/memory_gb"}
     assert expected <= scalars
     assert {"eval/AP", "eval/oLRP"} <= scalars
-    assert [image.step for image in events.Images("eval/examples/0")] == [3, 6]
+    in_charts = {tag for charts in LAYOUT.values() for tags in charts.values() for tag in tags}
+    assert in_charts - scalars == {"eval/APl"}  # the data has no large objects
+    for tag in ("eval/examples/0", "curves/precision_recall", "curves/lrp"):
+        assert [image.step for image in events.Images(tag)] == [3, 6], tag
 
 
 def test_the_balance_theorem_holds_in_the_logged_gradients(finished):

@@ -1,0 +1,164 @@
+"""Labelled images of other formats as a data set in COCO format; `data.voc` and `data.yolo` read them."""
+
+import json
+import os
+import random
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from data.errors import DatasetError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class LabelledObject:
+    """Class name, (x1, y1, x2, y2) in continuous pixels, and whether it is a region to leave out of evaluation."""
+
+    name: str
+    box: tuple[float, float, float, float]
+    crowd: bool = False
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """An image file, its name in the new data set, (height, width) that the boxes refer to, and its objects."""
+
+    path: Path
+    file_name: str
+    size: tuple[int, int]
+    objects: list[LabelledObject]
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """What was written of one split; `dropped` names boxes without area in their image."""
+
+    annotation_file: Path
+    images: int
+    objects: int
+    crowds: int
+    dropped: list[str]
+
+
+def write_splits(
+    root: Path, splits: Mapping[str, Sequence[LabelledImage]], class_names: Sequence[str], copy: bool
+) -> dict[str, SplitReport]:
+    """Writes root/<split>/ and root/annotations/instances_<split>.json of every split, annotations last.
+
+    Boxes are cut off at the border of their image, and those without area there are left out. The image files stay
+    where they are: the new folder has symbolic links to them, or copies.
+
+    Args:
+        class_names: in the order of the category ids, from 1.
+    Raises:
+        DatasetError: no class, an annotation file that exists, two images of one name, a folder that cannot be written.
+    """
+    if not class_names:
+        raise DatasetError(f"{root}: there is not one labelled object to convert")
+    files = {split: root / "annotations" / f"instances_{split}.json" for split in splits}
+    for split, file in files.items():
+        if file.exists():
+            raise DatasetError(f"{file}: exists; choose another --output, or delete that data set")
+        names: dict[str, Path] = {}
+        for image in splits[split]:
+            if names.setdefault(image.file_name, image.path) != image.path:
+                raise DatasetError(f"{image.path}: has the name of {names[image.file_name]}; rename one of them")
+    return {split: _write_split(root, split, files[split], splits[split], class_names, copy) for split in splits}
+
+
+def split_at_random(paths: Sequence[Path], shares: Mapping[str, float], seed: int) -> dict[str, list[Path]]:
+    """Distributes paths over splits: the same for the same names and seed, wherever the folder is.
+
+    Args:
+        shares: split → share of the images, 0 for none; the rest goes to "train".
+    Raises:
+        DatasetError: a share that is not in 0..1, or a split without an image.
+    """
+    if any(not 0 <= share < 1 for share in shares.values()) or sum(shares.values()) >= 1:
+        raise DatasetError(f"shares {dict(shares)}: each must be from 0 to 1, and something must remain for train")
+    rest = sorted(paths)
+    random.Random(seed).shuffle(rest)
+    total, splits = len(rest), {}
+    for split, share in shares.items():
+        count = round(share * total)
+        if share and (not count or count >= len(rest)):
+            raise DatasetError(f"{total} images are too few for a share of {share:g} for {split}")
+        if count:
+            splits[split], rest = sorted(rest[:count]), rest[count:]
+    return {"train": sorted(rest), **splits}
+
+
+def image_sizes(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(height, width) of an image file as its pixels are stored, and as a viewer that heeds its EXIF tag shows it.
+
+    Raises DatasetError where it cannot be read.
+    """
+    try:
+        with Image.open(path) as image:
+            stored = image.height, image.width
+            turned = ImageOps.exif_transpose(image) if image.getexif() else image
+            return stored, (turned.height, turned.width)
+    except Exception as error:  # Pillow's decoders raise nearly anything on broken files
+        raise DatasetError(f"{path}: unreadable image ({error}); mend it or remove it with its labels") from error
+
+
+def find_images(folder: Path) -> list[Path]:
+    """Image files in a folder and the folders in it, sorted. Raises DatasetError where there are none."""
+    images = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    if not images:
+        raise DatasetError(f"{folder}: no images there ({', '.join(IMAGE_SUFFIXES)})")
+    return images
+
+
+def _write_split(
+    root: Path, split: str, file: Path, images: Sequence[LabelledImage], class_names: Sequence[str], copy: bool
+) -> SplitReport:
+    category_ids = {name: index for index, name in enumerate(class_names, start=1)}
+    records, annotations, dropped = [], [], []
+    for image_id, image in enumerate(images, start=1):
+        height, width = image.size
+        records.append({"id": image_id, "file_name": image.file_name, "height": height, "width": width})
+        for item in image.objects:
+            x1, x2 = (min(max(x, 0.0), width) for x in item.box[::2])
+            y1, y2 = (min(max(y, 0.0), height) for y in item.box[1::2])
+            if not (x2 > x1 and y2 > y1):
+                dropped.append(f"{image.file_name} ({item.name})")
+                continue
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,  # COCOeval reads an annotation id of 0 as "unmatched"
+                    "image_id": image_id,
+                    "category_id": category_ids[item.name],
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "area": (x2 - x1) * (y2 - y1),
+                    "iscrowd": int(item.crowd),
+                }
+            )
+        try:
+            _place(image.path, root / split / image.file_name, copy)
+        except OSError as error:
+            raise DatasetError(f"{root / split}: cannot write there ({error}); make room or change --output") from error
+    categories = [{"id": category_id, "name": name} for name, category_id in category_ids.items()]
+    document = {"images": records, "annotations": annotations, "categories": categories}
+    file.parent.mkdir(exist_ok=True)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(document))
+    os.replace(temporary, file)
+    crowds = sum(annotation["iscrowd"] for annotation in annotations)
+    return SplitReport(file, len(records), len(annotations) - crowds, crowds, dropped)
+
+
+def _place(source: Path, target: Path, copy: bool) -> None:
+    """A copy of, or a link to `source` at `target`, by another name first: no half-written file keeps the name."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    if copy:
+        shutil.copyfile(source, temporary)
+    else:
+        temporary.symlink_to(source.resolve())
+    os.replace(temporary, target)

@@ -1,0 +1,33 @@
+"""Compares training runs: last and best results, differing settings, and a picture of AP and oLRP over the epochs.
+
+python scripts/compare_runs.py runs/bccd_r18_alrp runs/bccd_r18_focal
+python scripts/compare_runs.py runs/* --output comparison.png
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from engine.checkpoint import write_atomically
+from engine.cli import ArgumentParser, user_errors
+from engine.comparison import format_comparison, read_runs
+from engine.figures import comparison_figure, figure_png
+
+
+def main() -> None:
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder, such as runs/quickstart")
+    parser.add_argument("--output", default="comparison.png", metavar="PNG", help="picture (default: comparison.png)")
+    args = parser.parse_args()
+    with user_errors():
+        runs = read_runs(args.runs)
+        print(format_comparison(runs))
+        picture = figure_png(comparison_figure([(run.name, run.evaluations) for run in runs]))
+        write_atomically(Path(args.output), lambda file: file.write(picture))
+    print(f"\npicture: {args.output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""Writes a trained detector as one file that runs without this project: images in, raw outputs of every anchor out.
+
+Batch and image size are free; both sides are multiples of 32 and at least 160 pixels. docs/export.md shows how to run
+the file and how to make detections of its outputs.
+
+python scripts/export.py --ckpt runs/quickstart/checkpoints/best.pt --format torch --output detector.pt2
+python scripts/export.py --ckpt runs/quickstart/checkpoints/best.pt --format onnx      # next to the checkpoint
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from engine.cli import ArgumentParser, user_errors
+from engine.export import export_onnx, export_torch
+from engine.load import load_detector
+
+FORMATS = {"torch": (export_torch, ".pt2"), "onnx": (export_onnx, ".onnx")}
+
+
+def main() -> None:
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ckpt", required=True, metavar="FILE", help="checkpoint of a trained detector")
+    parser.add_argument("--format", required=True, choices=FORMATS, help="onnx needs requirements-onnx.txt")
+    parser.add_argument("--output", metavar="FILE", help="default: the checkpoint's name ending in .pt2 or .onnx")
+    args = parser.parse_args()
+    export, suffix = FORMATS[args.format]
+    output = Path(args.output) if args.output else Path(args.ckpt).with_suffix(suffix)
+    with user_errors():
+        detector, info = load_detector(args.ckpt)
+        export(detector, info, output)
+        print(f"{output}: {output.stat().st_size / 1e6:.0f} MB, {len(info.classes)} classes")
+
+
+if __name__ == "__main__":
+    main()

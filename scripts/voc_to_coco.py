@@ -1,0 +1,43 @@
+"""Converts Pascal VOC annotations (XML) to a data set in COCO format.
+
+Reads Annotations/, JPEGImages/ and ImageSets/Main/{train,val,test}.txt of a folder, or XML files and images side by
+side. Without ImageSets the images are split at random, the same way for the same seed. Images are linked, not moved.
+
+python scripts/voc_to_coco.py VOCdevkit/VOC2012 --output datasets/mine
+python scripts/voc_to_coco.py labelled --output datasets/mine --val 0.2 --test 0.1 --seed 1 --copy
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from data.convert import split_at_random, write_splits
+from data.voc import VocFolder
+from engine.cli import ArgumentParser, user_errors
+from engine.conversion import add_conversion_options, print_conversion
+
+
+def main() -> None:
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="VOC_DIR", help="folder that holds Annotations/")
+    add_conversion_options(parser)
+    parser.add_argument(
+        "--difficult",
+        choices=("crowd", "keep", "drop"),
+        default="crowd",
+        help="objects marked difficult. crowd, the default: left out of evaluation, as VOC's own does, and with "
+        "data.crowd=ignore out of training too; keep: like any other; drop: gone, and their place is background",
+    )
+    args = parser.parse_args()
+    with user_errors():
+        voc = VocFolder(args.folder)
+        parts = voc.image_sets() or split_at_random(voc.xml_files, {"val": args.val, "test": args.test}, args.seed)
+        splits = {split: voc.read(files, args.difficult) for split, files in parts.items()}
+        names = {item.name for images in splits.values() for image in images for item in image.objects}
+        print_conversion(write_splits(args.output, splits, sorted(names), args.copy), sorted(names), args.copy)
+
+
+if __name__ == "__main__":
+    main()

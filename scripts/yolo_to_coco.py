@@ -1,0 +1,36 @@
+"""Converts YOLO text labels to a data set in COCO format.
+
+Reads data.yaml (class names, and the folders of train, val and test), or classes.txt; then the images are split at
+random, the same way for the same seed. An image without a label file has no objects. Images are linked, not moved.
+
+python scripts/yolo_to_coco.py exported --output datasets/mine
+python scripts/yolo_to_coco.py labelled --output datasets/mine --val 0.2 --seed 1 --copy
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from data.convert import split_at_random, write_splits
+from data.yolo import YoloFolder
+from engine.cli import ArgumentParser, user_errors
+from engine.conversion import add_conversion_options, print_conversion
+
+
+def main() -> None:
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="YOLO_DIR", help="folder that holds data.yaml or classes.txt")
+    add_conversion_options(parser)
+    args = parser.parse_args()
+    with user_errors():
+        yolo = YoloFolder(args.folder)
+        shares = {"val": args.val, "test": args.test}
+        parts = yolo.image_sets() or split_at_random(yolo.all_images(), shares, args.seed)
+        splits = {split: yolo.read(images) for split, images in parts.items()}
+        print_conversion(write_splits(args.output, splits, yolo.class_names, args.copy), yolo.class_names, args.copy)
+
+
+if __name__ == "__main__":
+    main()

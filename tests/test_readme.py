@@ -1,0 +1,188 @@
+"""What README.md says is so: its commands run or are listed with a reason, names and messages exist, --help helps."""
+
+import ast
+import importlib
+import json
+import re
+import runpy
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from data.shapes import generate_shapes
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+SCRIPTS = ["train.py", "eval.py", *sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("scripts/*.py"))]
+
+# a start of a command → where it runs, or why it does not
+ELSEWHERE = {
+    "bash scripts/quickstart.sh": "installs PyTorch and trains for minutes; its configuration trains in tests/engine",
+    "bash scripts/test.sh": "is what runs this test",
+    "python scripts/yolo_to_coco.py my_yolo_folder": "tests/data/test_convert.py",
+    "python scripts/download_coco.py": "tests/engine/test_download.py, against a server of its own",
+    "python train.py --config configs/r50_alrp.yaml": "needs COCO; tests/engine/test_training.py on small data",
+    "python eval.py --ckpt runs/r50_alrp": "needs COCO; below on small data",
+    "torchrun": "needs GPUs; tests/engine/test_distributed_training.py on two CPU processes",
+    "tensorboard": "is not ours; tests/engine/test_training.py reads what it shows",
+    "python scripts/export.py": "tests/engine/test_export.py",
+}
+# what makes the documented configuration fit for a test
+SMALL = [
+    *("run.device=cpu", "data.workers=0", "data.image_size=64", "data.batch_size=4", "schedule.max_steps=2"),
+    *("model.fpn_channels=64", "model.head_convs=1", "model.score_thresh=0.0", "run.precision=float32"),
+]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    """The command lines of the README, without comments, words split as a shell does."""
+    text = "".join(blocks("bash")).replace("\\\n", " ")
+    return [words for line in text.splitlines() if (words := shlex.split(line, comments=True))]
+
+
+def is_elsewhere(words: list[str]) -> bool:
+    return any(" ".join(words).startswith(start) for start in ELSEWHERE)
+
+
+def test_every_entry_of_the_list_is_in_the_readme():
+    lines = [" ".join(words) for words in commands()]
+    for start, reason in ELSEWHERE.items():
+        assert any(line.startswith(start) for line in lines), start
+        for path in re.findall(r"tests/\w+/test_\w+\.py", reason):
+            assert (ROOT / path).is_file(), path
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch) -> Path:
+    """A folder like a fresh clone, with a VOC folder of twelve images and COCO results of nothing."""
+    for name in ("train.py", "eval.py", "scripts"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    (config,) = (block for block in blocks("yaml") if block.startswith("# configs/mine.yaml"))
+    (tmp_path / "configs" / "mine.yaml").write_text(config)
+    (tmp_path / "results.json").write_text("[]")
+    _write_voc(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def _write_voc(folder: Path) -> None:
+    file = generate_shapes(folder / "source", {"all": 15}, image_size=64)["all"]
+    document = json.loads(file.read_text())
+    names = {category["id"]: category["name"] for category in document["categories"]}
+    for part in ("Annotations", "JPEGImages"):
+        (folder / "my_voc_folder" / part).mkdir(parents=True)
+    for image in document["images"]:
+        objects = ""
+        for record in document["annotations"]:
+            if record["image_id"] == image["id"]:
+                x, y, w, h = record["bbox"]
+                corners = {"xmin": x + 1, "ymin": y + 1, "xmax": x + w, "ymax": y + h}
+                tags = "".join(f"<{tag}>{value}</{tag}>" for tag, value in corners.items())
+                objects += f"<object><name>{names[record['category_id']]}</name><bndbox>{tags}</bndbox></object>"
+        stem = Path(image["file_name"]).stem
+        (folder / f"my_voc_folder/Annotations/{stem}.xml").write_text(f"<annotation>{objects}</annotation>")
+        shutil.copy(folder / "source/all" / image["file_name"], folder / "my_voc_folder/JPEGImages")
+
+
+def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    """Runs `python SCRIPT …` in this process."""
+    assert words[0] == "python"
+    monkeypatch.setattr(sys, "argv", words[1:])
+    try:
+        runpy.run_path(words[1], run_name="__main__")
+    except SystemExit as stop:
+        return stop.code or 0
+    return 0
+
+
+@pytest.mark.slow
+def test_the_commands_run_from_top_to_bottom(workplace, monkeypatch, capsys):
+    here = [words for words in commands() if not is_elsewhere(words)]
+    for words in here:
+        line = " ".join(words)
+        if "compare_runs" in line:  # the README's second run, which it does not spell out
+            second = ["python", "train.py", "--config", "configs/mine.yaml", "run.name=mine_lower_rate", *SMALL]
+            assert run(second, monkeypatch) == 0
+        status = run([*words, *(SMALL if words[1] == "train.py" else ())], monkeypatch)
+        printed = capsys.readouterr()
+        assert status == 0, f"{line}\n{printed.out}\n{printed.err}"
+        if "--dry-run" in words:
+            assert not (workplace / "runs").exists()
+    for written in ("runs/mine/train_batch.png", "runs/mine/checkpoints/best.pt", "metrics.json", "sizes.png"):
+        assert (workplace / written).stat().st_size > 0, written
+    assert any((workplace / "report").glob("*.html"))
+    pictures = [path for path in (workplace / "predictions").rglob("*") if path.suffix in (".png", ".jpg")]
+    assert len(pictures) == 3  # a fifth of fifteen
+    assert (workplace / "predictions" / "detections.json").is_file()
+
+
+def test_scripts_that_the_readme_names_exist():
+    for words in commands():
+        for word in words:
+            if word.endswith((".py", ".sh")):
+                assert (ROOT / word).is_file(), word
+
+
+def test_links_and_pictures_exist():
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", README):
+        assert (ROOT / target).is_file(), target
+        if target.endswith(".png"):
+            Image.open(ROOT / target).verify()
+
+
+def test_the_eleven_hops_exist_where_the_readme_says():
+    rows = re.findall(r"^\| (\d+) \| `([\w/]+)\.py` \| `([\w.]+)` \|", README, re.MULTILINE)
+    assert [int(number) for number, _, _ in rows] == list(range(1, 12))
+    for _, path, name in rows:
+        found = importlib.import_module(path.replace("/", "."))
+        for part in name.split("."):
+            found = getattr(found, part)
+        assert callable(found)
+        first = name.split(".")[0]
+        tree = ast.parse((ROOT / f"{path}.py").read_text())
+        defined = [node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+        assert first in defined, f"{first} is imported into {path}.py, not defined there"
+
+
+def test_quoted_messages_are_those_of_the_program():
+    table = README.split("## When something goes wrong")[1].split("\n## ")[0]
+    cells = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
+    quoted = [text for cell in cells for text in re.findall(r"`([^`]+)`", cell) if "/" not in text]
+    assert len(quoted) >= 10
+    # adjacent parts of one message are one string in the source, over line ends
+    sources = [path.read_text() for folder in ("engine", "data", "detector") for path in (ROOT / folder).glob("*.py")]
+    program = re.sub(r'"\s*\n\s*f?"', "", "\n".join(sources))
+    for text in quoted:
+        assert text in program, text
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_fits_a_screen_and_shows_two_examples(script, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("COLUMNS", "100")
+    assert run(["python", script, "--help"], monkeypatch) == 0
+    text = capsys.readouterr().out
+    examples = [line for line in text.splitlines() if re.match(r"\s*(python|torchrun) .*\.py", line)]
+    assert len(examples) >= 2 and any(script in line for line in examples), text
+    assert len(text.splitlines()) < 60
+    assert "\x1b" not in text
+
+
+def test_the_package_is_what_the_folders_are_and_pins_nothing():
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = sorted(path.parent.name for path in ROOT.glob("*/__init__.py"))
+    assert sorted(project["tool"]["setuptools"]["packages"]) == packages
+    names = {re.match(r"[\w-]+", line)[0] for line in (ROOT / "requirements.txt").read_text().splitlines() if line}
+    requirements = project["project"]["dependencies"]
+    assert {re.match(r"[\w-]+", requirement)[0] for requirement in requirements} == names
+    assert not any("==" in requirement or "<" in requirement for requirement in requirements)
