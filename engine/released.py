@@ -111,7 +111,7 @@ def convert_alrp(content: Mapping[str, Any], source: str) -> dict[str, Any]:
     """
     state = _tensors(content.get("state_dict", content), source)
     box_rows, cls_rows = (_rows(state, f"bbox_head.retina_{kind}.weight", source) for kind in ("reg", "cls"))
-    num_anchors = box_rows // 4
+    num_anchors = max(1, box_rows // 4)
     network = (
         sum(bool(re.fullmatch(r"backbone\.layer3\.\d+\.conv1\.weight", name)) for name in state),
         _groups(state, "backbone.layer1.0.conv2.weight"),
@@ -141,8 +141,12 @@ def convert_torchvision(content: Mapping[str, Any], source: str) -> dict[str, An
     Args, Raises: as `convert_alrp`.
     """
     state = _tensors(content.get("model", content), source)
-    num_anchors = _rows(state, "head.regression_head.bbox_reg.weight", source) // 4
-    columns = _rows(state, "head.classification_head.cls_logits.weight", source) / num_anchors
+    box_rows, cls_rows = (
+        _rows(state, f"head.{name}.weight", source)
+        for name in ("regression_head.bbox_reg", "classification_head.cls_logits")
+    )
+    num_anchors = max(1, box_rows // 4)
+    columns = cls_rows / num_anchors
     if columns != len(_CATEGORIES):
         raise CheckpointError(
             f"{source}: {columns:g} class columns, expected torchvision's {len(_CATEGORIES)} of COCO; a model of other "
@@ -153,8 +157,8 @@ def convert_torchvision(content: Mapping[str, Any], source: str) -> dict[str, An
     layers = 3 if has_norm else 2  # per convolution of our towers
     state = _renamed(state, [*TORCHVISION_NAMES, *(_tower_names(*tower, layers) for tower in TOWERS)])
     for name in ("head.cls_logits.weight", "head.cls_logits.bias"):
-        if name in state:
-            value = state[name]
+        value = state.get(name)
+        if value is not None and len(value) == cls_rows:
             state[name] = value.view(num_anchors, len(_CATEGORIES), *value.shape[1:])[:, COCO_IDS].flatten(0, 1)
     _replace_frozen_batchnorm(state)
     return _checkpoint(state, config, COCO_CLASSES, source, content)
@@ -169,7 +173,7 @@ def _replace_frozen_batchnorm(state: dict[str, Tensor]) -> None:
     """Make of torchvision's frozen BatchNorm (ε 0, no batch counter), in place, the same function as ours."""
     for name in [name for name in state if name.endswith("running_var")]:
         prefix = name.removesuffix("running_var")
-        if prefix + "num_batches_tracked" not in state:
+        if prefix + "num_batches_tracked" not in state and prefix + "weight" in state:
             state[prefix + "num_batches_tracked"] = torch.tensor(0)
             variance = state[name].double()
             scale = ((variance + BATCHNORM_EPS) / variance).sqrt()

@@ -28,6 +28,15 @@ def test_a_file_fills_the_backbone(make_detector, imagenet_file, caplog):
     assert not caplog.records
 
 
+def test_deformable_backbones_take_the_weights_of_plain_ones(tmp_path):
+    path = tmp_path / "resnet50.pth"
+    torch.save(torchvision.models.resnet50().state_dict(), path)
+    backbone = ResNet("resnet50", deformable=True)
+    load_imagenet_weights(backbone, "resnet50", str(path))
+    assert torch.equal(backbone.layer3[2].conv2.weight, torch.load(path)["layer3.2.conv2.weight"])
+    assert not backbone.layer3[2].conv2.conv_offset.weight.any()
+
+
 def test_old_files_without_batch_counters_load(imagenet_file):
     state = torch.load(imagenet_file)
     torch.save({k: v for k, v in state.items() if "num_batches" not in k}, imagenet_file)

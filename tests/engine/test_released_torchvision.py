@@ -171,6 +171,10 @@ def meta_state(name: str) -> dict[str, Tensor]:
             lambda state: state.update({"head.classification_head.cls_logits.weight": torch.zeros(18, 256, 3, 3)}),
             "2 class columns",
         ),
+        (lambda state: state.update({"head.regression_head.bbox_reg.weight": torch.zeros(2, 1, 1, 1)}), "columns"),
+        (lambda state: state.update({"head.classification_head.cls_logits.bias": torch.zeros(5)}), "cls_logits.bias"),
+        (lambda state: state.pop("backbone.body.bn1.weight"), "backbone.bn1.weight is missing"),
+        (lambda state: state.clear(), "no tensor head.regression_head.bbox_reg.weight"),
     ],
 )
 def test_what_does_not_fit_is_named(change, expected):
