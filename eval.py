@@ -1,6 +1,7 @@
 """Evaluates a checkpoint: COCO AP and AR, oLRP with its components, and LRP-optimal thresholds.
 
 python eval.py --ckpt runs/r50_alrp/checkpoints/best.pt --split val --json metrics.json --detections detections.json
+python eval.py --ckpt runs/quickstart/checkpoints/best.pt --split test --report report
 """
 
 import argparse
