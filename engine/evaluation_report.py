@@ -99,11 +99,14 @@ def _example(
 
 
 def _kept_detections(image_id: int, evaluation: Evaluation, dataset: CocoDetection) -> dict[str, Tensor]:
+    """What reaches the LRP-optimal threshold of its class; nothing of a class without one, as LRP counts it."""
     kept = []
     for detection in evaluation.detections:
+        if detection["image_id"] != image_id:
+            continue
         label = dataset.category_ids.index(detection["category_id"])
         threshold = evaluation.thresholds[label]
-        if detection["image_id"] == image_id and threshold is not None and detection["score"] >= threshold:
+        if threshold is not None and detection["score"] >= threshold:
             x, y, width, height = detection["bbox"]
             kept.append(([x, y, x + width, y + height], label, detection["score"]))
     boxes, labels, scores = zip(*kept, strict=True) if kept else ([], [], [])

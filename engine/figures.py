@@ -58,7 +58,7 @@ def precision_recall_figure(analysis: Analysis) -> "Figure":
                 axes.plot(analysis.recall, defined.mean(axis=0), color=color, linewidth=2, label=text)
         axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
         axes.set_title("Precision over recall, mean of the classes", loc="left")
-        _legend(axes, loc="lower left")
+        _legend(axes)
     return figure
 
 
@@ -87,7 +87,7 @@ def lrp_figure(analysis: Analysis) -> "Figure":
         axes.set_xlim(left=0)
         axes.set_title("LRP over the score threshold; dot: LRP-optimal", loc="left")
         if colored:
-            _legend(axes, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=3)
+            _legend(axes)
     return figure
 
 
@@ -213,9 +213,10 @@ def _save(figure: "Figure", target: io.IOBase, kind: str) -> None:
         figure.savefig(target, format=kind, dpi=DPI, transparent=kind == "svg")
 
 
-def _legend(axes: "Axes", **options: Any) -> None:
+def _legend(axes: "Axes") -> None:
+    """Below the axes, where it covers no curve."""
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(**options)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=3)
 
 
 def _short(name: str) -> str:

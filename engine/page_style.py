@@ -23,8 +23,9 @@ section { background: var(--card); border: 1px solid var(--grid); border-radius:
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
 th, td { padding: 4px 10px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--grid); }
 th { font-weight: 600; color: var(--muted); }
-th[scope=row] { font-weight: 400; color: var(--ink); text-align: left; max-width: 22ch; overflow: hidden;
-  text-overflow: ellipsis; }
+th[scope=row] { font-weight: 400; color: var(--ink); text-align: left; max-width: 18ch; overflow: hidden;
+  text-overflow: ellipsis; position: sticky; left: -4px; background: var(--card); }
+.sortable thead th:first-child { text-align: left; }
 .wide { width: 100%; }
 .sortable thead th { cursor: pointer; user-select: none; }
 .sortable thead th[aria-sort]::after { content: " ▾"; }
@@ -42,10 +43,8 @@ th[scope=row] { font-weight: 400; color: var(--ink); text-align: left; max-width
 .figures svg { width: 100%; height: auto; max-width: 560px; display: block; margin: 0 auto; }
 .figures svg text { font-family: inherit !important; }
 .confusion td { text-align: center; min-width: 36px; padding: 4px 6px; border: 1px solid var(--card); }
-.confusion thead th { padding: 4px 6px; max-width: 11ch; overflow: hidden; text-overflow: ellipsis; }
-.confusion th[scope=row] { position: sticky; left: 0; background: var(--card); padding-left: 0; max-width: 14ch; }
-.confusion th.tall { writing-mode: vertical-rl; transform: rotate(180deg); max-width: none; max-height: 12em;
-  text-align: left; }
+.confusion thead th { padding: 4px 6px; vertical-align: bottom; text-align: center; }
+.confusion .tall { writing-mode: vertical-rl; transform: rotate(180deg); max-height: 11em; overflow: hidden; }
 .examples { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(460px, 100%), 1fr)); gap: 20px; }
 figure { margin: 0; }
 figcaption { font-size: .88rem; margin-bottom: 6px; overflow-wrap: anywhere; }

@@ -92,3 +92,18 @@ def test_side_by_side_shows_truth_left_and_detections_right():
     assert torch.equal(joined[:, header:, -width:], GREY)
     for half in (joined[:, :header, :width], joined[:, :header, -width:]):
         assert (half < 100).any() and (half == 255).any()  # black letters on white
+
+
+def test_crowd_regions_are_dashed_and_named_so():
+    box = torch.tensor([[20.0, 60.0, 140.0, 110.0]])
+    solid = draw_detections(GREY, box, torch.tensor([1]), None, NAMES)
+    crowd = draw_detections(GREY, box, torch.tensor([1]), None, NAMES, torch.tensor([True]))
+    assert torch.equal(draw_detections(GREY, box, torch.tensor([1]), None, NAMES, torch.tensor([False])), solid)
+    color = torch.tensor(class_color(1), dtype=torch.uint8)
+
+    def outline(image, y):  # which pixels of the row through the lower side, away from the caption, are coloured
+        return (image[:, y, 25:135] == color[:, None]).all(dim=0)
+
+    assert outline(solid, 110).all()
+    assert 0.3 < outline(crowd, 110).float().mean() < 0.8
+    assert not torch.equal(crowd[:, :60], solid[:, :60])  # the caption says crowd
