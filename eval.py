@@ -44,6 +44,10 @@ def main() -> int:
                 f"{args.ckpt}: trained on {len(state['classes'])} classes, and {dataset.annotation_file} has "
                 f"{len(dataset.class_names)} or other ones; evaluate it on data with the classes it was trained on"
             )
+        if not dataset.has_annotations and not args.detections:
+            raise ConfigError(
+                f"{dataset.annotation_file}: no annotations, so no metrics; write the detections with --detections OUT"
+            )
         detector, info = detector_from_state(state, args.ckpt, config, processes.device)
         result = evaluate(detector, dataset, config, processes)
         if not processes.is_main:

@@ -71,7 +71,7 @@ def _draw_gradient_mass(by_variant: dict[str, list[Cell]], results: dict[Cell, R
 
     columns = min(4, len(by_variant))
     rows = -(-len(by_variant) // columns)
-    figure = _figure(2.6 * columns, 2.2 * rows)
+    figure = _figure(max(4.0, 2.6 * columns), 2.4 * rows)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid[len(by_variant) :]:
         axes.set_axis_off()
@@ -84,6 +84,8 @@ def _draw_gradient_mass(by_variant: dict[str, list[Cell]], results: dict[Cell, R
                 mass = np.convolve([point.value for point in points], np.ones(width) / width, mode="valid")
                 axes.plot([point.step for point in points][width - 1 :], mass, style, color=color, label=label)
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("")
         axes.set_title(variant, loc="left")
     grid[0].legend()
     figure.supxlabel("step", fontsize=9)

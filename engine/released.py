@@ -67,9 +67,11 @@ TORCHVISION_NAMES: list[Rename] = [
 TOWERS = (("classification_head", "cls_tower"), ("regression_head", "box_tower"))
 
 
-def read_released(path: str | Path) -> Mapping[str, Any]:
+def read_released(path: str | Path, weights_key: str = "state_dict") -> Mapping[str, Any]:
     """The content of a checkpoint file, unpickled without running any code that it names.
 
+    Args:
+        weights_key: where such a file keeps its tensors, for the message that says how to take them out.
     Raises:
         CheckpointError: missing, damaged, or holding objects that torch refuses to unpickle.
     """
@@ -84,8 +86,9 @@ def read_released(path: str | Path) -> Mapping[str, Any]:
             raise CheckpointError(f"{path}: not a file that torch.save wrote; download it again") from error
         raise CheckpointError(
             f"{path}: holds an object of type {found[1]}, which torch refuses to unpickle because that can run code; "
-            "if you trust the file, keep its tensors only: python -c \"import torch; torch.save({'state_dict': "
-            f"torch.load('{path}', map_location='cpu', weights_only=False)['state_dict']}}, 'tensors.pth')\", "
+            'if you trust the file, keep its tensors only: python -c "import torch; torch.save({'
+            f"'{weights_key}': "
+            f"torch.load('{path}', map_location='cpu', weights_only=False)['{weights_key}']}}, 'tensors.pth')\", "
             "and convert tensors.pth"
         ) from error
     except MemoryError:

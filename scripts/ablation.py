@@ -164,6 +164,7 @@ def main() -> int:
     parser.add_argument("--report", action="store_true", help="run nothing, report what there is")
     args = parser.parse_args()
     log_to_console(is_main=True)
+    logging.getLogger("tensorboard").setLevel(logging.WARNING)  # it tells of every file that it reads
     with user_errors():
         grid, output = load_grid(args.grid), Path(args.output).resolve()
         for cell in search_cells(grid):

@@ -1,174 +1,101 @@
 """Side-by-side benchmarks: medians of interleaved runs, and ratios, which hold across machines.
 
-python scripts/benchmark.py loss
 python scripts/benchmark.py loss --json loss.json
+python scripts/benchmark.py train --size 512 512 --batch-size 2
 """
 
 import argparse
-import ctypes
+import os
 import platform
-import re
 import sys
-import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
-from statistics import median
+from typing import Any
 
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 import torchvision
-from torch import Tensor
-from torchvision.ops import sigmoid_focal_loss
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.data import benchmark_data
+from benchmarks.infer import benchmark_infer
+from benchmarks.loss import NUM_LOGITS, THREADS, benchmark_loss
+from benchmarks.traffic import benchmark_traffic
+from benchmarks.train import benchmark_train
+
 from engine.cli import ArgumentParser, user_errors
 from engine.report import write_json
-from losses import alrp_loss, ap_loss, focal_loss, rs_loss
 
-NUM_LOGITS, THREADS, REPETITIONS = 3_000_000, 2, 9
-# Mean and standard deviation of the negatives' and of the positives' logits.
-SCORES = {"initial": ((-4.6, 0.05), (-4.6, 0.05)), "mid-training": ((-6.0, 1.5), (-2.0, 1.5))}
-
-
-def loop_loss(logits: Tensor, targets: Tensor, loc_errors: Tensor) -> None:
-    """aLRP's gradient as published (delta 1): one positive after the other against the relevant negatives."""
-    p = logits[targets == 1]
-    negatives = logits[(targets == 0) & (logits > p.min() - 1)]
-    on_negatives, on_positives = torch.zeros_like(negatives), torch.zeros_like(p)
-    for i in range(len(p)):
-        above, among = ((others - p[i]).div(2).add(0.5).clamp(0, 1) for others in (negatives, p))
-        among[i] = 0
-        false_positives = above.sum()
-        error = (false_positives + among @ loc_errors) / (1 + among.sum() + false_positives)
-        on_positives[i] = -error / len(p)
-        on_negatives += above * (error / false_positives.clamp_min(1e-5) / len(p))
-
-
-STEPS: dict[str, Callable] = {
-    "torchvision focal": lambda s, t, e: sigmoid_focal_loss(s, t, reduction="sum").backward(),
-    "focal": lambda s, t, e: focal_loss(s, t).backward(),
-    "AP": lambda s, t, e: ap_loss(s, t).backward(),
-    "aLRP": lambda s, t, e: sum(alrp_loss(s, t, e)).backward(),
-    "Rank & Sort": lambda s, t, e: sum(rs_loss(s, t, e.detach())).backward(),
-    "aLRP, loop over positives": lambda s, t, e: loop_loss(s.detach(), t, e.detach()),
-}
-
-
-def make_batch(scores: str, num_positives: int) -> tuple[Tensor, Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    positives = torch.randperm(NUM_LOGITS, generator=generator)[:num_positives]
-    targets = torch.zeros(NUM_LOGITS).index_fill_(0, positives, 1)
-    logits = torch.randn(NUM_LOGITS, generator=generator)
-    on_negatives, on_positives = (logits * std + mean for mean, std in SCORES[scores])
-    logits = torch.where(targets == 1, on_positives, on_negatives)
-    return logits.requires_grad_(), targets, torch.rand(num_positives, generator=generator).requires_grad_()
-
-
-def run(loss: str, batch: tuple[Tensor, Tensor, Tensor]) -> float:
-    """Seconds of one step from logits to gradient."""
-    batch[0].grad = batch[2].grad = None
-    start = time.perf_counter()
-    STEPS[loss](*batch)
-    return time.perf_counter() - start
-
-
-def peak_memory(loss: str, batch: tuple[Tensor, Tensor, Tensor]) -> float:
-    """Extra resident memory of a step, the gradient included, over the memory of the logits (Linux only)."""
-    batch[0].grad = None
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
-    run(loss, batch)
-    status = Path("/proc/self/status")
-    high = int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1])
-    batch[0].grad = None
-    ctypes.CDLL(None).malloc_trim(0)
-    low = int(re.search(r"VmRSS:\s+(\d+)", status.read_text())[1])
-    return (high - low) * 1024 / (4 * NUM_LOGITS)
-
-
-def benchmark_loss() -> list[dict]:
-    """Rows of the table: forward and backward of every loss on the CPU."""
-    torch.set_num_threads(THREADS)
-    rows = []
-    for scores in SCORES:
-        batches = {num: make_batch(scores, num) for num in (10, 1000, 10_000)}
-        cases = [(loss, 1000) for loss in STEPS] + [("aLRP", 10), ("aLRP", 10_000)]
-        times = {case: [] for case in cases}
-        for repetition in range(REPETITIONS + 1):  # the first one warms up
-            for loss, num in cases:
-                if "loop" not in loss or repetition == 1:
-                    times[loss, num].append(run(loss, batches[num]))
-        seconds = {case: median(values[1:] or values) for case, values in times.items()}
-        for loss, num in cases:
-            ratio = seconds[loss, num] / seconds["torchvision focal", 1000]
-            row = {"scores": scores, "loss": loss, "positives": num, "ms": 1e3 * seconds[loss, num], "ratio": ratio}
-            measurable = sys.platform == "linux" and "loop" not in loss
-            rows.append(row | {"memory": peak_memory(loss, batches[num]) if measurable else None})
-    return rows
-
-
-def benchmark_group() -> list[dict]:
-    """Rows of the second table: what one step of aLRP sends, by number of processes."""
-    rows = []
-    for world_size in (1, 2, 4, 8):
-        with tempfile.TemporaryDirectory() as folder:
-            mp.spawn(count_traffic, (world_size, folder), nprocs=world_size)
-            rows += [torch.load(Path(folder) / "row.pt")]
-    return rows
-
-
-def count_traffic(rank: int, world_size: int, folder: str) -> None:
-    """One process of the group; the first one notes what it received."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
-    received = []
-
-    def counted(function: Callable) -> Callable:
-        def call(output: Tensor | list[Tensor], *args: object, **options: object) -> object:
-            tensors = output if isinstance(output, list) else [output]
-            received.append(sum(tensor.numel() * tensor.element_size() for tensor in tensors))
-            return function(output, *args, **options)
-
-        return call
-
-    dist.all_reduce, dist.all_gather = counted(dist.all_reduce), counted(dist.all_gather)
-    generator = torch.Generator().manual_seed(rank)
-    logits = torch.randn(200_000 // world_size, generator=generator, requires_grad=True)
-    targets = (torch.arange(len(logits)) < 1000 // world_size).long()
-    sum(alrp_loss(logits, targets, torch.rand(1000 // world_size), group=dist.group.WORLD)).backward()
-    if rank == 0:
-        row = {"processes": world_size, "collectives": len(received), "bytes": sum(received)}
-        torch.save(row, Path(folder) / "row.pt")
-    dist.barrier()
-    dist.destroy_process_group()
+FORMATS = {"ratio": "{:.2f}×", "memory": "{:.1f}×", "KiB received by each": "{:.0f}"}
 
 
 def main() -> None:
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    loss = parser.add_subparsers(dest="command", required=True).add_parser("loss", help="the losses alone")
-    loss.add_argument("--json", type=Path, metavar="OUT", help="also write the rows to this file")
+    commands = parser.add_subparsers(dest="command", required=True)
+    helps = {
+        "loss": "losses alone, forward + backward on the CPU",
+        "train": "a training step against torchvision's RetinaNet R-50",
+        "infer": "inference with post-processing against torchvision's RetinaNet R-50",
+        "data": "the SSD training pipeline against torchvision's",
+    }
+    for name, text in helps.items():
+        command = commands.add_parser(name, help=text)
+        command.add_argument("--json", type=Path, metavar="OUT", help="also write the tables to this file")
+        if name in ("train", "infer"):
+            default, batch_size = ((512, 512), 2) if name == "train" else ((500, 833), 1)
+            command.add_argument(
+                "--size", type=int, nargs=2, metavar=("H", "W"), default=default, help=f"pixels {default}"
+            )
+            command.add_argument("--batch-size", type=int, metavar="B", default=batch_size, help=f"({batch_size})")
+            command.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(cpu)")
     args = parser.parse_args()
+    with user_errors():
+        torch.set_num_threads(THREADS)
+        tables = run(args)
+        device = torch.cuda.get_device_name() if getattr(args, "device", "cpu") == "cuda" else processor_name()
+        threads = f"{torch.get_num_threads()} of {os.cpu_count()} cores"
+        machine = f"{device}, {threads}, torch {torch.__version__}, torchvision {torchvision.__version__}"
+        for title, rows in tables.items():
+            print(f"{title}; {machine}\n\n{format_table(rows)}\n")
+        if args.json:
+            write_json(args.json, {"machine": machine, "tables": tables})
 
-    rows = benchmark_loss()
-    machine = (
-        f"{platform.machine()}, {THREADS} threads, torch {torch.__version__}, torchvision {torchvision.__version__}"
-    )
-    print(f"Forward + backward of {NUM_LOGITS:,} float32 logits, median of {REPETITIONS}; {machine}\n")
-    print("| scores | loss | positives | ms | / torchvision focal | memory / logits |\n|---|---|---|---|---|---|")
-    for row in rows:
-        memory = "" if row["memory"] is None else f"{row['memory']:.1f}×"
-        print("| {scores} | {loss} | {positives} | {ms:.0f} | {ratio:.2f}× |".format(**row), memory, "|")
-    traffic = benchmark_group()
-    print("\naLRP ranked over processes, 1000 positives in all, forward + backward\n")
-    print("| processes | collectives | KiB received by each |\n|---|---|---|")
-    for row in traffic:
-        print(f"| {row['processes']} | {row['collectives']} | {row['bytes'] / 1024:.0f} |")
-    if args.json:
-        with user_errors():
-            write_json(args.json, {"machine": machine, "rows": rows, "processes": traffic})
+
+def run(args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """Tables by title."""
+    if args.command == "loss":
+        title = (
+            f"Forward + backward of {NUM_LOGITS:,} float32 logits; ratio to torchvision's focal loss, memory to logits"
+        )
+        return {title: benchmark_loss(), "aLRP over processes, 1000 positives in all": benchmark_traffic()}
+    if args.command == "data":
+        return {"SSD training pipeline, 640×480 JPEG to 512×512": benchmark_data(512)}
+    size, device = tuple(args.size), torch.device(args.device)
+    shape = f"RetinaNet R-50, {size[0]}×{size[1]}, batch {args.batch_size}"
+    if args.command == "train":
+        return {f"Training step, {shape}": benchmark_train(size, args.batch_size, device)}
+    return {f"Inference, {shape}, float32": benchmark_infer(size, args.batch_size, device)}
+
+
+def format_table(rows: list[dict[str, Any]]) -> str:
+    """Markdown; the columns are the keys of the first row."""
+    lines = [f"| {' | '.join(rows[0])} |", "|" + "---|" * len(rows[0])]
+    return "\n".join([*lines, *(f"| {' | '.join(_format(*item) for item in row.items())} |" for row in rows)])
+
+
+def _format(name: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, float):
+        return str(value)
+    return FORMATS.get(name, "{:.3g}" if value < 100 else "{:.0f}").format(value)
+
+
+def processor_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.machine()
 
 
 if __name__ == "__main__":

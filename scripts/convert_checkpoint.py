@@ -14,7 +14,8 @@ from engine.checkpoint import save_checkpoint
 from engine.cli import ArgumentParser, user_errors
 from engine.released import convert_alrp, convert_torchvision, read_released
 
-CONVERTERS = {"alrp": convert_alrp, "torchvision": convert_torchvision}
+# and where their files keep the tensors
+CONVERTERS = {"alrp": (convert_alrp, "state_dict"), "torchvision": (convert_torchvision, "model")}
 
 
 def main() -> None:
@@ -24,7 +25,8 @@ def main() -> None:
     parser.add_argument("output", metavar="OUT", help="checkpoint for eval.py, or for model.init_from")
     args = parser.parse_args()
     with user_errors():
-        checkpoint = CONVERTERS[args.origin](read_released(args.input), args.input)
+        convert, weights_key = CONVERTERS[args.origin]
+        checkpoint = convert(read_released(args.input, weights_key), args.input)
         save_checkpoint(Path(args.output), checkpoint)
     print(
         f"{args.output}: the model of configs/{checkpoint['config']['run']['name']}.yaml, {len(checkpoint['classes'])} "

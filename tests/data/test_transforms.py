@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from data.transforms import eval_transform, resize, to_original, train_transform
 
@@ -141,6 +142,38 @@ def test_boxes_map_back_to_the_file(orig_size: tuple[int, int], fractions: list[
     exact = boxes.double() * torch.tensor([new_size[1] / width, new_size[0] / height] * 2)
     torch.testing.assert_close(resized.double(), exact, rtol=3e-7, atol=0)
     torch.testing.assert_close(to_original(resized, new_size, orig_size), boxes, rtol=5e-7, atol=0)
+
+
+@pytest.mark.parametrize("name", ["ssd", "flip"])
+def test_multi_scale_training_draws_the_short_side_and_keeps_the_aspect_ratio(name: str) -> None:
+    torch.manual_seed(0)
+    transform = train_transform(name, (64, 64), short_sides=(90, 93), long_side=150)
+    short_sides = set()
+    for _ in range(60):
+        image, target = transform(*painted(100, 130, (20, 10, 90, 70)))
+        height, width = image.shape[-2:]
+        assert max(height, width) <= 150
+        if name == "flip":
+            assert width / height == pytest.approx(1.3, rel=0.01)
+        if max(height, width) < 150:
+            short_sides.add(min(height, width))
+        if len(target["boxes"]):
+            assert extent_of_green(image) == pytest.approx(target["boxes"][0].tolist(), abs=3)
+    assert short_sides == {90, 91, 92, 93}
+
+
+@pytest.mark.parametrize("size", [(480, 640), (427, 640), (640, 333), (97, 500), (500, 375)])
+def test_torchvisions_rule_is_torchvisions(size: tuple[int, int]) -> None:
+    image = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    boxes = torch.tensor([[3.0, 4, 70, 80]])
+    theirs = GeneralizedRCNNTransform(160, 266, [0.0] * 3, [1.0] * 3).eval()
+    batch, targets = theirs([image / 255], [{"boxes": boxes}])
+    transform = eval_transform(160, 266, as_torchvision=True)
+    resized, target = transform(image, {"boxes": boxes})
+    height, width = batch.image_sizes[0]
+    assert tuple(resized.shape[-2:]) == transform.output_size(size) == (height, width)
+    torch.testing.assert_close(resized / 255, batch.tensors[0, :, :height, :width], rtol=0, atol=1e-6)
+    torch.testing.assert_close(target["boxes"], targets[0]["boxes"])
 
 
 def test_transforms_can_be_pickled() -> None:

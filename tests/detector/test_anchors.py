@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from torchvision.models.detection import anchor_utils as torchvision_anchors
+from torchvision.models.detection.image_list import ImageList
 
 from detector.anchors import AnchorGenerator
 
@@ -43,3 +45,15 @@ def test_repeated_and_changed_shapes():
 def test_wrong_number_of_levels():
     with pytest.raises(ValueError, match="2 feature maps for 5 strides"):
         AnchorGenerator(STRIDES)([(4, 4), (2, 2)])
+
+
+@pytest.mark.parametrize("size", [(256, 320), (416, 800), (800, 1088), (32, 64)])
+def test_whole_pixel_anchors_are_torchvisions(size):
+    # of an image whose coarse maps are rounded up, cells are not a stride apart there
+    sizes = tuple((x, int(x * 2 ** (1 / 3)), int(x * 2 ** (2 / 3))) for x in (32, 64, 128, 256, 512))
+    theirs = torchvision_anchors.AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * 5)
+    shapes = [tuple(-(-side // stride) for side in size) for stride in STRIDES]
+    maps = [torch.zeros(1, 1, *shape) for shape in shapes]
+    (expected,) = theirs(ImageList(torch.zeros(1, 3, *size), [size]), maps)
+    scales = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
+    assert torch.equal(torch.cat(AnchorGenerator(STRIDES, octave_scales=scales, whole_pixels=True)(shapes)), expected)

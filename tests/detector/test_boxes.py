@@ -5,9 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision import ops
+from torchvision.models.detection._utils import BoxCoder
 
 from detector.boxes import (
     MAX_LOG_RATIO,
+    TORCHVISION_CODING,
     clip_boxes,
     decode_boxes,
     encode_boxes,
@@ -120,6 +122,17 @@ def test_decode_clamps_sizes_both_ways():
     assert (width, height) == (pytest.approx(1000, rel=1e-4), pytest.approx(16, rel=1e-4))
     decoded.sum().backward()
     assert deltas.grad.isfinite().all()
+
+
+def test_torchvisions_coding_is_torchvisions():
+    anchors, gt_boxes = random_boxes(60, 7), random_boxes(60, 8)
+    coder = BoxCoder(weights=(1.0, 1.0, 1.0, 1.0))
+    torch.testing.assert_close(
+        encode_boxes(gt_boxes, anchors, TORCHVISION_CODING), coder.encode_single(gt_boxes, anchors)
+    )
+    deltas = torch.randn(60, 4, generator=torch.Generator().manual_seed(9)) * 4  # some beyond the clamp, both ways
+    expected = coder.decode_single(deltas, anchors)
+    torch.testing.assert_close(decode_boxes(deltas, anchors, TORCHVISION_CODING), expected, rtol=1e-5, atol=1e-3)
 
 
 def test_clip_to_height_and_width():

@@ -23,6 +23,8 @@ def test_defaults_are_the_papers():
     [
         (ModelConfig, {"backbone": "resnet20"}),
         (ModelConfig, {"norm": "layer"}),
+        (ModelConfig, {"p6_from": "p4"}),
+        (ModelConfig, {"box_convention": "yolo"}),
         (ModelConfig, {"frozen_stages": 6}),
         (ModelConfig, {"frozen_stages": "two"}),
         (ModelConfig, {"anchor_ratios": []}),
@@ -44,6 +46,11 @@ def test_mistakes_are_refused(group, values):
     with pytest.raises(ValidationError) as error:
         group(**values)
     assert error.value.errors()[0]["loc"][0] == next(iter(values))
+
+
+def test_basic_blocks_are_not_deformable():
+    with pytest.raises(ValidationError, match="deformable: true needs a backbone of bottleneck blocks"):
+        ModelConfig(backbone="resnet18", deformable=True)
 
 
 def test_groups_do_not_change():

@@ -35,6 +35,14 @@ def test_relu_before_p7_is_a_switch():
     assert not torch.allclose(a[4], b[4])
 
 
+def test_p6_from_p5_is_a_switch():
+    torch.manual_seed(0)
+    fpn = FPN((4, 6, 8), 16, p6_from="p5")
+    outputs = fpn(features(128, 128))
+    torch.testing.assert_close(outputs[3], fpn.p6(outputs[2]))
+    assert fpn.p6.in_channels == 16 and FPN((4, 6, 8), 16).p6.in_channels == 8
+
+
 def test_top_down_path_is_nearest_neighbour():
     fpn = FPN((1, 1, 1), 1)
     for conv in fpn.lateral_convs:

@@ -1,0 +1,1 @@
+"""The parts of scripts/benchmark.py, a module each; `rows` are dicts, a table's columns by name."""

@@ -1,0 +1,95 @@
+"""The losses alone: forward and backward on the CPU against torchvision's focal loss and the published loop."""
+
+import ctypes
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import Tensor
+from torchvision.ops import sigmoid_focal_loss
+
+from losses import alrp_loss, ap_loss, focal_loss, rs_loss
+
+NUM_LOGITS, THREADS, REPETITIONS = 3_000_000, 2, 9
+# Mean and standard deviation of the negatives' and of the positives' logits.
+SCORES = {"initial": ((-4.6, 0.05), (-4.6, 0.05)), "mid-training": ((-6.0, 1.5), (-2.0, 1.5))}
+
+
+def loop_loss(logits: Tensor, targets: Tensor, loc_errors: Tensor) -> None:
+    """aLRP's gradient as published (delta 1): one positive after the other against the relevant negatives."""
+    p = logits[targets == 1]
+    negatives = logits[(targets == 0) & (logits > p.min() - 1)]
+    on_negatives, on_positives = torch.zeros_like(negatives), torch.zeros_like(p)
+    for i in range(len(p)):
+        above, among = ((others - p[i]).div(2).add(0.5).clamp(0, 1) for others in (negatives, p))
+        among[i] = 0
+        false_positives = above.sum()
+        error = (false_positives + among @ loc_errors) / (1 + among.sum() + false_positives)
+        on_positives[i] = -error / len(p)
+        on_negatives += above * (error / false_positives.clamp_min(1e-5) / len(p))
+
+
+STEPS: dict[str, Callable] = {
+    "torchvision focal": lambda s, t, e: sigmoid_focal_loss(s, t, reduction="sum").backward(),
+    "focal": lambda s, t, e: focal_loss(s, t).backward(),
+    "AP": lambda s, t, e: ap_loss(s, t).backward(),
+    "aLRP": lambda s, t, e: sum(alrp_loss(s, t, e)).backward(),
+    "Rank & Sort": lambda s, t, e: sum(rs_loss(s, t, e.detach())).backward(),
+    "aLRP, loop over positives": lambda s, t, e: loop_loss(s.detach(), t, e.detach()),
+}
+
+
+def make_batch(scores: str, num_positives: int) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    positives = torch.randperm(NUM_LOGITS, generator=generator)[:num_positives]
+    targets = torch.zeros(NUM_LOGITS).index_fill_(0, positives, 1)
+    logits = torch.randn(NUM_LOGITS, generator=generator)
+    on_negatives, on_positives = (logits * std + mean for mean, std in SCORES[scores])
+    logits = torch.where(targets == 1, on_positives, on_negatives)
+    return logits.requires_grad_(), targets, torch.rand(num_positives, generator=generator).requires_grad_()
+
+
+def run(loss: str, batch: tuple[Tensor, Tensor, Tensor]) -> float:
+    """Seconds of one step from logits to gradient."""
+    batch[0].grad = batch[2].grad = None
+    start = time.perf_counter()
+    STEPS[loss](*batch)
+    return time.perf_counter() - start
+
+
+def peak_memory(loss: str, batch: tuple[Tensor, Tensor, Tensor]) -> float:
+    """Extra resident memory of a step, the gradient included, over the memory of the logits (Linux only)."""
+    batch[0].grad = None
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
+    run(loss, batch)
+    status = Path("/proc/self/status")
+    high = int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1])
+    batch[0].grad = None
+    ctypes.CDLL(None).malloc_trim(0)
+    low = int(re.search(r"VmRSS:\s+(\d+)", status.read_text())[1])
+    return (high - low) * 1024 / (4 * NUM_LOGITS)
+
+
+def benchmark_loss() -> list[dict]:
+    """Rows of the table: forward and backward of every loss on the CPU."""
+    rows = []
+    for scores in SCORES:
+        batches = {num: make_batch(scores, num) for num in (10, 1000, 10_000)}
+        cases = [(loss, 1000) for loss in STEPS] + [("aLRP", 10), ("aLRP", 10_000)]
+        times = {case: [] for case in cases}
+        for repetition in range(REPETITIONS + 1):  # the first one warms up
+            for loss, num in cases:
+                if "loop" not in loss or repetition == 1:
+                    times[loss, num].append(run(loss, batches[num]))
+        seconds = {case: median(values[1:] or values) for case, values in times.items()}
+        for loss, num in cases:
+            ratio = seconds[loss, num] / seconds["torchvision focal", 1000]
+            row = {"scores": scores, "loss": loss, "positives": num, "ms": 1e3 * seconds[loss, num], "ratio": ratio}
+            measurable = sys.platform == "linux" and "loop" not in loss
+            rows.append(row | {"memory": peak_memory(loss, batches[num]) if measurable else None})
+    return rows

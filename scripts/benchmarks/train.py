@@ -1,0 +1,52 @@
+"""A training step: images and objects to updated weights, torchvision's RetinaNet against ours."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from benchmarks.models import make_batch, make_models
+from benchmarks.timing import interleave
+
+REPETITIONS = 5
+CASES = {"torchvision, focal": None, "ours, focal": "focal", "ours, aLRP": "alrp"}
+
+
+def benchmark_train(size: tuple[int, int], batch_size: int, device: torch.device) -> list[dict]:
+    """Rows of the table, in float32 and in bfloat16 autocast for all."""
+    images, targets = make_batch(batch_size, size, device)
+    peer_images = list(images)
+    peer_targets = [{"boxes": target["boxes"], "labels": target["labels"] + 1} for target in targets]
+    own_images = images.contiguous(memory_format=torch.channels_last)
+    cases: dict[str, Callable] = {}
+    for name, loss in CASES.items():
+        peer, own = make_models(size, loss or "focal", device)
+        model = own if loss else peer
+        inputs = (own_images, targets) if loss else (peer_images, peer_targets)
+        cases[name] = make_step(model.train(), inputs, fused=loss is not None)
+    rows = []
+    for precision in ("float32", "bfloat16"):
+        bound = {name: lambda step=step, precision=precision: step(precision) for name, step in cases.items()}
+        seconds = interleave(bound, REPETITIONS)
+        for name, value in seconds.items():
+            ratio = value / seconds["torchvision, focal"]
+            rate = batch_size / value
+            rows.append({"precision": precision, "step": name, "ms": 1e3 * value, "ratio": ratio, "images/s": rate})
+    return rows
+
+
+def make_step(model: nn.Module, inputs: tuple, fused: bool) -> Callable[[str], None]:
+    """One optimizer step in the given precision; the loss is torchvision's sum or our "loss"."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(parameters, lr=1e-6, momentum=0.9, weight_decay=1e-4, fused=fused or None)
+    device = parameters[0].device.type
+
+    def step(precision: str) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
+            losses = model(*inputs)
+            loss = losses["loss"] if "loss" in losses else sum(losses.values())
+        loss.backward()
+        optimizer.step()
+
+    return step
