@@ -101,6 +101,7 @@ def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
     """Runs `python SCRIPT …` in this process."""
     assert words[0] == "python"
     monkeypatch.setattr(sys, "argv", words[1:])
+    monkeypatch.syspath_prepend(Path(words[1]).resolve().parent)  # as python itself does
     try:
         runpy.run_path(words[1], run_name="__main__")
     except SystemExit as stop:
