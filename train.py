@@ -33,7 +33,10 @@ def main() -> int:
     with user_errors(quiet):
         config = load_config(args.config, args.overrides)
         folder = RunFolder(config)
-        state = folder.find_checkpoint(args.resume, args.overwrite or args.dry_run)
+        restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+        state = None
+        if args.resume or not args.dry_run:
+            state = folder.find_checkpoint(args.resume, args.overwrite, restarted)
         if state is not None:
             require_same_recipe(config, state, args.resume if args.resume != "auto" else str(folder.last))
     with user_errors(quiet), join_processes(config.run.device) as processes:

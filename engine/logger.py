@@ -17,6 +17,8 @@ class NullLogger:
 
     def text(self, tag: str, text: str) -> None: ...
 
+    def flush(self) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -46,6 +48,10 @@ class TensorBoardLogger(NullLogger):
     def text(self, tag: str, text: str) -> None:
         """A page of text, shown verbatim."""
         self._writer.add_text(tag, "\n".join("    " + line for line in text.splitlines()))
+
+    def flush(self) -> None:
+        """Writes out the points so far: a checkpoint must not be ahead of its curves."""
+        self._writer.flush()
 
     def close(self) -> None:
         self._writer.close()
