@@ -9,6 +9,7 @@ import os
 import pickle
 import zipfile
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
 
@@ -122,7 +123,7 @@ def _verify_checksums(path: Path) -> None:
         damaged = zipfile.ZipFile(file).testzip()
     if damaged is not None:
         raise CheckpointError(
-            f"{path}: the checkpoint is damaged: {damaged} does not match its checksum; copy it again or use another one"
+            f"{path}: the checkpoint is damaged ({damaged} does not match its checksum); copy it again or use another"
         )
 
 
@@ -181,7 +182,7 @@ def _keep_old(path: Path, keep: int) -> None:
     for file in checkpoint_history(path)[keep:]:
         file.unlink()
     names = [first, *older]
-    for newer, file in reversed([*zip(names, names[1:], strict=False)]):
+    for newer, file in reversed([*pairwise(names)]):
         if newer.exists():
             os.replace(newer, file)
     try:

@@ -1,11 +1,16 @@
 """SIGTERM, SIGINT and SIGUSR1 as a request to finish the step and write a checkpoint."""
 
 import signal
+import time
 from types import FrameType, TracebackType
+
+# a signal to a whole process group arrives again through torchrun, which passes on its own
+REPEAT_SECONDS = 5.0
 
 
 class StopSignal:
-    """Context in which the three signals set `number` instead of ending the process; a second one ends it at once."""
+    """Context in which the three signals set `number` instead of ending the process; another one, five seconds later
+    or more, ends it at once."""
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
@@ -21,6 +26,7 @@ class StopSignal:
             signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.number:
+        if not self.number:
+            self.number, self._received = number, time.monotonic()
+        elif time.monotonic() - self._received >= REPEAT_SECONDS:
             raise SystemExit(128 + number)
-        self.number = number
