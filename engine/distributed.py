@@ -72,9 +72,8 @@ class Processes:
         it, when their next collective finds it gone, and have nothing to say."""
         if self.store is None:
             return True
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         try:
-            return self.store.add(f"failed/{attempt}", 1) == 1
+            return self.store.add("failed", 1) == 1
         except RuntimeError:  # the store went down with its host
             return True
 
@@ -139,6 +138,8 @@ def join_processes(run: RunConfig) -> Iterator[Processes]:
         return
     timeout = timedelta(minutes=run.collective_minutes)
     store, rank, world_size = next(rendezvous("env://", timeout=timeout))
+    # torchrun keeps one store over its restarts, with the addresses of processes that are gone
+    store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
     yield Processes(rank, world_size, device, store)

@@ -10,7 +10,8 @@ REPEAT_SECONDS = 5.0
 
 class StopSignal:
     """Context in which the three signals set `number` instead of ending the process; another one, five seconds later
-    or more, ends it at once."""
+    or more, ends it at once. After a stop they stay ignored: the process is about to end by itself, in step with the
+    others."""
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
@@ -23,7 +24,7 @@ class StopSignal:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if self.number else handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if not self.number:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections import Counter
 from typing import Any
 
 import yaml
@@ -154,6 +155,7 @@ class Trainer:
             while not must_stop:
                 if self._evaluation_due:
                     self._evaluate()
+                    self._report_unreadable()
                     self._save(clock)
                     clock.restart()
                 if self.finished:
@@ -174,8 +176,7 @@ class Trainer:
                     self.train_step.detector.self_balance.update()
                 if epoch_ends or must_stop or self._checkpoint_due(clock):
                     self._save(clock)
-        if self.dataset.num_unreadable:
-            log.warning("%d training images could not be read and were skipped", self.dataset.num_unreadable)
+        self._report_unreadable()
         # the signal may have reached some processes only
         return max(self.processes.gather(stop.number)) if must_stop else 0
 
@@ -196,6 +197,15 @@ class Trainer:
             self.best_ap = result.metrics["AP"]
             if self.processes.is_main:
                 self.folder.save_best(self._state())
+
+    def _report_unreadable(self) -> None:
+        """Warns of the images that any process had to skip (data.on_error)."""
+        unreadable: dict[int, str] = {}
+        for found in self.processes.gather(self.dataset.unreadable):
+            unreadable |= found
+        if unreadable:
+            counts = ", ".join(f"{count} {kind}" for kind, count in Counter(unreadable.values()).items())
+            log.warning("%d training images could not be read and were skipped: %s", len(unreadable), counts)
 
     def _save(self, clock: Clock) -> None:
         if self.processes.is_main:
