@@ -93,6 +93,14 @@ class CocoDetection(Dataset):
                 image, target = self.transform(image, target)
         return image, {**target, "size": tuple(image.shape[-2:])}
 
+    def path(self, index: int) -> Path:
+        """The image file."""
+        return self.folder / self._annotations.file_name(index)
+
+    def objects(self, index: int) -> Target:
+        """`boxes`, `labels` and `crowd` of an image as annotated, in pixels of the file."""
+        return self._annotations.objects(index)
+
     @property
     def unreadable(self) -> dict[int, str]:
         """Images met so far, in any loader process, that could not be read: image id -> one of ImageError.KINDS."""
@@ -109,9 +117,9 @@ class CocoDetection(Dataset):
     def _read(self, index: int, may_replace: bool) -> tuple[Tensor, Target]:
         for candidate in (i % len(self) for i in range(index, index + len(self))):
             image_id, size = int(self.image_ids[candidate]), tuple(self.sizes[candidate].tolist())
-            target = {**self._annotations.objects(candidate), "image_id": image_id}
+            target = {**self.objects(candidate), "image_id": image_id}
             try:
-                return read_image(self.folder / self._annotations.file_name(candidate), size), target
+                return read_image(self.path(candidate), size), target
             except ImageError as error:
                 message = f"{error} (image id {image_id} in {self.annotation_file})"
                 if self.on_error == "stop":

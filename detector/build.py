@@ -6,7 +6,7 @@ from typing import Any
 
 from detector.anchors import AnchorGenerator
 from detector.config import LossConfig, ModelConfig
-from detector.criterion import Criterion
+from detector.criterion import Criterion, Matcher
 from detector.fpn import FPN
 from detector.head import RetinaNetHead
 from detector.matcher import ATSSMatcher, MaxIoUMatcher
@@ -44,9 +44,7 @@ def build_detector(config: Any, num_classes: int, load_weights: bool = True) -> 
         raise ValueError(f"data.crowd is {crowd!r}, must be background or ignore")
 
     backbone = ResNet(model.backbone, model.norm, model.frozen_stages)
-    anchor_generator = AnchorGenerator(
-        STRIDES, model.anchor_ratios, model.anchor_octave_scales, model.anchor_base_scale
-    )
+    anchor_generator = build_anchor_generator(model)
     head = RetinaNetHead(
         model.fpn_channels,
         anchor_generator.num_anchors,
@@ -56,7 +54,7 @@ def build_detector(config: Any, num_classes: int, load_weights: bool = True) -> 
         model.prior,
     )
     criterion = Criterion(
-        ATSSMatcher() if model.matcher == "atss" else MaxIoUMatcher(),
+        build_matcher(model),
         loss.name,
         loss.loc_error,
         loss.delta,
@@ -71,6 +69,14 @@ def build_detector(config: Any, num_classes: int, load_weights: bool = True) -> 
     if load_weights:
         _load_weights(detector, model)
     return detector
+
+
+def build_anchor_generator(model: ModelConfig) -> AnchorGenerator:
+    return AnchorGenerator(STRIDES, model.anchor_ratios, model.anchor_octave_scales, model.anchor_base_scale)
+
+
+def build_matcher(model: ModelConfig) -> Matcher:
+    return ATSSMatcher() if model.matcher == "atss" else MaxIoUMatcher()
 
 
 def _load_weights(detector: RetinaNet, model: ModelConfig) -> None:
