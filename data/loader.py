@@ -1,5 +1,6 @@
 """Batches of samples, and the loaders that make them in worker processes."""
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -106,7 +107,8 @@ def _init_worker(worker: int) -> None:
     # SIGTERM comes from schedulers too, but it is also how the parent ends a worker that does not listen.
     if hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # in all threads of the worker: inherited
-        threading.Thread(target=_end_when_the_parent_says_so, args=(os.getppid(),), daemon=True).start()
+        parent = multiprocessing.parent_process().pid  # not always the one that forked
+        threading.Thread(target=_end_when_the_parent_says_so, args=(parent,), daemon=True).start()
     else:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

@@ -1,9 +1,11 @@
 """What one of several processes does to the others: it fails, dies, hangs, or meets bad data or a loss of NaN."""
 
 import multiprocessing
+import os
 import shutil
 import time
 from multiprocessing.connection import wait
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +20,8 @@ from engine.run_folder import RunFolder
 
 @pytest.fixture(scope="module")
 def server():
+    root, here = Path(__file__).resolve().parents[2], Path(__file__).resolve().parent
+    os.environ["PYTHONPATH"] = f"{root}{os.pathsep}{here}"  # where the server finds what it imports beforehand
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["train_worker", "torch.utils.tensorboard", "pycocotools.cocoeval"])
     return context

@@ -1,5 +1,6 @@
 """One of several training processes, forked from a server that has imported everything, and what may befall it."""
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -27,6 +28,7 @@ def main(rank: int, world_size: int, port: int, arguments: list[str], output: Pa
         TORCHELASTIC_USE_AGENT_STORE="True",
     )
     torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # of loader workers, as where train.py is started itself
     file = os.open(output, os.O_WRONLY | os.O_CREAT)
     os.dup2(file, 1)
     os.dup2(file, 2)
