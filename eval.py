@@ -11,7 +11,7 @@ from engine.checkpoint import load_checkpoint
 from engine.cli import ArgumentParser, log_to_console, user_errors
 from engine.config import ConfigError, parse_config
 from engine.datasets import evaluation_set, prepare_data
-from engine.distributed import end_process, join_processes
+from engine.distributed import join_processes, run_process
 from engine.evaluation_report import write_report
 from engine.evaluator import evaluate
 from engine.load import detector_from_state
@@ -35,7 +35,7 @@ def main() -> int:
     with user_errors(quiet):
         state = load_checkpoint(args.ckpt)
         config = parse_config(state["config"], args.ckpt, args.overrides)
-    with user_errors(quiet), join_processes(config.run.device) as processes:
+    with user_errors(quiet), join_processes(config.run) as processes, user_errors(processes=processes):
         if config.data.root == state["config"]["data"]["root"]:  # elsewhere are the user's own data
             prepare_data(config, processes)
         dataset = evaluation_set(config, args.split)
@@ -71,4 +71,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    end_process(main())
+    run_process(main)

@@ -16,7 +16,7 @@ import os
 from engine.cli import ArgumentParser, log_to_console, user_errors
 from engine.config import load_config
 from engine.datasets import prepare_data
-from engine.distributed import end_process, join_processes
+from engine.distributed import join_processes, run_process
 from engine.dry_run import dry_run
 from engine.run_folder import RunFolder, require_same_recipe
 from engine.trainer import Trainer
@@ -41,24 +41,26 @@ def main() -> int:
     with user_errors(quiet):
         config = load_config(args.config, args.overrides)
         folder = RunFolder(config)
-        state = folder.find_checkpoint(args.resume, args.overwrite or args.dry_run)
+        restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+        state = None
+        if args.resume or not args.dry_run:
+            state = folder.find_checkpoint(args.resume, args.overwrite, restarted)
         if state is not None:
-            require_same_recipe(config, state, args.resume if args.resume != "auto" else str(folder.last))
-    with user_errors(quiet), join_processes(config.run.device) as processes:
+            require_same_recipe(config, state, args.resume if args.resume not in (None, "auto") else str(folder.last))
+    with user_errors(quiet), join_processes(config.run) as processes, user_errors(processes=processes):
         prepare_data(config, processes)
         trainer = Trainer(config, processes, folder, state)
-        with user_errors():  # from here on a process may fail alone
-            if args.dry_run:
-                plan = dry_run(trainer)
-                if processes.is_main:
-                    print(plan)
-                return 0
-            if trainer.finished:
-                if processes.is_main:
-                    print(f"{folder.path} is finished: {trainer.step} steps done, nothing to do")
-                return 0
-            return trainer.fit()
+        if args.dry_run:
+            plan = dry_run(trainer)
+            if processes.is_main:
+                print(plan)
+            return 0
+        if trainer.finished:
+            if processes.is_main:
+                print(f"{folder.path} is finished: {trainer.step} steps done, nothing to do")
+            return 0
+        return trainer.fit()
 
 
 if __name__ == "__main__":
-    end_process(main())
+    run_process(main)

@@ -5,7 +5,7 @@ uint8 RGB. Whatever is random depends on (seed, epoch, index) alone.
 """
 
 from data.coco import CocoDetection
-from data.errors import DatasetError
+from data.errors import DatasetError, ImageError
 from data.images import read_image
 from data.loader import collate, eval_loader, padded_size, train_loader
 from data.sampler import TrainBatchSampler, eval_batches
@@ -14,6 +14,7 @@ from data.transforms import eval_transform, to_original, train_transform
 __all__ = [
     "CocoDetection",
     "DatasetError",
+    "ImageError",
     "TrainBatchSampler",
     "collate",
     "eval_batches",

@@ -3,18 +3,17 @@
 import difflib
 import json
 import logging
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from data.errors import DatasetError
+from data.validation import Problem, record_problems
 
 OBJECT_KEYS = ("boxes", "labels", "crowd")  # of a target: the tensors with a row per object
 
@@ -60,7 +59,12 @@ class Annotations:
         return {name: getattr(self, name)[start:stop].clone() for name in OBJECT_KEYS}
 
 
-def read_annotations(path: Path, classes: Sequence[str] | None = None, images_only: bool = False) -> Annotations:
+def read_annotations(
+    path: Path,
+    classes: Sequence[str] | None = None,
+    images_only: bool = False,
+    on_error: Literal["stop", "skip"] = "stop",
+) -> Annotations:
     """Reads and checks a COCO annotation file.
 
     Boxes are clipped to their image. Those without area there, or not finite, are dropped; one warning counts them.
@@ -69,42 +73,32 @@ def read_annotations(path: Path, classes: Sequence[str] | None = None, images_on
         path: the JSON file.
         classes: names of the categories to use; None uses all. Objects of the others are left out, images stay.
         images_only: an `image_info` file, of which only images and categories are read.
+        on_error: what an image or annotation that cannot be used does: "stop" raises, "skip" leaves it out, and one
+            warning per kind of problem counts them.
     Raises:
-        DatasetError: not JSON, not COCO, an unknown class name, or entries that contradict each other.
+        DatasetError: not JSON, not COCO, an unknown class name, categories that cannot be used, no image left; with
+            "stop" also entries that are malformed or contradict each other.
     """
-    document = _load(path)
-    if images_only:
-        document["annotations"] = []
-    for section in ("images", "annotations", "categories"):
-        if not isinstance(document.get(section), list):
-            raise DatasetError(f"{path}: not a COCO annotation file: it has no list {section!r}")
-        if not document[section] and section != "annotations":
-            raise DatasetError(f"{path}: {section!r} is empty")
-    column = partial(_column, document, path)
+    document = usable_document(path, images_only, on_error)
+    images, objects = document["images"], document["annotations"]
+    image_ids = np.array([record["id"] for record in images], dtype=np.int64)
+    sizes = np.array([(record["height"], record["width"]) for record in images], dtype=np.int64)
+    names = [record["file_name"].encode("utf-8", "surrogatepass") for record in images]
 
-    image_ids = _unique(column("images", "id", _is_integer, "an integer"), "image", path)
-    sizes = np.array([column("images", side, _is_side, "a positive integer") for side in ("height", "width")]).T
-    names = column("images", "file_name", _is_inner_path, "a relative path that stays inside the split's folder")
-    names = [name.encode("utf-8", "surrogatepass") for name in names]
-
-    all_ids = _unique(column("categories", "id", _is_integer, "an integer"), "category", path)
-    all_names = column("categories", "name", lambda name: isinstance(name, str), "a string")
+    all_ids = np.array([record["id"] for record in document["categories"]], dtype=np.int64)
+    all_names = [record["name"] for record in document["categories"]]
     category_ids, class_names = _select_classes(all_ids, all_names, classes, path)
 
-    owners = _look_up(column("annotations", "image_id", _is_integer, "an integer"), image_ids)
-    object_ids = column("annotations", "category_id", _is_integer, "an integer")
-    for found, key in ((owners, "image_id"), (_look_up(object_ids, all_ids), "category_id")):
-        if (found < 0).any():
-            record = document["annotations"][int(found.argmin())]
-            raise DatasetError(f"{path}: annotation {record.get('id')} has an unknown {key}, {record[key]}")
+    owners = _look_up([record["image_id"] for record in objects], image_ids)
+    object_ids = [record["category_id"] for record in objects]
     labels = _look_up(object_ids, np.array(category_ids))
-    xywh = np.array(column("annotations", "bbox", _is_box, "four numbers"), dtype=np.float64).reshape(-1, 4)
-    crowd = np.array([bool(record.get("iscrowd", 0)) for record in document["annotations"]], dtype=bool)
+    xywh = np.array([record["bbox"] for record in objects], dtype=np.float64).reshape(-1, 4)
+    crowd = np.array([bool(record.get("iscrowd", 0)) for record in objects], dtype=bool)
 
     boxes = _clip(xywh, sizes[owners])
     has_area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1) & np.isfinite(xywh).all(axis=1)
     dropped = np.flatnonzero((labels >= 0) & ~has_area)
-    _warn_of_dropped([document["annotations"][i].get("id") for i in dropped], path)
+    _warn_of_dropped([objects[i].get("id") for i in dropped], path)
     rows = np.flatnonzero((labels >= 0) & has_area)
     rows = rows[np.argsort(owners[rows], kind="stable")]
     return Annotations(
@@ -121,7 +115,9 @@ def read_annotations(path: Path, classes: Sequence[str] | None = None, images_on
     )
 
 
-def _load(path: Path) -> dict[str, Any]:
+def read_document(path: Path, images_only: bool = False) -> dict[str, Any]:
+    """The lists "images", "categories" and "annotations" of a COCO file, their entries unchecked; without annotations
+    where `images_only`. Raises DatasetError."""
     try:
         document = json.loads(path.read_bytes())
     except OSError as error:
@@ -130,52 +126,42 @@ def _load(path: Path) -> dict[str, Any]:
         raise DatasetError(f"{path}: not valid JSON ({error})") from None
     if not isinstance(document, dict):
         raise DatasetError(f"{path}: not a COCO annotation file: its top level is not an object")
+    if images_only:
+        document["annotations"] = []
+    for section in ("images", "annotations", "categories"):
+        if not isinstance(document.get(section), list):
+            raise DatasetError(f"{path}: not a COCO annotation file: it has no list {section!r}")
+        if not document[section] and section != "annotations":
+            raise DatasetError(f"{path}: {section!r} is empty")
     return document
 
 
-def _column(
-    document: dict[str, Any], path: Path, section: str, key: str, valid: Callable[[Any], bool], expected: str
-) -> list:
-    """The values of one key in all records of a section, each of them checked."""
-    for position, record in enumerate(document[section]):
-        if not isinstance(record, dict):
-            raise DatasetError(f"{path}: {section}[{position}] is not an object")
-        if not valid(record.get(key)):
-            raise DatasetError(f"{path}: {section}[{position}] (id {record.get('id')}): {key!r} must be {expected}")
-    return [record[key] for record in document[section]]
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
-
-
-def _is_side(value: Any) -> bool:
-    return _is_integer(value) and value > 0
-
-
-def _is_box(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 4 and all(isinstance(v, float) or _is_integer(v) for v in value)
-
-
-def _is_inner_path(value: Any) -> bool:
-    if not isinstance(value, str) or not value or os.path.isabs(value):
-        return False
-    return os.path.normpath(value).split(os.sep)[0] not in (os.curdir, os.pardir)
-
-
-def _unique(ids: list[int], what: str, path: Path) -> np.ndarray:
-    values, counts = np.unique(np.array(ids, dtype=np.int64), return_counts=True)
-    if (counts > 1).any():
-        raise DatasetError(f"{path}: {what} id {values[counts > 1][0]} occurs more than once")
-    return np.array(ids, dtype=np.int64)
+def usable_document(
+    path: Path, images_only: bool = False, on_error: Literal["stop", "skip"] = "stop"
+) -> dict[str, Any]:
+    """`read_document` with nothing but usable entries; `on_error` and errors as of `read_annotations`."""
+    document = read_document(path, images_only)
+    unusable: dict[str, list[Problem]] = {}  # by kind
+    for problem in record_problems(document):
+        if problem.section == "categories":
+            raise DatasetError(f"{path}: {problem.message}")
+        if on_error == "stop":
+            raise DatasetError(f"{path}: {problem.message}; mend it, or leave such entries out: data.on_error=skip")
+        unusable.setdefault(problem.kind, []).append(problem)
+    for kind, problems in unusable.items():
+        logger.warning("%s: left out %d of %s (the first: %s)", path, len(problems), kind, problems[0].message)
+    for section in ("images", "annotations"):
+        positions = {p.position for problems in unusable.values() for p in problems if p.section == section}
+        document[section] = [record for i, record in enumerate(document[section]) if i not in positions]
+    if not document["images"]:
+        raise DatasetError(f"{path}: not one entry of 'images' can be used")
+    return document
 
 
 def _select_classes(
     ids: np.ndarray, names: list[str], classes: Sequence[str] | None, path: Path
 ) -> tuple[list[int], list[str]]:
     """Ids, ascending, and names of the categories to use."""
-    if len(set(names)) < len(names):
-        raise DatasetError(f"{path}: two categories are named {max(names, key=names.count)!r}; rename one")
     if classes is not None and not classes:
         raise DatasetError("data.classes is empty: list category names, or set it to null for all")
     for name in classes or ():

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data.annotations import OBJECT_KEYS, read_annotations
+from data.annotations import OBJECT_KEYS, read_annotations, usable_document
 from data.augment import Target
-from data.errors import DatasetError
+from data.errors import DatasetError, ImageError
 from data.images import blank_images, read_image
 from data.seeds import mix_seed
 from data.transforms import Transform
@@ -33,9 +33,10 @@ class CocoDetection(Dataset):
         classes: names of the categories to use, None for all; objects of the others are left out.
         transform: takes and returns (image, target); its randomness is torch's default generator's alone.
         seed: with epoch and index of a sample, what its random numbers come from.
-        on_error: "stop" raises DatasetError at an unreadable image; "skip" warns once and puts something in its place:
-            in training (an item asked for by epoch and index) the next readable image, in evaluation (by index alone)
-            a blank image of the annotated size without objects, so that no image counts twice.
+        on_error: "stop" raises DatasetError at an unreadable image; "skip" warns once per kind and puts something in
+            its place: in training (an item asked for by epoch and index) the next readable image, in evaluation (by
+            index alone) a blank image of the annotated size without objects, so that no image counts twice. The
+            entries of the annotation file follow the same rule (`read_annotations`).
     Raises:
         DatasetError: files missing, or annotations that cannot be used.
 
@@ -60,11 +61,12 @@ class CocoDetection(Dataset):
         self.folder = _find_images(Path(root), split, self.annotation_file)
         self.has_annotations = self.annotation_file.name.startswith("instances_")
         self.transform, self.seed, self.on_error = transform, seed, on_error
-        self._annotations = read_annotations(self.annotation_file, classes, images_only=not self.has_annotations)
+        self._annotations = read_annotations(self.annotation_file, classes, not self.has_annotations, on_error)
         self.class_names, self.category_ids = self._annotations.class_names, self._annotations.category_ids
         self.image_ids, self.sizes = self._annotations.image_ids, self._annotations.sizes
-        # In shared memory, so that loader processes see each other's finds and only the first one warns.
-        self._unreadable = torch.zeros(len(self), dtype=torch.bool).share_memory_()
+        # By index, 0 or 1 + position in ImageError.KINDS. In shared memory, so that loader processes see each other's
+        # finds and only the first one warns.
+        self._unreadable = torch.zeros(len(self), dtype=torch.uint8).share_memory_()
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -91,24 +93,41 @@ class CocoDetection(Dataset):
                 image, target = self.transform(image, target)
         return image, {**target, "size": tuple(image.shape[-2:])}
 
+    def path(self, index: int) -> Path:
+        """The image file."""
+        return self.folder / self._annotations.file_name(index)
+
+    def objects(self, index: int) -> Target:
+        """`boxes`, `labels` and `crowd` of an image as annotated, in pixels of the file."""
+        return self._annotations.objects(index)
+
     @property
-    def num_unreadable(self) -> int:
-        """Images met so far, in any loader process, that could not be read."""
-        return int(self._unreadable.sum())
+    def unreadable(self) -> dict[int, str]:
+        """Images met so far, in any loader process, that could not be read: image id -> one of ImageError.KINDS."""
+        found = self._unreadable.nonzero().flatten().tolist()
+        return {int(self.image_ids[index]): ImageError.KINDS[self._unreadable[index] - 1] for index in found}
+
+    @property
+    def ground_truth(self) -> Path | dict:
+        """What to compare detections with: the annotation file, or with "skip" what of its content can be used."""
+        if self.on_error == "stop":
+            return self.annotation_file
+        return usable_document(self.annotation_file, on_error="skip")
 
     def _read(self, index: int, may_replace: bool) -> tuple[Tensor, Target]:
         for candidate in (i % len(self) for i in range(index, index + len(self))):
             image_id, size = int(self.image_ids[candidate]), tuple(self.sizes[candidate].tolist())
-            target = {**self._annotations.objects(candidate), "image_id": image_id}
+            target = {**self.objects(candidate), "image_id": image_id}
             try:
-                return read_image(self.folder / self._annotations.file_name(candidate), size), target
-            except DatasetError as error:
+                return read_image(self.path(candidate), size), target
+            except ImageError as error:
                 message = f"{error} (image id {image_id} in {self.annotation_file})"
                 if self.on_error == "stop":
                     raise DatasetError(f"{message}; mend it, or pass over such images: data.on_error=skip") from error
-                if not self._unreadable.any():
-                    logger.warning("%s; skipped, as every other unreadable image will be", message)
-                self._unreadable[candidate] = True
+                kind = 1 + ImageError.KINDS.index(error.kind)
+                if not (self._unreadable == kind).any():
+                    logger.warning("%s; skipped, as every other image that is %s will be", message, error.kind)
+                self._unreadable[candidate] = kind
             if not may_replace:
                 return blank_images(1, *size)[0], {**target, **{key: target[key][:0] for key in OBJECT_KEYS}}
         raise DatasetError(f"{self.folder}: not one image of {self.annotation_file} can be read")

@@ -1,4 +1,6 @@
-"""The exception for data that a user can put right."""
+"""The exceptions for data that a user can put right."""
+
+import re
 
 
 class DatasetError(ValueError):
@@ -6,4 +8,14 @@ class DatasetError(ValueError):
 
     def __init__(self, message: str) -> None:
         # DataLoader re-raises a worker's exception with its whole traceback as the message; our line ends it.
-        super().__init__(message.strip().rsplit("DatasetError: ", 1)[-1])
+        super().__init__(re.split(r"(?:Dataset|Image)Error: ", message.strip())[-1])
+
+
+class ImageError(DatasetError):
+    """An image that cannot be used; `kind` is one of KINDS."""
+
+    KINDS = ("missing", "empty", "damaged", "oversized", "of another size than annotated")
+
+    def __init__(self, message: str, kind: str = "damaged") -> None:
+        super().__init__(message)
+        self.kind = kind

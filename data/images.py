@@ -1,5 +1,6 @@
 """Image files of any colour mode as uint8 RGB tensors."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from data.errors import DatasetError
+from data.errors import ImageError
 
 MEAN_COLOUR = (124, 116, 104)  # ImageNet's mean RGB, rounded: fills padding and empty canvas
 EXACT_MEAN_COLOUR = (123.675, 116.28, 103.53)  # not rounded, for images of float32: what the detector makes zeros of
@@ -29,21 +30,29 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> Tensor:
     Returns:
         (3, H, W) uint8, RGB; channels are last in memory, which makes resizing 2–4× faster.
     Raises:
-        DatasetError: missing, unreadable or truncated file, unknown pixel format, or another size.
+        ImageError: missing, empty, unreadable or truncated file, unknown pixel format, more pixels than Pillow opens,
+            or another size.
     """
     try:
         with Image.open(path) as image:
             pixels = np.array(_to_rgb(_upright(image, size)))
     except FileNotFoundError:
-        raise DatasetError(f"{path}: no such image file") from None
+        raise ImageError(f"{path}: no such image file", "missing") from None
     except MemoryError:
         raise
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{path}: unreadable image ({error})", "oversized") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on broken files
+        if os.path.isfile(path) and os.path.getsize(path) == 0:
+            raise ImageError(f"{path}: unreadable image (the file is empty)", "empty") from None
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DatasetError(f"{path}: unreadable image ({reason})") from error
+        raise ImageError(f"{path}: unreadable image ({reason})", "damaged") from error
     height, width = pixels.shape[:2]
     if size is not None and (height, width) != tuple(size):
-        raise DatasetError(f"{path}: the image is {width}×{height}, its annotation says {size[1]}×{size[0]}")
+        raise ImageError(
+            f"{path}: the image is {width}×{height}, its annotation says {size[1]}×{size[0]}",
+            "of another size than annotated",
+        )
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 

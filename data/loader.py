@@ -1,7 +1,9 @@
 """Batches of samples, and the loaders that make them in worker processes."""
 
+import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Sequence
 
 import torch
@@ -100,7 +102,18 @@ def _loader(dataset: CocoDetection, batches: TrainBatchSampler | list[list[int]]
 def _init_worker(worker: int) -> None:
     torch.set_num_threads(1)
     # Ctrl-C and a scheduler's signals reach the whole process group, but an orderly stop is the parent's business.
-    # With SIGTERM the parent ends its workers: its own handler, inherited by them, must not catch that.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # SIGTERM comes from schedulers too, but it is also how the parent ends a worker that does not listen.
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # in all threads of the worker: inherited
+        parent = multiprocessing.parent_process().pid  # not always the one that forked
+        threading.Thread(target=_end_when_the_parent_says_so, args=(parent,), daemon=True).start()
+    else:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _end_when_the_parent_says_so(parent: int) -> None:
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent:
+        pass
+    os._exit(0)

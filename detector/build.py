@@ -7,7 +7,7 @@ from typing import Any
 from detector.anchors import AnchorGenerator
 from detector.boxes import PAPER_CODING, TORCHVISION_CODING
 from detector.config import LossConfig, ModelConfig
-from detector.criterion import Criterion
+from detector.criterion import Criterion, Matcher
 from detector.fpn import FPN
 from detector.head import RetinaNetHead
 from detector.matcher import ATSSMatcher, MaxIoUMatcher
@@ -44,12 +44,9 @@ def build_detector(config: Any, num_classes: int, load_weights: bool = True) -> 
     if crowd not in ("background", "ignore"):
         raise ValueError(f"data.crowd is {crowd!r}, must be background or ignore")
 
-    as_torchvision = model.box_convention == "torchvision"
-    coding = TORCHVISION_CODING if as_torchvision else PAPER_CODING
+    coding = TORCHVISION_CODING if model.box_convention == "torchvision" else PAPER_CODING
     backbone = ResNet(model.backbone, model.norm, model.frozen_stages, model.deformable)
-    anchor_generator = AnchorGenerator(
-        STRIDES, model.anchor_ratios, model.anchor_octave_scales, model.anchor_base_scale, as_torchvision
-    )
+    anchor_generator = build_anchor_generator(model)
     head = RetinaNetHead(
         model.fpn_channels,
         anchor_generator.num_anchors,
@@ -59,7 +56,7 @@ def build_detector(config: Any, num_classes: int, load_weights: bool = True) -> 
         model.prior,
     )
     criterion = Criterion(
-        ATSSMatcher() if model.matcher == "atss" else MaxIoUMatcher(),
+        build_matcher(model),
         loss.name,
         loss.loc_error,
         loss.box_loss,
@@ -78,6 +75,22 @@ def build_detector(config: Any, num_classes: int, load_weights: bool = True) -> 
     if load_weights:
         _load_weights(detector, model)
     return detector
+
+
+def build_anchor_generator(model: ModelConfig) -> AnchorGenerator:
+    """Anchors of the five levels P3 to P7."""
+    return AnchorGenerator(
+        STRIDES,
+        model.anchor_ratios,
+        model.anchor_octave_scales,
+        model.anchor_base_scale,
+        model.box_convention == "torchvision",
+    )
+
+
+def build_matcher(model: ModelConfig) -> Matcher:
+    """What tells positive anchors from negative ones."""
+    return ATSSMatcher() if model.matcher == "atss" else MaxIoUMatcher()
 
 
 def _load_weights(detector: RetinaNet, model: ModelConfig) -> None:

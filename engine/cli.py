@@ -1,7 +1,9 @@
 """What the entry points share: user errors as one `error:` line, exit statuses, console logging."""
 
 import argparse
+import errno
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ from detector import WeightsError
 from engine.checkpoint import CheckpointError
 from engine.coco_metrics import DetectionsError
 from engine.config import ConfigError
+from engine.distributed import Processes, is_lost_contact
 from engine.download import DownloadError
 from engine.export import ExportError
 from engine.progress import hide_progress
@@ -23,41 +26,56 @@ USER_ERRORS = (ConfigError, DatasetError, WeightsError, CheckpointError, Detecti
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """Parser whose errors are one `error:` line too."""
+    """Parser whose errors are one `error:` line too, for all processes of a host together."""
 
     def error(self, message: str) -> NoReturn:
-        _exit(f"{message}; --help lists the options", 2, quiet=False)
+        if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+            _print_error(f"{message}; --help lists the options")
+        raise SystemExit(2)
 
 
 @contextmanager
-def user_errors(quiet: bool = False) -> Iterator[None]:
+def user_errors(quiet: bool = False, processes: Processes | None = None) -> Iterator[None]:
     """Ends the program with one `error:` line: status 2 for bad usage, config or data, 1 for failed work.
 
     Args:
-        quiet: print nothing; for the processes beside the main one while all would fail alike.
+        quiet: print no such line; for the processes beside the main one while all would fail alike.
+        processes: once they are joined: only the first of them to fail says why, or shows its traceback.
     """
     try:
         yield
-    except USER_ERRORS as error:
-        _exit(str(error), 2, quiet)
-    except (TrainingError, DownloadError) as error:
-        _exit(str(error), 1, quiet)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        _exit(_out_of_memory(str(error)), 1, quiet)
-    except OSError as error:
-        if error.filename is None:
+    except Exception as error:
+        message, status = _diagnose(error)
+        if processes is not None and not processes.first_to_fail():
+            raise SystemExit(status) from None
+        if message is None:
             raise
-        _exit(
-            f"{error.filename}: {error.strerror}; check that the path exists, is writable and has space",
-            1,
-            quiet,
-        )
-    except RuntimeError as error:
-        if "can't allocate memory" not in str(error) and "not enough memory" not in str(error):
-            raise
-        _exit(_out_of_memory(str(error)), 1, quiet)
+        if not quiet:
+            _print_error(message)
+        raise SystemExit(status) from None
+
+
+def _diagnose(error: Exception) -> tuple[str | None, int]:
+    """What to tell the user, None for a bug, and the exit status."""
+    text = str(error)
+    if isinstance(error, USER_ERRORS):
+        return text, 2
+    if isinstance(error, TrainingError | DownloadError):
+        return text, 1
+    if isinstance(error, OSError) and (error.filename is not None or error.errno == errno.ENOSPC):
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return f"{where}{error.strerror}; check that the path exists, is writable and has space", 1
+    no_memory = "can't allocate memory" in text or "not enough memory" in text
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or (isinstance(error, RuntimeError) and no_memory):
+        return _out_of_memory(text), 1
+    if is_lost_contact(error):
+        return (
+            f"lost contact with another process: it died, or kept this one waiting for longer than "
+            f"run.collective_minutes; continue with --resume auto ({text.splitlines()[0]})"
+        ), 1
+    return None, 1
 
 
 def _out_of_memory(reason: str) -> str:
@@ -68,10 +86,8 @@ def _out_of_memory(reason: str) -> str:
     )
 
 
-def _exit(message: str, status: int, quiet: bool) -> NoReturn:
-    if not quiet:
-        print("error: " + " ".join(message.split()), file=sys.stderr, flush=True)
-    raise SystemExit(status)
+def _print_error(message: str) -> None:
+    print("error: " + " ".join(message.split()), file=sys.stderr, flush=True)
 
 
 def log_to_console(is_main: bool, quiet: bool = False) -> None:

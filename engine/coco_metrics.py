@@ -34,7 +34,7 @@ class DetectionsError(ValueError):
 
 
 def evaluate_detections(
-    annotations: str | Path | COCO,
+    annotations: str | Path | COCO | dict,
     detections: str | Path | Sequence[dict],
     category_ids: Sequence[int] | None = None,
     image_ids: Sequence[int] | None = None,
@@ -52,7 +52,7 @@ def match_detections(
     """Detections matched to the ground truth by COCO's rules. The arguments are not changed and nothing is printed.
 
     Args:
-        annotations: file in COCO format, or a loaded one. Ids, names and boxes are enough: a missing `area`
+        annotations: file in COCO format, or its content. Ids, names and boxes are enough: a missing `area`
             is that of the box, a missing `iscrowd` is 0.
         detections: results file or its content, dicts of `image_id`, `category_id`, `score` and `bbox` (x, y,
             width, height in pixels). May be empty.
@@ -102,10 +102,12 @@ def _class_ap(coco_eval: COCOeval, category: int) -> float | None:
     return float(precision.mean()) if (precision > -1).all() else None
 
 
-def _load_annotations(annotations: str | Path | COCO) -> tuple[COCO, str]:
+def _load_annotations(annotations: str | Path | COCO | dict) -> tuple[COCO, str]:
     """The ground truth, completed and renumbered, and what to call it in messages."""
     if isinstance(annotations, COCO):
         content, name = annotations.dataset, "annotations"
+    elif isinstance(annotations, dict):
+        content, name = annotations, "annotations"
     else:
         content, name = _read_json(annotations), str(annotations)
     _check_annotations(content, name)

@@ -157,6 +157,9 @@ class RunConfig(_Group):
     log_every: int = Field(10, ge=1)  # steps between TensorBoard points
     checkpoint_every: int | None = Field(None, ge=1)  # steps; an epoch's end always writes one
     checkpoint_minutes: float | None = Field(None, gt=0)
+    keep_checkpoints: int = Field(2, ge=1)  # last.pt and those before it: last.1.pt, ...
+    # how long a process waits for the others before it gives up; evaluation's metrics take one process minutes
+    collective_minutes: float = Field(10.0, gt=0)
     max_bad_steps: int = Field(10, ge=1)  # steps in a row without a finite loss and gradient before giving up
 
 

@@ -2,16 +2,19 @@
 
 import os
 import sys
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
-from engine.config import ConfigError
+from engine.config import ConfigError, RunConfig
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class Processes:
     rank: int
     world_size: int
     device: torch.device
+    store: dist.Store | None = None  # what the processes know of each other, kept by torchrun
 
     @property
     def is_main(self) -> bool:
@@ -63,6 +67,16 @@ class Processes:
         if self.world_size > 1:
             dist.barrier()
 
+    def first_to_fail(self) -> bool:
+        """Whether no process failed before this one. To be asked once, by a process that fails: the others fail with
+        it, when their next collective finds it gone, and have nothing to say."""
+        if self.store is None:
+            return True
+        try:
+            return self.store.add("failed", 1) == 1
+        except RuntimeError:  # the store went down with its host
+            return True
+
 
 def choose_device(name: str) -> torch.device:
     """Device for `run.device`: auto takes CUDA where there is one. Under torchrun the GPU of LOCAL_RANK.
@@ -82,32 +96,51 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
 
 
-def end_process(status: int) -> NoReturn:
-    """Ends a finished entry point; one of several processes without destructors.
+def is_lost_contact(error: Exception) -> bool:
+    """Whether a collective failed because another process ended, cannot be reached or kept this one waiting."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
-    Gloo's process group joins its threads when DistributedDataParallel lets go of it, holding the lock that they need.
+
+def run_process(main: Callable[[], int]) -> NoReturn:
+    """Runs an entry point and ends the process with its exit status; one of several processes without destructors.
+
+    Gloo's process group joins its threads when DistributedDataParallel lets go of it, holding the lock that they need;
+    and a process that failed must be gone at once, for the others to notice.
     """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        sys.exit(main())
+    try:
+        status = main()
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+        status = 1
     sys.stdout.flush()
     sys.stderr.flush()
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        os._exit(status)
-    sys.exit(status)
+    os._exit(status)
 
 
 @contextmanager
-def join_processes(device_name: str) -> Iterator[Processes]:
+def join_processes(run: RunConfig) -> Iterator[Processes]:
     """Joins the process group that torchrun announces in the environment (nccl on GPUs, gloo on CPUs).
+
+    In a collective a process waits `run.collective_minutes` for the others before it fails.
 
     Raises:
         ConfigError: as `choose_device`.
     """
-    device = choose_device(device_name)
+    device = choose_device(run.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    world_size = int(os.environ.get("WORLD_SIZE", 1))
-    if world_size == 1:
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield Processes(0, 1, device)
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    yield Processes(dist.get_rank(), world_size, device)
+    timeout = timedelta(minutes=run.collective_minutes)
+    store, rank, world_size = next(rendezvous("env://", timeout=timeout))
+    # torchrun keeps one store over its restarts, with the addresses of processes that are gone
+    store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
+    yield Processes(rank, world_size, device, store)
     dist.barrier()  # so that no process leaves while another still talks to it

@@ -73,7 +73,7 @@ def evaluate(
         return evaluation
     if processes.is_main:
         evaluation.matches = match_detections(
-            dataset.annotation_file,
+            dataset.ground_truth,
             results,
             category_ids=dataset.category_ids,
             image_ids=dataset.image_ids.tolist(),

@@ -56,6 +56,8 @@ class NullLogger:
 
     def curves(self, analysis: Analysis, step: int) -> None: ...
 
+    def flush(self) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -107,6 +109,10 @@ class TensorBoardLogger(NullLogger):
         # whole experiment TensorBoard makes its own from all runs, and puts first what differs between them.
         _, session, _ = hparams(plain, {})
         self._writer.file_writer.add_summary(session)
+
+    def flush(self) -> None:
+        """Writes out the points so far: a checkpoint must not be ahead of its curves."""
+        self._writer.flush()
 
     def close(self) -> None:
         self._writer.close()

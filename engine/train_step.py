@@ -1,6 +1,6 @@
 """The model in training and the step that advances it: forward, backward, joint finiteness, update."""
 
-import logging
+import math
 from contextlib import nullcontext
 from typing import Any
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from data.seeds import mix_seed
 from detector import build_detector
 from engine.checkpoint import CheckpointError
 from engine.config import Config, ConfigError
@@ -15,8 +16,6 @@ from engine.distributed import Processes
 from engine.ema import WeightEMA
 from engine.precision import autocast
 from engine.schedule import Schedule
-
-log = logging.getLogger(__name__)
 
 LOSSES = ("loss", "loss_cls", "loss_loc")
 MicroBatch = tuple[Tensor, list[dict[str, Any]]]  # uint8 images (b, 3, H, W) and their targets
@@ -65,8 +64,9 @@ class TrainStep:
                 broadcast_buffers=config.model.norm == "batch",  # the only norm whose statistics differ
                 gradient_as_bucket_view=True,
             )
-        self.done = 0  # optimizer steps
-        self.bad_in_a_row = 0
+        self.done = 0  # optimizer steps, the skipped ones included
+        self.skipped = 0
+        self.skipped_in_a_row = 0  # up to the latest step
 
     @property
     def eval_detector(self) -> nn.Module:
@@ -76,15 +76,15 @@ class TrainStep:
     def __call__(self, micro_batches: list[MicroBatch], stop: bool = False) -> tuple[dict[str, float], bool]:
         """One optimizer step on the micro-batches of this process.
 
-        A loss or gradient that is not finite on any process lets no process update; the step still counts.
+        A loss or gradient that is not finite on any process lets no process update; the step still counts, also in
+        `skipped` and `skipped_in_a_row`. Random numbers depend on seed, step and process only.
 
         Args:
             stop: whether this process was asked to stop.
         Returns:
             (numbers of the step, the same on every process; whether any process was asked to stop).
-        Raises:
-            TrainingError: `run.max_bad_steps` steps in a row were not finite.
         """
+        torch.manual_seed(mix_seed(self.config.run.seed, self.done, self.processes.rank))
         rate = self.schedule.learning_rate(self.done)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -94,10 +94,12 @@ class TrainStep:
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         stats |= {"grad_norm": norm.item(), "lr": rate}
         self.done += 1
-        if not torch.tensor([stats["loss"], stats["grad_norm"]]).isfinite().all():
-            self._count_bad_step(stats, micro_batches)
+        finite = math.isfinite(stats["loss"]) and math.isfinite(stats["grad_norm"])
+        self.skipped += not finite
+        self.skipped_in_a_row = 0 if finite else self.skipped_in_a_row + 1
+        stats["skipped_steps"] = self.skipped
+        if not finite:
             return stats, stop
-        self.bad_in_a_row = 0
         if self.config.optimizer.clip_grad_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.optimizer.clip_grad_norm, norm)
         self.optimizer.step()
@@ -156,26 +158,14 @@ class TrainStep:
         # a mass is of the scaled loss, so its mean over the processes is the batch's; counts add up
         return {name: v * self.processes.world_size if name.startswith("num_") else v for name, v in means.items()}
 
-    def _count_bad_step(self, stats: dict[str, float], micro_batches: list[MicroBatch]) -> None:
-        self.bad_in_a_row += 1
-        image_ids = [target["image_id"] for _, targets in micro_batches for target in targets]
-        numbers = ", ".join(f"{name} {stats[name]:.4g}" for name in (*LOSSES, "grad_norm"))
-        problem = f"step {self.done}: loss or gradient not finite ({numbers}); images {image_ids}"
-        if self.bad_in_a_row >= self.config.run.max_bad_steps:
-            if not self.processes.is_main:
-                raise SystemExit(1)  # every process gets here, and the main one says why
-            raise TrainingError(
-                f"{problem}: {self.bad_in_a_row} such steps in a row (run.max_bad_steps); lower optimizer.lr, "
-                "set optimizer.clip_grad_norm, or try run.precision=float32"
-            )
-        log.warning("%s: skipped", problem)
-
     def state_dict(self) -> dict[str, Any]:
         """What the checkpoint holds of the model in training."""
         state = {
             "model": self.detector.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.done,
+            "skipped": self.skipped,
+            "skipped_in_a_row": self.skipped_in_a_row,
         }
         if self.ema is not None:
             state["ema"] = self.ema.module.state_dict()
@@ -188,7 +178,8 @@ class TrainStep:
             self.optimizer.load_state_dict(state["optimizer"])
             if self.ema is not None:
                 self.ema.module.load_state_dict(state["ema"])
-        except (KeyError, RuntimeError, ValueError) as error:
-            reason = " ".join(str(error).split())[:300]
+            self.skipped, self.skipped_in_a_row = int(state["skipped"]), int(state["skipped_in_a_row"])
+        except (KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise CheckpointError(f"--resume: the checkpoint does not fit this configuration: {reason}") from error
         self.done = state["step"]

@@ -1,12 +1,15 @@
 """The training loop of a run: steps, evaluations, checkpoints, and what TensorBoard shows."""
 
 import logging
+from collections import Counter
+from functools import partial
 from typing import Any
 
 from data import train_loader
 from engine.analysis import analyse
+from engine.bad_steps import report_bad_step
 from engine.batch_picture import draw_batch
-from engine.checkpoint import CheckpointError, save_checkpoint
+from engine.checkpoint import CheckpointError, write_atomically
 from engine.clock import Clock
 from engine.config import Config, ConfigError
 from engine.datasets import evaluation_set, training_set
@@ -77,6 +80,14 @@ class Trainer:
                     f"--resume: the processes' checkpoints differ (here step {self.step}); "
                     "put run.dir on a disk that all hosts share"
                 )
+            before, now = state.get("world_size", processes.world_size), processes.world_size
+            if before != now:
+                log.warning(
+                    "continues on %d processes what %d began: every step takes the same images in the same order, but "
+                    "sums are rounded differently, so the weights will not equal an undisturbed run's bit for bit",
+                    now,
+                    before,
+                )
         total = self.schedule.total_steps
         self.stop_step = min(total, config.schedule.max_steps or total)
         self.logger = NullLogger()
@@ -111,7 +122,10 @@ class Trainer:
             TrainingError: too many steps in a row without a finite loss and gradient.
         """
         with StopSignal() as stop:
-            signal_number = self._fit(stop)
+            try:
+                signal_number = self._fit(stop)
+            finally:
+                self.logger.close()  # also when it fails: the last points are then the interesting ones
         if signal_number:
             log.info("stopped by signal %d after step %d; continue with --resume auto", signal_number, self.step)
             return 128 + signal_number
@@ -130,18 +144,19 @@ class Trainer:
             while not must_stop:
                 if self._evaluation_due:
                     self._evaluate()
-                    self._save("last")
-                    clock.saved()
+                    self._report_unreadable()
+                    self._save(clock)
                     clock.restart()
                 if self.finished:
                     break
                 with clock.waiting_for_data():
                     micro_batches = [next(batches) for _ in range(self.config.data.accumulate)]
                 if main and not self.folder.batch_picture.exists():
-                    draw_batch(self.train_step.detector, *micro_batches[0], self.dataset.class_names).save(
-                        self.folder.batch_picture
-                    )
+                    picture = draw_batch(self.train_step.detector, *micro_batches[0], self.dataset.class_names)
+                    write_atomically(self.folder.batch_picture, partial(picture.save, format="PNG"))
                 stats, must_stop = self.train_step(micro_batches, bool(stop.number))
+                if self.train_step.skipped_in_a_row:
+                    report_bad_step(self.train_step, stats, micro_batches, self.folder.path)
                 clock.steps += 1
                 bar.set_postfix_str(f"loss {stats['loss']:.3f}, epoch {self.epoch}", refresh=False)
                 bar.update()
@@ -152,11 +167,8 @@ class Trainer:
                 if epoch_ends and self.train_step.detector.self_balance is not None:
                     self.train_step.detector.self_balance.update()
                 if epoch_ends or must_stop or self._checkpoint_due(clock):
-                    self._save("last")
-                    clock.saved()
-        self.logger.close()
-        if self.dataset.num_unreadable:
-            log.warning("%d training images could not be read and were skipped", self.dataset.num_unreadable)
+                    self._save(clock)
+        self._report_unreadable()
         # the signal may have reached some processes only
         return max(self.processes.gather(stop.number)) if must_stop else 0
 
@@ -176,12 +188,26 @@ class Trainer:
             self.folder.add_metrics({"epoch": self.epoch, "step": self.step, **record})
         if self.best_ap is None or result.metrics["AP"] > self.best_ap:
             self.best_ap = result.metrics["AP"]
-            self._save("best")
+            if self.processes.is_main:
+                self.folder.save_best(self._state())
 
-    def _save(self, which: str) -> None:
-        if not self.processes.is_main:
-            return
-        state = self.train_step.state_dict() | {
+    def _report_unreadable(self) -> None:
+        """Warns of the images that any process had to skip (data.on_error)."""
+        unreadable: dict[int, str] = {}
+        for found in self.processes.gather(self.dataset.unreadable):
+            unreadable |= found
+        if unreadable:
+            counts = ", ".join(f"{count} {kind}" for kind, count in Counter(unreadable.values()).items())
+            log.warning("%d training images could not be read and were skipped: %s", len(unreadable), counts)
+
+    def _save(self, clock: Clock) -> None:
+        if self.processes.is_main:
+            self.logger.flush()  # first, so that no point before the checkpoint can be lost
+            self.folder.save_last(self._state())
+        clock.saved()
+
+    def _state(self) -> dict[str, Any]:
+        return self.train_step.state_dict() | {
             "config": self.config.to_dict(),
             "epoch": self.epoch,
             "classes": self.dataset.class_names,
@@ -189,8 +215,8 @@ class Trainer:
             "thresholds": self.thresholds,
             "best_ap": self.best_ap,
             "evaluated_step": self.evaluated_step,
+            "world_size": self.processes.world_size,
         }
-        save_checkpoint(self.folder.last if which == "last" else self.folder.best, state)
 
     def _checkpoint_due(self, clock: Clock) -> bool:
         every, minutes = self.config.run.checkpoint_every, self.config.run.checkpoint_minutes

@@ -128,20 +128,25 @@ def annotation(**changes: object) -> list[dict]:
         ({"categories": None}, "it has no list 'categories'"),
         ({"images": []}, "'images' is empty"),
         ({"categories": []}, "'categories' is empty"),
-        ({"images": [3]}, "images[0] is not an object"),
+        ({"images": [3]}, "images[0]: not an object"),
         ({"images": image(id="10")}, "images[0] (id 10): 'id' must be an integer"),
         ({"images": image(height=None)}, "images[0] (id 10): 'height' must be a positive integer"),
         ({"images": image(width=0)}, "'width' must be a positive integer"),
-        ({"images": image() + image()}, "image id 10 occurs more than once"),
+        ({"images": image() + image()}, "images[1] (id 10): id 10 occurs more than once"),
+        ({"images": image(width=10**9)}, "(id 10): 1000000000×48 are more than 178956970 pixels"),
+        ({"images": image(file_name="a\0.png")}, "(id 10): 'file_name' must be a relative path"),
         ({"images": image(file_name="/etc/passwd")}, "(id 10): 'file_name' must be a relative path that stays inside"),
         ({"images": image(file_name="a/../../b.png")}, "(id 10): 'file_name' must be a relative path"),
         ({"images": image(file_name="../b.png")}, "(id 10): 'file_name' must be a relative path"),
         ({"categories": [{"id": 1}]}, "categories[0] (id 1): 'name' must be a string"),
-        ({"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}, "category id 1 occurs more than once"),
+        (
+            {"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]},
+            "categories[1] (id 1): id 1 occurs more than once",
+        ),
         ({"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}, "two categories are named 'a'"),
-        ({"annotations": [[]]}, "annotations[0] is not an object"),
-        ({"annotations": annotation(image_id=11)}, "annotation 77 has an unknown image_id, 11"),
-        ({"annotations": annotation(category_id=3)}, "annotation 77 has an unknown category_id, 3"),
+        ({"annotations": [[]]}, "annotations[0]: not an object"),
+        ({"annotations": annotation(image_id=11)}, "annotations[0] (id 77): unknown image_id, 11"),
+        ({"annotations": annotation(category_id=3)}, "annotations[0] (id 77): unknown category_id, 3"),
         ({"annotations": annotation(bbox=[1, 2, 3])}, "annotations[0] (id 77): 'bbox' must be four numbers"),
         ({"annotations": annotation(bbox=[1, 2, 3, "4"])}, "(id 77): 'bbox' must be four numbers"),
         ({"annotations": annotation(bbox=[1, 2, 3, 10**400])}, "(id 77): 'bbox' must be four numbers"),
@@ -180,3 +185,39 @@ def test_only_images_and_categories_of_an_image_info_file_are_read(write_coco) -
     found = read_annotations(train_json(root), images_only=True)
     assert found.sizes.tolist() == [[8, 9]]
     assert len(found.boxes) == 0
+
+
+def test_skipping_leaves_out_what_cannot_be_used_and_warns_once_per_kind(write_coco, caplog) -> None:
+    sections = {
+        "images": [*image(), *image(), *image(id=11, file_name="../b.png"), *image(id=12, file_name="12.png"), 3],
+        "annotations": [
+            *annotation(),
+            *annotation(image_id=11),  # its image is left out
+            *annotation(image_id=99),
+            *annotation(category_id=9),
+            *annotation(bbox=[1, 2, 3]),
+            *annotation(image_id=12),
+            "text",
+        ],
+    }
+    path = train_json(write_coco(sections=sections))
+    found = read_annotations(path, on_error="skip")
+    assert found.image_ids.tolist() == [10, 12]
+    assert found.objects(0)["boxes"].tolist() == found.objects(1)["boxes"].tolist() == [[1, 1, 4, 4]]
+    messages = sorted(record.getMessage().removeprefix(f"{path}: left out ") for record in caplog.records)
+    assert [message.split(" (")[0] for message in messages] == [
+        "1 of annotations: 'bbox' must be four numbers",
+        "1 of annotations: not an object",
+        "1 of annotations: unknown category_id",
+        "1 of images: 'file_name' must be a relative path that stays inside the split's folder",
+        "1 of images: id occurs more than once",
+        "1 of images: not an object",
+        "2 of annotations: unknown image_id",
+    ]
+
+
+def test_skipping_needs_an_image_and_sound_categories(write_coco) -> None:
+    with pytest.raises(DatasetError, match="not one entry of 'images'"):
+        read_annotations(train_json(write_coco(sections={"images": [3]})), on_error="skip")
+    with pytest.raises(DatasetError, match=r"categories\[0\].*'name' must be a string"):
+        read_annotations(train_json(write_coco(sections={"categories": [{"id": 1}]})), on_error="skip")

@@ -161,7 +161,34 @@ def test_skipping_replaces_training_images_by_the_next(write_coco, caplog: pytes
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "002.png" in record.getMessage()
-    assert dataset.num_unreadable == 2
+    assert dataset.unreadable == {30: "damaged", 40: "damaged"}
+
+
+def test_skipping_warns_once_per_kind(write_coco, caplog: pytest.LogCaptureFixture, monkeypatch) -> None:
+    root = write_coco(sizes=[(48, 64)] * 8)
+    for index in (0, 1):
+        break_image(root, index)
+        (root / f"train/{2 + index:03}.png").write_bytes(b"")
+        (root / f"train/{4 + index:03}.png").unlink()
+    Image.new("RGB", (70, 48)).save(root / "train/006.png")
+    dataset = CocoDetection(root, "train", on_error="skip")
+    for epoch in range(2):
+        assert dataset[epoch, 0][1]["image_id"] == 80
+    kinds = ("damaged", "empty", "missing", "of another size than annotated")
+    assert list(dataset.unreadable.values()) == [kind for kind in kinds[:3] for _ in range(2)] + [kinds[3]]
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 4
+    assert all(any(f"that is {kind} will be" in text for text in messages) for kind in kinds)
+
+
+def test_a_decompression_bomb_is_not_opened(write_coco, monkeypatch) -> None:
+    root = write_coco(sizes=[(48, 64)])
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 48 * 64 // 3)  # Pillow refuses twice as many
+    with pytest.raises(DatasetError, match=r"000\.png: unreadable image \(.*decompression bomb.*image id 10"):
+        CocoDetection(root, "train")[0]
+    dataset = CocoDetection(root, "train", on_error="skip")
+    assert dataset[0][1]["image_id"] == 10
+    assert dataset.unreadable == {10: "oversized"}
 
 
 def test_skipping_in_evaluation_gives_a_blank_image_of_the_same_id(write_coco) -> None:

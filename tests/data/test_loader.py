@@ -1,4 +1,6 @@
+import os
 import signal
+import subprocess
 from itertools import islice
 from pathlib import Path
 
@@ -129,24 +131,45 @@ def test_workers_share_what_they_know_of_unreadable_images(write_coco) -> None:
     dataset = CocoDetection(root, "train", transform=transform, on_error="skip")
     batches = list(islice(train_loader(dataset, 4, workers=2), 2))
     assert all(len(targets) == 4 for _, targets in batches)
-    assert dataset.num_unreadable == 1
+    assert dataset.unreadable == {30: "damaged"}
 
 
-class Handlers(torch.utils.data.Dataset):
-    """What a worker does on SIGINT, SIGUSR1 and SIGTERM, and its number of threads."""
+class Signals(torch.utils.data.Dataset):
+    """(pid, number of threads) of the worker; item 1 waits for a signal first."""
 
     def __len__(self) -> int:
-        return 1
+        return 2
 
     def __getitem__(self, index: int) -> tuple:
-        numbers = (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM)
-        return (*(signal.getsignal(number) for number in numbers), torch.get_num_threads())
+        if index == 1:
+            signal.pause()
+        return os.getpid(), torch.get_num_threads()
 
 
-def test_workers_leave_stopping_to_their_parent(write_coco) -> None:
+@pytest.fixture
+def worker(write_coco):
+    """(iterator over Signals whose one worker has said item 0 and waits in item 1; the worker's process id)."""
     ours = train_loader(CocoDetection(write_coco(), "train", transform=train_transform("flip", (32, 32))), 1, workers=1)
-    loader = DataLoader(Handlers(), batch_size=None, num_workers=1, worker_init_fn=ours.worker_init_fn)
-    assert tuple(next(iter(loader))) == (signal.SIG_IGN, signal.SIG_IGN, signal.SIG_DFL, 1)
+    batches = iter(DataLoader(Signals(), batch_size=None, num_workers=1, worker_init_fn=ours.worker_init_fn))
+    pid, threads = next(batches)
+    assert threads == 1
+    yield batches, pid
+    batches._shutdown_workers()
+
+
+def test_workers_leave_stopping_to_their_parent(worker) -> None:
+    _, pid = worker
+    for name in ("TERM", "INT", "USR1"):
+        subprocess.run(["kill", f"-{name}", str(pid)], check=True)
+    assert Path(f"/proc/{pid}/stat").read_text().split()[2] in "SR"  # not even a zombie
+
+
+def test_the_parent_can_end_a_worker_that_does_not_listen(worker) -> None:
+    batches, _ = worker
+    (process,) = batches._workers
+    process.terminate()
+    process.join(20)
+    assert process.exitcode == 0
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from data import CocoDetection
 from engine import load_config, load_detector
-from engine.checkpoint import load_checkpoint, save_checkpoint
+from engine.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from engine.distributed import Processes
 from engine.logger import LAYOUT
 from engine.run_folder import RunFolder
@@ -190,15 +190,97 @@ def test_images_without_objects_train(config_file, shapes, tmp_path):
 
 def test_a_step_that_is_not_finite_is_skipped_and_too_many_stop_the_run(config_file):
     config = load_config(config_file, ["run.max_bad_steps=2"])
-    trainer = Trainer(config, ALONE, RunFolder(config), None)
+    folder = RunFolder(config)
+    trainer = Trainer(config, ALONE, folder, None)
     step: TrainStep = trainer.train_step
-    batches = iter(trainer.batches)
     weights = [parameter.detach().clone() for parameter in step.parameters]
     step.detector.pixel_mean[:] = torch.nan
-    step([next(batches)])
+    with pytest.raises(TrainingError, match=r"step 2: .* images \[.*max_bad_steps.*bad_batch.*lower optimizer.lr"):
+        trainer.fit()
     assert all(torch.equal(old, new) for old, new in zip(weights, step.parameters, strict=True))
-    with pytest.raises(TrainingError, match=r"step 2: .* images \[.*max_bad_steps.*lower optimizer.lr"):
-        step([next(batches)])
+    assert [value for _, value in curve(folder, "train/skipped_steps")] == [1]
+    batch = torch.load(folder.path / "bad_batch.rank0.pt", weights_only=True)
+    assert batch["step"] == 2
+    assert set(batch["losses"]) == {"loss", "loss_cls", "loss_loc", "grad_norm"}
+    (images,), (targets,) = batch["images"], batch["targets"]
+    assert (images.dtype, images.shape) == (torch.uint8, (4, 3, 64, 64))
+    assert [set(target) >= {"image_id", "boxes", "labels"} for target in targets] == [True] * 4
+
+
+def test_skipped_steps_are_counted_over_a_resume(config_file):
+    _, folder = train(config_file, "schedule.max_steps=1")
+    state = load_checkpoint(folder.last)
+    save_checkpoint(folder.last, state | {"skipped": 3, "skipped_in_a_row": 1})
+    train(config_file, "schedule.max_steps=2", resume="auto")
+    state = load_checkpoint(folder.last)
+    assert (state["skipped"], state["skipped_in_a_row"]) == (3, 0)
+
+
+def test_a_damaged_last_checkpoint_gives_way_to_the_one_before_it(config_file, finished, caplog):
+    _, folder = train(config_file, "run.checkpoint_every=1", "schedule.max_steps=2", "optimizer.ema_decay=0.9")
+    good = load_checkpoint(folder.last.with_name("last.1.pt"))
+    content = bytearray(folder.last.read_bytes())
+    content[len(content) // 2] ^= 1
+    folder.last.write_bytes(content)
+    train(config_file, "optimizer.ema_decay=0.9", resume="auto")
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert any("last.pt" in text and "checksum" in text for text in warnings)
+    assert any("last.1.pt" in text and f"step {good['step']}" in text for text in warnings)
+    assert folder.last.with_name("last.pt.damaged").read_bytes() == content
+    resumed, whole = load_checkpoint(folder.last), load_checkpoint(finished.last)
+    assert all(torch.equal(resumed["model"][name], value) for name, value in whole["model"].items())
+    assert curve(folder, "train/loss") == curve(finished, "train/loss")
+    for path in (folder.last, folder.last.with_name("last.1.pt"), folder.best):
+        path.write_bytes(b"PK")
+    with pytest.raises(CheckpointError, match=r"last\.pt.*--overwrite"):
+        folder.find_checkpoint("auto", False)
+
+
+def test_an_evaluation_repeated_after_a_crash_leaves_one_point(config_file):
+    _, folder = train(config_file, "schedule.max_steps=3")
+    state = load_checkpoint(folder.last)
+    save_checkpoint(folder.last, state | {"evaluated_step": 0, "thresholds": None})
+    train(config_file, resume="auto")
+    for path in folder.path.glob("events*"):  # what TensorBoard shows does not depend on its own repair
+        assert len(path.read_bytes()) > 0
+    for tag, steps in (("eval/AP", [3, 6]), ("train/loss", [1, 2, 3, 4, 5, 6])):
+        events = EventAccumulator(str(folder.path), purge_orphaned_data=False).Reload()
+        assert [point.step for point in events.Scalars(tag)] == steps
+
+
+def test_what_killed_writers_left_is_removed(config_file):
+    _, folder = train(config_file, "schedule.max_steps=1")
+    left = [folder.last.with_name(".last.pt.12345.tmp"), folder.path / ".metrics.jsonl.12345.tmp"]
+    for path in left:
+        path.write_bytes(b"half")
+    train(config_file, "schedule.max_steps=2", resume="auto")
+    assert not any(path.exists() for path in left)
+
+
+def test_after_torchrun_restarts_a_run_goes_on_whatever_the_options_said(config_file):
+    _, folder = train(config_file, "schedule.max_steps=1")
+    assert folder.find_checkpoint(None, False, restarted=True)["step"] == 1
+    assert folder.find_checkpoint("elsewhere.pt", False, restarted=True)["step"] == 1
+    assert folder.find_checkpoint(None, True, restarted=False) is None  # --overwrite, killed before it began
+    assert folder.find_checkpoint(None, True, restarted=True) is None
+    folder.begin(load_config(config_file), 0, 0)
+    assert folder.find_checkpoint(None, True, restarted=True) is None
+    assert not (folder.path / "config.yaml").with_name(".to_be_replaced").exists()
+
+
+def test_random_numbers_of_a_step_do_not_depend_on_where_the_run_began(config_file):
+    config = load_config(config_file)
+    draws = []
+    for start in (0, 2):
+        step = Trainer(config, ALONE, RunFolder(config), None).train_step
+        batches = [next(iter(Trainer(config, ALONE, RunFolder(config), None).batches))]
+        step.done = start
+        seen = []
+        step.detector.register_forward_pre_hook(lambda *_, seen=seen: seen.append(torch.rand(2).tolist()))
+        while step.done < 4:
+            step(batches)
+        draws.append(seen)
+    assert draws[1] == draws[0][2:]
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)])

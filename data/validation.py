@@ -1,0 +1,129 @@
+"""What is wrong with the content of a COCO annotation file, record by record."""
+
+import math
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+MAX_PIXELS = 178_956_970  # of an image; Pillow opens no larger ones, for fear of decompression bombs
+
+
+class Problem(NamedTuple):
+    """A record that cannot be used. `section` and `position` find it, `kind` is the same for alike problems, and
+    `message` is one line that names it."""
+
+    section: str
+    position: int
+    kind: str
+    message: str
+
+
+def is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+
+
+def _is_side(value: Any) -> bool:
+    return is_integer(value) and value > 0
+
+
+def _is_box(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(isinstance(v, float) or is_integer(v) for v in value)
+
+
+def _is_inner_path(value: Any) -> bool:
+    if not isinstance(value, str) or not value or "\0" in value or os.path.isabs(value):
+        return False
+    return os.path.normpath(value).split(os.sep)[0] not in (os.curdir, os.pardir)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+FIELDS = {
+    "images": {
+        "id": (is_integer, "an integer"),
+        "height": (_is_side, "a positive integer"),
+        "width": (_is_side, "a positive integer"),
+        "file_name": (_is_inner_path, "a relative path that stays inside the split's folder"),
+    },
+    "categories": {"id": (is_integer, "an integer"), "name": (_is_name, "a string")},
+    "annotations": {
+        "image_id": (is_integer, "an integer"),
+        "category_id": (is_integer, "an integer"),
+        "bbox": (_is_box, "four numbers"),
+    },
+}
+
+
+def record_problems(document: dict[str, Any]) -> Iterator[Problem]:
+    """Records of a COCO document that cannot be used, in the order images, categories, annotations.
+
+    Args:
+        document: with the lists "images", "categories" and "annotations" of anything. An annotation of an image that
+            cannot be used is of an unknown image.
+    """
+    known: dict[str, set[int]] = {}
+    for section, fields in FIELDS.items():
+        ids, names = known.setdefault(section, set()), set()
+        for position, record in enumerate(document[section]):
+            fault = _field_fault(record, fields) or _relation_fault(section, record, ids, names, known)
+            if fault is not None:
+                kind, detail = fault
+                where = f"{section}[{position}]"
+                if isinstance(record, dict):
+                    where += f" (id {_short(record.get('id'))})"
+                yield Problem(section, position, f"{section}: {kind}", f"{where}: {detail or kind}")
+            elif section != "annotations":
+                ids.add(record["id"])
+                names.add(record.get("name"))
+
+
+def _field_fault(record: Any, fields: dict) -> tuple[str, str] | None:
+    if not isinstance(record, dict):
+        return "not an object", ""
+    for key, (is_valid, expected) in fields.items():
+        if not is_valid(record.get(key)):
+            return f"{key!r} must be {expected}", ""
+    return None
+
+
+def _relation_fault(
+    section: str, record: dict, ids: set[int], names: set[str], known: dict[str, set[int]]
+) -> tuple[str, str] | None:
+    if section == "annotations":
+        for key, owner in (("image_id", "images"), ("category_id", "categories")):
+            if record[key] not in known[owner]:
+                return f"unknown {key}", f"unknown {key}, {record[key]}"
+    elif record["id"] in ids:
+        return "id occurs more than once", f"id {record['id']} occurs more than once"
+    elif section == "images" and record["height"] * record["width"] > MAX_PIXELS:
+        return (
+            f"more than {MAX_PIXELS} pixels",
+            f"{record['width']}×{record['height']} are more than {MAX_PIXELS} pixels",
+        )
+    elif section == "categories" and record["name"] in names:
+        return "name occurs more than once", f"two categories are named {record['name']!r}; rename one"
+    return None
+
+
+def box_fault(bbox: list[float], height: int, width: int) -> str | None:
+    """What is unusual about a box [x, y, width, height] of an image, None if nothing is; such boxes are clipped or,
+    without area inside the image, dropped."""
+    x, y, w, h = bbox
+    if not all(map(math.isfinite, bbox)):
+        return "box not finite"
+    if w < 0 or h < 0:
+        return "box of negative size"
+    if w == 0 or h == 0:
+        return "box of size zero"
+    if x >= width or y >= height or x + w <= 0 or y + h <= 0:
+        return "box outside of its image"
+    if x < -1 or y < -1 or x + w > width + 1 or y + h > height + 1:  # a pixel beyond is rounding
+        return "box reaches out of its image"
+    return None
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else text[:39] + "…"

@@ -1,0 +1,53 @@
+"""Checks data before training: every problem with counts, sizes, classes and anchors, metrics that will be -1.
+
+python scripts/check_dataset.py --config configs/r50_alrp.yaml data.root=datasets/coco
+python scripts/check_dataset.py --root datasets/mine --split train --split val --picture sizes.png
+
+Exit status: 0 nothing found, 1 problems found, 2 bad usage or a file that is no COCO annotation file at all.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from data import CocoDetection
+from engine.cli import ArgumentParser, log_to_console, user_errors
+from engine.config import load_config, parse_config
+from engine.dataset_check import check_split
+from engine.dataset_report import draw_report, format_split
+
+
+def main() -> int:
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", metavar="FILE", help="experiment whose data, image size and anchors to check")
+    parser.add_argument("--root", metavar="DIR", help="folder of the data set, instead of data.root")
+    parser.add_argument("--split", metavar="NAME", action="append", help="a split, instead of the config's; repeatable")
+    parser.add_argument("--picture", metavar="OUT.png", type=Path, help="draw sizes, classes and anchors there")
+    parser.add_argument("--no-images", action="store_true", help="look at the annotations only, not at the image files")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config values, such as data.image_size=512")
+    args = parser.parse_intermixed_args()
+    if args.config is None and (args.root is None or args.split is None):
+        parser.error("give --config FILE, or --root DIR and --split NAME")
+    log_to_console(is_main=False)  # the report says what reading the data would warn of
+    with user_errors():
+        config = load_config(args.config, args.overrides) if args.config else parse_config({}, "", args.overrides)
+        data = config.data
+        splits = args.split or [name for name in (data.train_split, data.val_split, data.test_split) if name]
+        reports = {}
+        for split in dict.fromkeys(splits):
+            dataset = CocoDetection(args.root or data.root, split, classes=data.classes, on_error="skip")
+            reports[split] = check_split(dataset, config.model, data.train_size, not args.no_images)
+            print(format_split(str(dataset.annotation_file), reports[split], data.train_size), end="\n\n")
+        names = {split: set(report.classes) for split, report in reports.items()}
+        different = [split for split in names if names[split] != names[next(iter(names))]]
+        for split in different:
+            print(f"{split} has other categories than {next(iter(names))}: give both files the same ones\n")
+        if args.picture:
+            draw_report(args.picture, reports, config.model)
+    return 1 if different or any(report.problems for report in reports.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
