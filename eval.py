@@ -51,7 +51,7 @@ def main() -> int:
         if args.detections:
             write_json(args.detections, result.detections)
         if result.metrics is None:
-            print(f"{dataset.annotation_file}: no annotations, so {len(result.detections)} detections, no metrics")
+            print(f"{dataset.annotation_file}: no annotations, so {len(result.detections)} detections and no metrics")
             return 0
         print(format_report(result.metrics, f"{args.ckpt} (epoch {info.epoch}, step {info.step}) on {args.split}"))
         if args.json:
