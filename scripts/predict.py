@@ -39,7 +39,8 @@ def main() -> int:
                 file=sys.stderr,
             )
         num_unreadable = predict_files(detector, info, images, args.output, args.threshold)
-    print(f"{len(images) - num_unreadable} pictures and detections.json are in {args.output}")
+    done = len(images) - num_unreadable
+    print(f"{done} of {len(images)} images done: pictures and detections.json are in {args.output}")
     if num_unreadable:
         print(f"error: {num_unreadable} of {len(images)} images could not be read; see the warnings", file=sys.stderr)
         return 1

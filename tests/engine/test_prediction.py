@@ -84,7 +84,7 @@ def test_pictures_and_results_of_files_and_folders(checkpoint, tmp_path, monkeyp
         assert run(monkeypatch, "--ckpt", checkpoint, "--output", output, "--threshold", 0, *arguments) == 0
         written = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
         assert written == {"x/a.jpg", "y/A.jpg", "y/a-2.jpg", "a.jpg", "detections.json"}
-    assert "4 pictures" in capsys.readouterr().out
+    assert "4 of 4 images done" in capsys.readouterr().out
     results = json.loads((output / "detections.json").read_text())
     _, info = load_detector(checkpoint)
     ids = dict(zip(info.classes, info.category_ids, strict=True))
