@@ -41,6 +41,7 @@ run: {{dir: {folder}/runs, device: cpu, precision: float32, log_every: 1, checkp
 """
 IMAGES = {"train": 24, "val": 4}  # six steps an epoch
 MOST_SECONDS_INTO_A_WRITE = 0.2
+SECONDS_FOR_SURVIVORS = 30.0
 PATIENCE = 600.0  # seconds after which a run that neither ends nor is killed hangs
 
 
@@ -94,6 +95,12 @@ class Run:
         for process in processes:
             process.start()
         killed = choose is not None and self._kill(processes, choose, seconds, before)
+        if killed:  # a survivor ends by itself, unless it still waits to be joined; torchrun would end it at once
+            wait_until = time.monotonic() + SECONDS_FOR_SURVIVORS
+            while any(process.is_alive() for process in processes) and time.monotonic() < wait_until:
+                wait([process.sentinel for process in processes if process.is_alive()], 1)
+            for process in processes:
+                process.kill()
         deadline = time.monotonic() + PATIENCE
         while any(process.is_alive() for process in processes):
             wait([process.sentinel for process in processes if process.is_alive()], 1)

@@ -15,6 +15,7 @@ from engine.train_step import TrainingError
         (ConfigError("c.yaml: optimizer.lr: wrong"), 2, "error: c.yaml: optimizer.lr: wrong\n"),
         (DatasetError("x.jpg:\nunreadable"), 2, "error: x.jpg: unreadable\n"),
         (TrainingError("step 3: not finite"), 1, "error: step 3: not finite\n"),
+        (OSError(28, "No space left on device"), 1, "error: No space left on device; check"),
         (FileNotFoundError(2, "No such file or directory", "out.json"), 1, "error: out.json: No such file"),
     ],
 )
@@ -42,6 +43,18 @@ def test_out_of_memory_names_the_keys_that_help(capsys, error):
     assert stop.value.code == 1
     assert text.count("\n") == 1
     assert "data.batch_size" in text and "data.accumulate" in text
+
+
+def test_only_the_first_process_to_fail_says_why(capsys):
+    class Late:
+        def first_to_fail(self):
+            return False
+
+    for error, status in ((ConfigError("said by another"), 2), (ValueError("a bug"), 1)):
+        with pytest.raises(SystemExit) as stop, user_errors(processes=Late()):
+            raise error
+        assert stop.value.code == status
+    assert capsys.readouterr().err == ""
 
 
 def test_quiet_processes_say_nothing_and_bugs_keep_their_traceback(capsys):

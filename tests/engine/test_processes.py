@@ -141,6 +141,21 @@ def broken_data(shapes, tmp_path):
 
 
 @pytest.mark.slow
+def test_stopping_and_resuming_changes_nothing_on_two_processes(launch, config_file):
+    for name, last_steps in (("whole", [4]), ("resumed", [1, 4])):
+        for steps in last_steps:
+            words = (f"run.name={name}", f"schedule.max_steps={steps}", "schedule.epochs=4")
+            statuses, said, _ = launch(2, "--config", config_file, *words, "--resume", "auto")
+            assert set(statuses) == {0}, said
+    whole, resumed = (
+        load_checkpoint(RunFolder(load_config(config_file, [f"run.name={n}"])).last) for n in ("whole", "resumed")
+    )
+    assert all(torch.equal(resumed["model"][name], tensor) for name, tensor in whole["model"].items())
+    for index, state in whole["optimizer"]["state"].items():
+        assert torch.equal(resumed["optimizer"]["state"][index]["momentum_buffer"], state["momentum_buffer"])
+
+
+@pytest.mark.slow
 def test_another_number_of_processes_goes_on_with_the_same_images_and_says_so(launch, config_file):
     def run(world_size, name, steps):
         words = (f"run.name={name}", f"schedule.max_steps={steps}", "evaluation.every=9", "--resume", "auto")

@@ -11,7 +11,7 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from data import CocoDetection
+from data import CocoDetection, DatasetError
 from engine import load_config, load_detector
 from engine.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from engine.distributed import Processes
@@ -266,6 +266,34 @@ def test_after_torchrun_restarts_a_run_goes_on_whatever_the_options_said(config_
     folder.begin(load_config(config_file), 0, 0)
     assert folder.find_checkpoint(None, True, restarted=True) is None
     assert not (folder.path / "config.yaml").with_name(".to_be_replaced").exists()
+
+
+def test_skipping_bad_annotations_holds_for_training_and_evaluation(config_file, shapes, tmp_path):
+    root = tmp_path / "dirty"
+    (root / "annotations").mkdir(parents=True)
+    for split in ("train", "val"):
+        (root / split).symlink_to(shapes / split)
+        content = json.loads((shapes / "annotations" / f"instances_{split}.json").read_text())
+        content["annotations"] += [{"id": 9999, "image_id": 1, "category_id": 1}, {"id": 9998, "image_id": -7}, 3]
+        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+    overrides = (f"data.root={root}", "schedule.max_steps=1")
+    with pytest.raises(DatasetError, match=r"'bbox' must be four numbers.*data\.on_error=skip"):
+        train(config_file, *overrides)
+    status, folder = train(config_file, *overrides, "data.on_error=skip")
+    assert status == 0
+    assert [record["step"] for record in folder.metrics()] == [1]
+
+
+def test_a_full_disk_ends_training_and_leaves_the_last_checkpoint(config_file):
+    _, folder = train(config_file, "schedule.max_steps=1")
+    before = folder.last.read_bytes()
+    (folder.last.parent / f".last.pt.{os.getpid()}.tmp").symlink_to("/dev/full")
+    trainer = Trainer(load_config(config_file), ALONE, folder, folder.find_checkpoint("auto", False))
+    folder.begin = lambda *_: None  # it would remove the trap
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        trainer.fit()
+    assert caught.value.filename == str(folder.last)
+    assert folder.last.read_bytes() == before
 
 
 def test_random_numbers_of_a_step_do_not_depend_on_where_the_run_began(config_file):
