@@ -1,6 +1,7 @@
 """Feeds hostile files to everything that reads files: each must end in success or in one clean error.
 
-python scripts/fuzz.py [--examples 2000] [--seed 0] [annotations|config|checkpoint|images|results …]
+python scripts/fuzz.py
+python scripts/fuzz.py --examples 2000 --seed 1 annotations config checkpoint images results
 
 Exit status: 0 nothing found; 1 an input that escapes as another exception, which hypothesis has made small and prints.
 Needs requirements-dev.txt.

@@ -1,6 +1,7 @@
 """Kills a small run again and again, resumes it each time, and compares the end with an undisturbed run bit for bit.
 
-python scripts/torture.py --kills 60 [--processes 1 2] [--seed 0] [--folder DIR]
+python scripts/torture.py --kills 60
+python scripts/torture.py --kills 20 --processes 2 --seed 1 --folder torture
 
 Half of the kills (SIGKILL) come at a random moment after the start: loading, steps, evaluation. The other half come a
 random while after a checkpoint began to be written. Of several processes all are killed or a random one, as a host or

@@ -35,7 +35,7 @@ def small(tmp_path_factory, write_config):
     torch.manual_seed(0)
     detector = build_detector(config, 3, load_weights=False).eval()
     thresholds = [0.0, None, 0.25]
-    return detector, DetectorInfo(["a", "b", "ç"], thresholds, config, epoch=1, step=2)
+    return detector, DetectorInfo(["a", "b", "ç"], [1, 2, 3], thresholds, config, epoch=1, step=2)
 
 
 def same_detections(run, meta, detector):
