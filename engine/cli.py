@@ -5,6 +5,7 @@ import errno
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -23,14 +24,14 @@ from engine.progress import hide_progress
 from engine.train_step import TrainingError
 
 USER_ERRORS = (ConfigError, DatasetError, WeightsError, CheckpointError, DetectionsError, ExportError)
+MAIN_SPEAKS_SECONDS = 20.0
 
 
 class ArgumentParser(argparse.ArgumentParser):
     """Parser whose errors are one `error:` line too, for all processes of a host together."""
 
     def error(self, message: str) -> NoReturn:
-        if int(os.environ.get("LOCAL_RANK", 0)) == 0:
-            _print_error(f"{message}; --help lists the options")
+        _print_error(f"{message}; --help lists the options", quiet=int(os.environ.get("LOCAL_RANK", 0)) != 0)
         raise SystemExit(2)
 
 
@@ -39,7 +40,7 @@ def user_errors(quiet: bool = False, processes: Processes | None = None) -> Iter
     """Ends the program with one `error:` line: status 2 for bad usage, config or data, 1 for failed work.
 
     Args:
-        quiet: print no such line; for the processes beside the main one while all would fail alike.
+        quiet: leave the line to the main process; for those beside it while all would fail alike.
         processes: once they are joined: only the first of them to fail says why, or shows its traceback.
     """
     try:
@@ -52,8 +53,7 @@ def user_errors(quiet: bool = False, processes: Processes | None = None) -> Iter
             raise SystemExit(status) from None
         if message is None:
             raise
-        if not quiet:
-            _print_error(message)
+        _print_error(message, quiet)
         raise SystemExit(status) from None
 
 
@@ -86,7 +86,9 @@ def _out_of_memory(reason: str) -> str:
     )
 
 
-def _print_error(message: str) -> None:
+def _print_error(message: str, quiet: bool) -> None:
+    if quiet:
+        time.sleep(MAIN_SPEAKS_SECONDS)  # before that torchrun ends this process with the main one, if that failed too
     print("error: " + " ".join(message.split()), file=sys.stderr, flush=True)
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the test suite in .venv, which it makes first if need be. --slow adds the tests marked slow; everything else
-# goes to pytest, as in: bash scripts/test.sh tests/losses -k ties
+# Runs the test suite in .venv, which it makes first if need be, in two processes of one thread each. --slow adds the
+# tests marked slow; everything else goes to pytest, as in: bash scripts/test.sh tests/losses -k ties
 set -euo pipefail
 . "$(dirname "$0")/setup_venv.sh" requirements-dev.txt
 marker="not slow"
@@ -10,4 +10,5 @@ if [ "${1:-}" = "--slow" ]; then
 fi
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
-exec "$PYTHON" -m pytest -m "$marker" "$@"
+export OMP_NUM_THREADS=1
+exec "$PYTHON" -m pytest -m "$marker" -n 2 --dist loadfile "$@"

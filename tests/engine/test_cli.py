@@ -57,10 +57,23 @@ def test_only_the_first_process_to_fail_says_why(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_quiet_processes_say_nothing_and_bugs_keep_their_traceback(capsys):
-    with pytest.raises(SystemExit), user_errors(quiet=True):
-        raise ConfigError("said by the main process")
-    assert capsys.readouterr().err == ""
+def test_quiet_processes_leave_the_word_to_the_main_one(capsys, monkeypatch):
+    class Ended(BaseException):
+        """What torchrun does to a process whose fellow has failed."""
+
+    def end(seconds):
+        assert capsys.readouterr().err == ""
+        if main_failed_too:
+            raise Ended
+
+    monkeypatch.setattr("time.sleep", end)
+    for main_failed_too, outcome in ((True, Ended), (False, SystemExit)):
+        with pytest.raises(outcome), user_errors(quiet=True):
+            raise ConfigError("no such file on this host")
+    assert capsys.readouterr().err == "error: no such file on this host\n"
+
+
+def test_bugs_keep_their_traceback():
     for bug in (RuntimeError("shape mismatch"), ValueError("bug"), OSError("no file in it")):
         with pytest.raises(type(bug)), user_errors():
             raise bug
