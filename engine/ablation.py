@@ -1,6 +1,5 @@
 """Ablations: a grid of variants, learning rates and seeds, and what its runs say."""
 
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -228,12 +227,6 @@ def csv_rows(grid: Grid, results: dict[Cell, Result]) -> list[list[Any]]:
             [cell.variant, cell.learning_rate, cell.seed, int(cell in chosen), result.val_ap, *test, result.step_ms]
         )
     return rows
-
-
-def read_history(run: Path) -> list[dict[str, Any]]:
-    """The records of a run's metrics.jsonl, oldest first; none if there is no such file."""
-    file = run / "metrics.jsonl"
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
 
 
 def _mean_and_deviation(values: Sequence[float]) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 
 from engine.ablation import Cell, Result
 from engine.checkpoint import write_atomically
-from engine.figures import DPI, PALETTE, STYLE
+from engine.figures import PALETTE, STYLE, figure_png
 
 MASSES = {"positives": "train/grad_mass_positive", "negatives": "train/grad_mass_negative"}
 SMOOTHING = 15  # logged steps
@@ -24,8 +24,8 @@ def draw_figures(cells: list[Cell], results: dict[Cell, Result], runs: Path, out
     paths = []
     for name, draw in drawings.items():
         with matplotlib.rc_context(STYLE):
-            figure = draw(by_variant, results, runs)
-            write_atomically(output / name, lambda file, figure=figure: figure.savefig(file, dpi=DPI, format="png"))
+            png = figure_png(draw(by_variant, results, runs))
+        write_atomically(output / name, lambda file, png=png: file.write(png))
         paths.append(output / name)
     return paths
 

@@ -34,13 +34,13 @@ from engine.ablation import (
     load_grid,
     markdown_table,
     metrics_with_correlation,
-    read_history,
     search_cells,
 )
 from engine.ablation_figures import draw_figures
 from engine.checkpoint import write_atomically
 from engine.cli import ArgumentParser, log_to_console, user_errors
 from engine.progress import progress
+from engine.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class Runner:
         try:
             overrides, config = self.grid.cell_config(cell, self.runs)
             run = self.runs / cell.name
-            history = read_history(run)
+            history = RunFolder(config).metrics()
             if not history or history[-1]["epoch"] < config.schedule.epochs:
                 line = ["train.py", "--config", self.grid.config, "--resume", "auto", *overrides]
                 if not self._call(line, cell, slot):
@@ -118,7 +118,7 @@ def read_results(grid: Grid, output: Path) -> dict[Cell, Result]:
                 cell = Cell(variant, rate, seed)
                 run = output / "runs" / cell.name
                 _, config = grid.cell_config(cell, output / "runs")
-                history = read_history(run)
+                history = RunFolder(config).metrics()
                 if history and history[-1]["epoch"] >= config.schedule.epochs:
                     results[cell] = Result(cell, history, _read_test(config, run), _step_ms(config, run))
     return results
