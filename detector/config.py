@@ -67,6 +67,7 @@ class LossConfig(BaseModel):
     delta: PositiveFloat = 1.0  # half-width of the smoothed step; the paper of rs has 0.5
     # rank over the batch of all processes or of each; the trainer sets the detector's `group` from it
     ranking: Literal["global", "local"] = "global"
-    self_balance: bool = True  # alrp (by epochs) and rs (by steps)
+    self_balance: bool = True  # alrp, and rs in every step
+    balance_every: int | None = Field(None, ge=1)  # steps between two weights of alrp's; null: an epoch, as published
     alpha: Probability = 0.25  # focal only
     gamma: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 2.0  # focal only

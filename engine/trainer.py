@@ -164,8 +164,9 @@ class Trainer:
                     self.logger.scalars("train", stats, self.step)
                     self.logger.scalars("perf", self._performance(clock), self.step)
                 epoch_ends = self.step % self.schedule.steps_per_epoch == 0
-                if epoch_ends and self.train_step.detector.self_balance is not None:
-                    self.train_step.detector.self_balance.update()
+                balance, every = self.train_step.detector.self_balance, self.config.loss.balance_every
+                if balance is not None and (self.step % every == 0 if every else epoch_ends):
+                    balance.update()
                 if epoch_ends or must_stop or self._checkpoint_due(clock):
                     self._save(clock)
         self._report_unreadable()

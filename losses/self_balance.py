@@ -7,12 +7,13 @@ from torch import Tensor, nn
 class SelfBalance(nn.Module):
     """Weight w of the localisation part: total = classification + w * localisation.
 
-    After every epoch w = (mean classification + mean localisation) / mean localisation over that epoch's steps.
+    After every epoch w = (mean classification + mean localisation) / mean localisation over that epoch's steps; where
+    an epoch is a large part of the training, better after fewer steps (docs/ablation.md).
     Weight and sums are buffers, so a checkpoint holds them and a run that is resumed within an epoch forgets
     nothing. There is no collective here: record values that are the same on every process.
 
     Args:
-        initial: w during the first epoch (released code: 50).
+        initial: w until the first update (released code: 50).
     """
 
     def __init__(self, initial: float = 50.0) -> None:
@@ -29,7 +30,7 @@ class SelfBalance(nn.Module):
 
     @torch.no_grad()
     def update(self) -> None:
-        """Sets the weight from the steps recorded since the last update, at the end of an epoch.
+        """Sets the weight from the steps recorded since the last update.
 
         The weight stays where nothing was recorded or the mean localisation is not a positive number.
         """

@@ -91,6 +91,15 @@ def test_the_balance_weight_starts_at_50_and_moves_after_the_epoch(finished):
     assert weights[3:] == pytest.approx([(sum(cls) + sum(loc)) / sum(loc)] * 3, rel=1e-5)
 
 
+def test_the_balance_weight_can_move_every_few_steps(config_file):
+    _, folder = train(config_file, "loss.balance_every=2", "evaluation.every=2")
+    weights = [value for _, value in curve(folder, "train/self_balance")]
+    cls, loc = ([value for _, value in curve(folder, f"train/loss_{part}")] for part in ("cls", "loc"))
+    expected = [(sum(cls[i : i + 2]) + sum(loc[i : i + 2])) / sum(loc[i : i + 2]) for i in (0, 2)]
+    assert weights[:2] == [50, 50]
+    assert weights[2:] == pytest.approx([expected[0]] * 2 + [expected[1]] * 2, rel=1e-5)
+
+
 def test_load_detector_gives_the_evaluated_weights_and_names(finished, shapes):
     detector, info = load_detector(finished.best)
     dataset = CocoDetection(shapes, "val")
