@@ -63,7 +63,7 @@ class ScoreBins:
             return all_decided
 
         if not all(_map_spans(locate_span, scores)):
-            undecided = (slots < 0).nonzero().squeeze(1)
+            undecided = true_indices(slots < 0)
             bins = torch.searchsorted(self.edges, scores[undecided].to(self.dtype), right=True, out_int32=True)
             slots[undecided] = bins * (targets[undecided] == 0) * self.lanes
         return slots
@@ -132,7 +132,7 @@ class ScoreBins:
 
         Exact whatever the rounding, because scores and edges go through the same monotone map.
         """
-        num_cells = 1 << max(16, min(19, (64 * len(self.edges)).bit_length()))
+        num_cells = 1 << max(16, min(19, (128 * len(self.edges)).bit_length()))
         width = ((self.breakpoints[-1] - self.breakpoints[0]) / (num_cells - 4)).clamp_min(1e-30)
         self.origin = (self.breakpoints[0] - 2 * width).to(self.dtype)
         self.cells_per_unit = (1 / width).to(self.dtype)
@@ -146,6 +146,16 @@ class ScoreBins:
         """Cell of each score (n,), written to out; overwrites the scores."""
         out.copy_(scores.sub_(self.origin).mul_(self.cells_per_unit).clamp_(0, self.last_cell))
         return out.clamp_(min=0)  # NaN became some integer
+
+
+def true_indices(mask: Tensor) -> Tensor:
+    """Indices (n,) int64 of the True entries of a mask (M,), ascending; fast on a CPU where few are."""
+    if mask.device.type != "cpu":
+        return mask.nonzero().squeeze(1)
+    mask = torch.nn.functional.pad(mask, (0, -len(mask) % 8))
+    words = mask.view(torch.int64).nonzero()  # eight entries at a time
+    candidates = (8 * words + torch.arange(8)).flatten()
+    return candidates[mask[candidates]]
 
 
 def _chunk(scores: Tensor) -> int:

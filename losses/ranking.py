@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from losses.bins import ScoreBins
+from losses.bins import ScoreBins, true_indices
 
 
 class Ranking:
@@ -55,7 +55,7 @@ class Ranking:
             shapes = f"{tuple(logits.shape)} and {tuple(targets.shape)}"
             raise ValueError(f"logits and targets must both have shape (M,), got {shapes}")
         logits = logits.detach()
-        self.own_index = (targets == 1).nonzero().squeeze(1)
+        self.own_index = true_indices(targets == 1)
         values = torch.zeros_like(self.own_index) if values is None else values.detach()
         if values.shape != self.own_index.shape:
             raise ValueError(f"expected {len(self.own_index)} values, one for each positive, got {tuple(values.shape)}")
