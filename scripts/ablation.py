@@ -3,8 +3,8 @@
 python scripts/ablation.py --grid configs/ablations/bccd.yaml --output runs/ablation_bccd
 python scripts/ablation.py --grid configs/ablations/bccd.yaml --output runs/ablation_bccd --report
 
-Interrupt it as you like: the same command continues, finished cells are skipped. Every variant is first run at every
-learning rate; the best on val then runs with the other seeds, and is evaluated on the test split.
+Interrupt it as you like (Ctrl-C, SIGTERM): the same command continues, finished cells are skipped. Every variant is
+first run at every learning rate; the best on val then runs with the other seeds, and is evaluated on the test split.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import queue
+import signal
 import statistics
 import subprocess
 import sys
@@ -61,6 +62,8 @@ class Runner:
         self.slots: queue.Queue[int] = queue.Queue()
         for slot in range(processes):
             self.slots.put(slot)
+        self.running: set[subprocess.Popen] = set()
+        self.stopped = False
 
     def run(self, cells: list[Cell], test: bool, bar) -> list[Cell]:
         """Trains the cells, and with `test` evaluates them on the test split; returns those that failed."""
@@ -72,7 +75,10 @@ class Runner:
                     if not job.result():
                         failed.append(cell)
                     bar.update()
-            except KeyboardInterrupt:  # the running cells got it too, and write their checkpoints
+            except KeyboardInterrupt:
+                self.stopped = True
+                for process in list(self.running):
+                    process.terminate()  # a training writes its checkpoint and ends
                 pool.shutdown(cancel_futures=True)
                 raise
         return failed
@@ -97,16 +103,21 @@ class Runner:
             self.slots.put(slot)
 
     def _call(self, line: list[object], cell: Cell, slot: int) -> bool:
+        if self.stopped:
+            return False
         environment = dict(os.environ)
         if torch.cuda.is_available():
             environment["CUDA_VISIBLE_DEVICES"] = str(slot % torch.cuda.device_count())
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.processes)))
         with open(self.logs / f"{cell.name}.log", "a") as output:
             command = [sys.executable, *map(str, line)]
-            done = subprocess.run(command, cwd=ROOT, env=environment, stdout=output, stderr=output, check=False)
-        if done.returncode:
-            log.warning("%s: status %d; see %s", cell.name, done.returncode, self.logs / f"{cell.name}.log")
-        return done.returncode == 0
+            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+        self.running.add(process)
+        status = process.wait()
+        self.running.discard(process)
+        if status and not self.stopped:
+            log.warning("%s: status %d; see %s", cell.name, status, self.logs / f"{cell.name}.log")
+        return status == 0
 
 
 def read_results(grid: Grid, output: Path) -> dict[Cell, Result]:
@@ -164,6 +175,7 @@ def main() -> int:
     parser.add_argument("--report", action="store_true", help="run nothing, report what there is")
     args = parser.parse_args()
     log_to_console(is_main=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does, and its cells with it
     logging.getLogger("tensorboard").setLevel(logging.WARNING)  # it tells of every file that it reads
     with user_errors():
         grid, output = load_grid(args.grid), Path(args.output).resolve()
