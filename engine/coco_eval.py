@@ -1,4 +1,4 @@
-"""pycocotools' evaluation of boxes with the same results in a tenth of the time: loops over arrays, not over pairs."""
+"""pycocotools' evaluation of boxes with the same results, by arithmetic on arrays instead of loops over pairs."""
 
 import copy
 from operator import itemgetter
