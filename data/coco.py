@@ -1,7 +1,7 @@
 """Detection data sets in COCO format."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from data.annotations import OBJECT_KEYS, read_annotations, usable_document
 from data.augment import Target
+from data.cache import FileCache
 from data.errors import DatasetError, ImageError
 from data.images import blank_images, read_image
 from data.seeds import mix_seed
@@ -64,6 +65,7 @@ class CocoDetection(Dataset):
         self._annotations = read_annotations(self.annotation_file, classes, not self.has_annotations, on_error)
         self.class_names, self.category_ids = self._annotations.class_names, self._annotations.category_ids
         self.image_ids, self.sizes = self._annotations.image_ids, self._annotations.sizes
+        self._files: FileCache | None = None
         # By index, 0 or 1 + position in ImageError.KINDS. In shared memory, so that loader processes see each other's
         # finds and only the first one warns.
         self._unreadable = torch.zeros(len(self), dtype=torch.uint8).share_memory_()
@@ -93,6 +95,12 @@ class CocoDetection(Dataset):
                 image, target = self.transform(image, target)
         return image, {**target, "size": tuple(image.shape[-2:])}
 
+    def hold_files(self, copies: int = 1, on_file: Callable[[], object] = lambda: None) -> int:
+        """Reads every image file once, into memory that loader processes started later share. Arguments and errors as
+        of FileCache. Returns the number of bytes."""
+        self._files = FileCache([self.path(index) for index in range(len(self))], copies, on_file)
+        return self._files.num_bytes
+
     def path(self, index: int) -> Path:
         """The image file."""
         return self.folder / self._annotations.file_name(index)
@@ -119,7 +127,7 @@ class CocoDetection(Dataset):
             image_id, size = int(self.image_ids[candidate]), tuple(self.sizes[candidate].tolist())
             target = {**self.objects(candidate), "image_id": image_id}
             try:
-                return read_image(self.path(candidate), size), target
+                return read_image(self.path(candidate), size, self._files and self._files[candidate]), target
             except ImageError as error:
                 message = f"{error} (image id {image_id} in {self.annotation_file})"
                 if self.on_error == "stop":

@@ -13,6 +13,7 @@ from reprlib import repr as short_repr
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from engine.coco_eval import BoxEvaluation
 from engine.lrp import evaluate_lrp
 
 COCO_STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -65,7 +66,7 @@ def match_detections(
     """
     coco_gt, gt_name = _load_annotations(annotations)
     coco_dt = _load_results(detections, coco_gt, gt_name)
-    coco_eval = COCOeval(coco_gt, coco_dt, "bbox")
+    coco_eval = BoxEvaluation(coco_gt, coco_dt, "bbox")
     if category_ids is not None:
         coco_eval.params.catIds = list(category_ids)
     if image_ids is not None:

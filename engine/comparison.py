@@ -12,7 +12,7 @@ from engine.config import ConfigError
 from engine.report import format_number
 
 METRICS = ("AP", "AP50", "AP75", "oLRP", "oLRP_loc", "oLRP_fp", "oLRP_fn")
-IRRELEVANT = ("run.dir", "run.name", "data.workers")  # settings without influence on the result
+IRRELEVANT = ("run.dir", "run.name", "data.workers", "data.cache")  # settings without influence on the result
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ class DataConfig(_Group):
     batch_size: int = Field(32, ge=1)  # images per optimizer step, over all processes
     accumulate: int = Field(1, ge=1)  # micro-batches per step and process
     workers: int = Field(4, ge=0)  # loader processes per training process
+    cache: bool = False  # keep the training images' files, as they are stored, in the memory of each training process
     crowd: Literal["background", "ignore"] = "background"
     on_error: Literal["stop", "skip"] = "stop"
 

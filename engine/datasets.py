@@ -1,5 +1,7 @@
 """Data sets as the configuration names them."""
 
+import logging
+import os
 from pathlib import Path
 
 from data import CocoDetection, DatasetError, eval_transform, train_transform
@@ -7,6 +9,9 @@ from data.shapes import generate_shapes
 from data.transforms import Transform
 from engine.config import Config
 from engine.distributed import Processes
+from engine.progress import progress
+
+log = logging.getLogger(__name__)
 
 
 def prepare_data(config: Config, processes: Processes) -> None:
@@ -40,6 +45,16 @@ def training_set(config: Config) -> CocoDetection:
     if not dataset.has_annotations:
         raise DatasetError(f"{dataset.annotation_file}: no annotations to train on; set data.train_split")
     return dataset
+
+
+def hold_files(dataset: CocoDetection, processes: Processes) -> None:
+    """Reads the image files into memory (`data.cache`), in every process. Raises DatasetError where they do not fit."""
+    copies = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    with progress(
+        total=len(dataset), desc="data.cache", unit="file", disable=not processes.is_main, leave=False
+    ) as bar:
+        size = dataset.hold_files(copies, bar.update)
+    log.info("data.cache: %d files, %.2f GB of memory, times %d process(es) a host", len(dataset), size / 1e9, copies)
 
 
 def evaluation_set(config: Config, split: str) -> CocoDetection:

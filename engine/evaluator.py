@@ -1,6 +1,7 @@
 """A detector over a data set: detections in the files' own pixels, metrics, and pictures."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,18 +53,20 @@ def evaluate(
     loaders = [_loader(view.dataset, config, processes) for view in all_views]
     total = sum(map(len, loaders))
     kept: list[tuple[Tensor, dict[str, Any], dict[str, Tensor]]] = []
-    results: list[dict[str, Any]] = []
-    with progress(total=total, desc="evaluate", unit="batch", disable=not processes.is_main, leave=False) as bar:
+    pending: list[Future[list[dict[str, Any]]]] = []
+    with (
+        progress(total=total, desc="evaluate", unit="batch", disable=not processes.is_main, leave=False) as bar,
+        ThreadPoolExecutor(1) as converter,  # of one batch while the detector is at the next; processes load a third
+    ):
         for view in all_views:
             loader = loaders.pop(0)  # whose processes then end with it
             for images, targets, detections in _detect(detector, loader, processes, view.flip):
-                for image, target, found in zip(images, targets, detections, strict=True):
-                    results.extend(_coco_results(found, target, dataset.category_ids))
-                    if processes.is_main and view is all_views[0] and len(kept) < num_examples:
-                        height, width = target["size"]
-                        kept.append((image[:, :height, :width].to(torch.uint8), target, found))
+                pending.append(converter.submit(_coco_results, detections, targets, dataset.category_ids))
+                if processes.is_main and view is all_views[0]:
+                    wanted = slice(num_examples - len(kept))
+                    kept += map(_example, images[wanted], targets[wanted], detections[wanted])
                 bar.update()
-    parts = processes.gather(results)
+    parts = processes.gather([result for batch in pending for result in batch.result()])
     results = [result for part in parts for result in part]
     results.sort(key=lambda result: result["image_id"])  # stable: within an image best first, for any world size
     if len(all_views) > 1:
@@ -100,7 +103,8 @@ def _loader(dataset: CocoDetection, config: Config, processes: Processes) -> Dat
 def _detect(
     detector: nn.Module, loader: DataLoader, processes: Processes, flip: bool
 ) -> Iterator[tuple[Tensor, list[dict[str, Any]], list[dict[str, Tensor]]]]:
-    """Batches as the loader has them, with the detections in their pixels; `flip`: found in the mirrored images."""
+    """Batches as the loader has them, with the detections in their pixels, on the detector's device; `flip`: found in
+    the mirrored images."""
     detector.eval()
     for images, targets in loader:
         sizes = [target["size"] for target in targets]
@@ -110,17 +114,34 @@ def _detect(
         if flip:
             for found, (_, width) in zip(detections, sizes, strict=True):
                 found["boxes"] = mirror_boxes(found["boxes"], width)
-        yield images, targets, [{name: value.cpu() for name, value in found.items()} for found in detections]
+        yield images, targets, detections
 
 
-def _coco_results(found: dict[str, Tensor], target: dict[str, Any], category_ids: list[int]) -> list[dict[str, Any]]:
-    boxes = to_original(found["boxes"], target["size"], target["orig_size"])
-    boxes[:, 2:] -= boxes[:, :2]  # COCO: x, y, width, height
-    rows = zip(boxes.tolist(), found["scores"].tolist(), found["labels"].tolist(), strict=True)
-    return [
-        {"image_id": target["image_id"], "category_id": category_ids[label], "bbox": box, "score": score}
-        for box, score, label in rows
-    ]
+@torch.inference_mode()
+def _coco_results(
+    detections: Sequence[dict[str, Tensor]], targets: Sequence[dict[str, Any]], category_ids: list[int]
+) -> list[dict[str, Any]]:
+    """Detections of a batch, on any device, as COCO results."""
+    # one table, as each copy from a GPU waits for it: x1, y1, x2, y2, score, label
+    tables = [torch.cat([d["boxes"], d["scores"][:, None], d["labels"][:, None]], dim=1) for d in detections]
+    results = []
+    for table, target in zip(torch.cat(tables).cpu().split([len(t) for t in tables]), targets, strict=True):
+        boxes = to_original(table[:, :4], target["size"], target["orig_size"])
+        boxes[:, 2:] -= boxes[:, :2]  # COCO: x, y, width, height
+        labels = table[:, 5].long().tolist()
+        results += [
+            {"image_id": target["image_id"], "category_id": category_ids[label], "bbox": box, "score": score}
+            for box, score, label in zip(boxes.tolist(), table[:, 4].tolist(), labels, strict=True)
+        ]
+    return results
+
+
+def _example(
+    image: Tensor, target: dict[str, Any], found: dict[str, Tensor]
+) -> tuple[Tensor, dict[str, Any], dict[str, Tensor]]:
+    """What `_picture` takes, without padding and on the CPU."""
+    height, width = target["size"]
+    return image[:, :height, :width].to(torch.uint8), target, {name: value.cpu() for name, value in found.items()}
 
 
 def _picture(

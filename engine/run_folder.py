@@ -21,7 +21,7 @@ from engine.event_files import EVENT_FILES, drop_later_points
 log = logging.getLogger(__name__)
 
 # keys that a resumed run may change although their group must stay the same
-FREE_ON_RESUME = {"data.root", "data.workers", "schedule.max_steps"}
+FREE_ON_RESUME = {"data.root", "data.workers", "data.cache", "schedule.max_steps"}
 BAD_BATCHES = "bad_batch.rank*.pt"  # of steps without a finite loss and gradient
 FIXED_GROUPS = ("model", "loss", "data", "optimizer", "schedule")
 

@@ -12,7 +12,7 @@ from engine.batch_picture import draw_batch
 from engine.checkpoint import CheckpointError, write_atomically
 from engine.clock import Clock
 from engine.config import Config, ConfigError
-from engine.datasets import evaluation_set, training_set
+from engine.datasets import evaluation_set, hold_files, training_set
 from engine.distributed import Processes
 from engine.evaluator import evaluate
 from engine.logger import NullLogger, TensorBoardLogger, peak_memory_gb, scalar_metrics
@@ -138,6 +138,8 @@ class Trainer:
         if main:
             self.folder.begin(self.config, self.step, self.evaluated_step)
             self.logger = TensorBoardLogger(self.folder.path, self.step, self.config.to_dict())
+        if self.config.data.cache and not self.finished:
+            hold_files(self.dataset, self.processes)
         batches, clock = iter(self.batches), Clock()
         must_stop = False
         with progress(total=self.stop_step, initial=self.step, desc="train", unit="step", disable=not main) as bar:

@@ -3,6 +3,7 @@
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -33,8 +34,16 @@ def benchmark_data(image_size: int) -> list[dict]:
     ]
 
 
+class PhotometricDistort(v2.RandomPhotometricDistort):
+    """Without torchvision's swaps of channels, which the paper's recipe has not."""
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        return super().make_params(flat_inputs) | {"channel_permutation": None}
+
+
 class PeerDataset:
-    """PIL images through torchvision's transforms of its SSD recipe (references/detection, v2)."""
+    """PIL images through torchvision's transforms of its SSD recipe (references/detection, v2): steps, probabilities
+    and ranges are ours, as tests/data/test_augment_statistics.py checks."""
 
     def __init__(self, folder: Path, image_size: int) -> None:
         content = json.loads((folder / "annotations/instances_train.json").read_text())
@@ -45,7 +54,7 @@ class PeerDataset:
         self.transform = v2.Compose(
             [
                 v2.PILToTensor(),
-                v2.RandomPhotometricDistort(),
+                PhotometricDistort(),
                 v2.RandomZoomOut(fill={tv_tensors.Image: (123.0, 117.0, 104.0), "others": 0}),
                 v2.RandomIoUCrop(),
                 v2.RandomHorizontalFlip(),

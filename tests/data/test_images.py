@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from data.errors import DatasetError
-from data.images import blank_images, read_image
+from data.errors import DatasetError, ImageError
+from data.images import blank_images, read_file, read_image
 
 RNG = np.random.default_rng(1)
 RGB = RNG.integers(0, 256, (6, 9, 3), dtype=np.uint8)
@@ -116,10 +116,73 @@ def test_another_size_than_annotated_is_an_error(tmp_path: Path) -> None:
         read_image(tmp_path / "a.png", (60, 90))
 
 
-def jpeg() -> bytes:
+def jpeg(height: int = 64, width: int = 64, mode: str = "RGB", **options: object) -> bytes:
+    smooth = np.linspace(0, 255, height * width).reshape(height, width, 1)
+    noise = RNG.integers(-40, 40, (height, width, 3))
     buffer = io.BytesIO()
-    Image.fromarray(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(buffer, "JPEG")
+    Image.fromarray((smooth + noise).clip(0, 255).astype(np.uint8)).convert(mode).save(buffer, "JPEG", **options)
     return buffer.getvalue()
+
+
+def with_pillow_alone(path: Path) -> torch.Tensor:
+    with Image.open(path) as image:
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 1, "quality": 30}, {"restart_marker_blocks": 2}],
+    ids=lambda options: "-".join(options) or "plain",
+)
+def test_jpeg_has_the_pixels_that_pillow_decodes(tmp_path: Path, mode: str, options: dict) -> None:
+    for height, width in ((64, 64), (37, 53), (1, 9)):
+        (tmp_path / "a.jpg").write_bytes(jpeg(height, width, mode, **options))
+        image = read_image(tmp_path / "a.jpg", (height, width))
+        assert torch.equal(image, with_pillow_alone(tmp_path / "a.jpg"))
+        assert image.permute(1, 2, 0).is_contiguous()
+
+
+def test_jpeg_of_coco_has_the_pixels_that_pillow_decodes(shared: Path) -> None:
+    files = sorted((shared / "data/coco_tiny/val2017").iterdir())
+    assert len(files) == 80
+    assert all(torch.equal(read_image(path), with_pillow_alone(path)) for path in files)
+
+
+def test_the_name_does_not_say_the_format(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(jpeg())
+    assert torch.equal(read_image(tmp_path / "a.png", (64, 64)), with_pillow_alone(tmp_path / "a.png"))
+    Image.fromarray(RGB).save(tmp_path / "a.jpg", "PNG")
+    assert np.array_equal(pixels(tmp_path / "a.jpg"), RGB)
+
+
+def test_a_photo_of_a_turned_camera_is_shown_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    for orientation, turns in ((1, 0), (3, 2), (6, -1), (8, 1)):
+        exif[0x0112] = orientation
+        (tmp_path / "a.jpg").write_bytes(jpeg(24, 40, exif=exif))
+        stored = with_pillow_alone(tmp_path / "a.jpg")
+        assert torch.equal(read_image(tmp_path / "a.jpg"), stored.rot90(turns, (1, 2)))
+        assert torch.equal(read_image(tmp_path / "a.jpg", (24, 40)), stored)
+
+
+def test_bytes_at_hand_are_decoded_without_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(jpeg())
+    image, encoded = read_image(tmp_path / "a.jpg"), read_file(tmp_path / "a.jpg")
+    (tmp_path / "a.jpg").unlink()
+    assert torch.equal(read_image(tmp_path / "a.jpg", encoded=encoded), image)
+    with pytest.raises(ImageError, match=r"a\.jpg: unreadable image"):
+        read_image(tmp_path / "a.jpg", encoded=encoded[:300])
+
+
+def test_a_header_that_lies_about_the_size_claims_no_memory(tmp_path: Path) -> None:
+    content = bytearray(jpeg())
+    frame = content.index(b"\xff\xc0") + 5
+    content[frame : frame + 4] = (65000).to_bytes(2, "big") * 2
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(ImageError, match="decompression bomb") as caught:
+        read_image(tmp_path / "a.jpg", (64, 64))
+    assert caught.value.kind == "oversized"
 
 
 @pytest.mark.parametrize(
@@ -130,6 +193,7 @@ def test_unreadable_files_are_named_in_one_line(tmp_path: Path, content: bytes) 
     with pytest.raises(DatasetError, match=r"a\.jpg: unreadable image \(.+\)") as caught:
         read_image(tmp_path / "a.jpg")
     assert "\n" not in str(caught.value)
+    assert "BytesIO" not in str(caught.value)
 
 
 def test_missing_and_unknown_images_are_named(tmp_path: Path) -> None:

@@ -1,0 +1,84 @@
+"""The files of a data set in memory, as they are stored."""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.errors import DatasetError
+
+READERS = 8  # threads; they wait for the disk or the network most of the time
+
+
+class FileCache:
+    """The bytes of files, each read once, in one buffer.
+
+    Loader processes that are forked read their parent's pages, which nobody writes to; those that are spawned get the
+    buffer through shared memory. So there is one copy however many they are.
+
+    Args:
+        paths: the files. One that cannot be read is left out.
+        copies: of this cache that the memory of this host has to hold.
+        on_file: called after each file.
+    Raises:
+        DatasetError: the memory that is available does not hold the copies.
+    """
+
+    def __init__(self, paths: Sequence[Path], copies: int = 1, on_file: Callable[[], object] = lambda: None) -> None:
+        with ThreadPoolExecutor(READERS) as readers:
+            sizes = np.fromiter(readers.map(_size, paths), dtype=np.int64, count=len(paths))
+            self._offsets = np.concatenate([[0], sizes.cumsum()])
+            available = _available_memory()
+            if available is not None and self.num_bytes * copies > available:
+                raise DatasetError(
+                    f"data.cache: {copies} × {self.num_bytes / 1e9:.1f} GB of files do not fit into the "
+                    f"{available / 1e9:.1f} GB of memory available; set data.cache=false"
+                )
+            self._buffer = torch.empty(self.num_bytes, dtype=torch.uint8)
+            self._complete = torch.zeros(len(paths), dtype=torch.bool)
+            for index, complete in enumerate(readers.map(self._fill, range(len(paths)), paths)):
+                self._complete[index] = complete
+                on_file()
+
+    @property
+    def num_bytes(self) -> int:
+        return int(self._offsets[-1])
+
+    def __getitem__(self, index: int) -> Tensor | None:
+        """(n,) uint8, the bytes of a file, not to be written to; None for one that was left out."""
+        if not self._complete[index]:
+            return None
+        return self._view(index)
+
+    def _view(self, index: int) -> Tensor:
+        return self._buffer[self._offsets[index] : self._offsets[index + 1]]
+
+    def _fill(self, index: int, path: Path) -> bool:
+        view = self._view(index)
+        if not len(view):
+            return False
+        try:
+            with open(path, "rb", buffering=0) as file:
+                return file.readinto(view.numpy()) == len(view)
+        except OSError:
+            return False
+
+
+def _size(path: Path) -> int:
+    try:
+        return os.path.getsize(path) if path.is_file() else 0
+    except OSError:
+        return 0
+
+
+def _available_memory() -> int | None:
+    """Bytes that processes can still claim; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
