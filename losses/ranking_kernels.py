@@ -13,6 +13,7 @@ from torch import Tensor
 from losses.bins import ScoreBins
 
 BLOCK = 2048  # entries of a program
+NUM_WARPS = 8  # 8 entries a thread: 62 registers at most, which lets 1024 threads share a multiprocessor
 # Float64 numbers in all copies of the histogram together, 8 MiB: it stays in the cache.
 MAX_COPIED = 1 << 20
 MAX_COPIES = 1024
@@ -31,11 +32,11 @@ class TritonPasses:
         if not size:
             return torch.empty(0, dtype=torch.int64, device=targets.device)
         with torch.cuda.device_of(targets):
-            _survey[num_blocks,](targets, targets.stride(0), size, counts, self._holds, BLOCK)
+            _survey[num_blocks,](targets, targets.stride(0), size, counts, self._holds, BLOCK, num_warps=NUM_WARPS)
             ends = counts.cumsum(0)
             index = torch.empty(int(ends[-1]), dtype=torch.int64, device=targets.device)
             if len(index):
-                _collect[num_blocks,](targets, targets.stride(0), size, counts, ends, index, BLOCK)
+                _collect[num_blocks,](targets, targets.stride(0), size, counts, ends, index, BLOCK, num_warps=NUM_WARPS)
         return index
 
     def histogram(self, bins: ScoreBins, logits: Tensor, targets: Tensor) -> Tensor:
@@ -49,6 +50,7 @@ class TritonPasses:
             _histogram[_grid(logits)](
                 *(logits, logits.stride(0), targets, targets.stride(0), len(logits), self._holds, self._relevant),
                 *(self._edges, len(self._edges) // 2, copies, num_copies, num_bins, BLOCK),
+                num_warps=NUM_WARPS,
             )
         return copies.sum(0)
 
@@ -60,6 +62,7 @@ class TritonPasses:
             _weighted_steps[_grid(logits)](
                 *(logits, logits.stride(0), targets, targets.stride(0), len(logits), self._holds, self._relevant),
                 *(self._edges, len(self._edges) // 2, anchors, slopes, values, result, BLOCK),
+                num_warps=NUM_WARPS,
             )
         return result
 
@@ -148,15 +151,15 @@ def _histogram(
     tl.store(relevants + block, any_relevant)
     if any_relevant > 0:
         bins = _bin(score, edges, half, BLOCK)
-        score = score.to(tl.float64)
+        wide = score.to(tl.float64)
         # Often one bin has nearly all: those of the first entry's bin are added up here.
         first = tl.sum(tl.where((lane == 0) & relevant, bins, 0))
         together = relevant & (bins == first)
         tl.atomic_add(number + first, tl.sum(together.to(tl.int32)).to(tl.float64), sem="relaxed")
-        tl.atomic_add(total + first, tl.sum(tl.where(together, score, 0.0)), sem="relaxed")
+        tl.atomic_add(total + first, tl.sum(tl.where(together, wide, 0.0)), sem="relaxed")
         alone = relevant & (bins != first)
         tl.atomic_add(number + bins, tl.full([BLOCK], 1.0, tl.float64), mask=alone, sem="relaxed")
-        tl.atomic_add(total + bins, score, mask=alone, sem="relaxed")
+        tl.atomic_add(total + bins, wide, mask=alone, sem="relaxed")
 
 
 @triton.jit
