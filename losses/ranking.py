@@ -144,7 +144,7 @@ def _gather_columns(own: Tensor, group: dist.ProcessGroup | None) -> tuple[Tenso
     """The columns of every process's (R, n) tensor side by side, n differing; and which of them are one's own."""
     if group is None:
         return own, slice(0, own.shape[1])
-    count = torch.tensor([own.shape[1]], device=own.device)
+    count = torch.full((1,), own.shape[1], device=own.device)  # waits for no device
     counts = [torch.empty_like(count) for _ in range(dist.get_world_size(group))]
     dist.all_gather(counts, count, group=group)
     counts = torch.cat(counts).tolist()

@@ -1,0 +1,172 @@
+"""The ranking losses by the Triton kernels: on the CPU in Triton's interpreter, on a GPU as they are.
+
+There the same cases also run through PyTorch's operators.
+"""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rank_sort_oracle import dense_rank_sort
+from ranking_batches import DELTAS, ENTRIES, TARGET_TYPES, as_tensors, assert_balanced, random_batch
+from ranking_oracle import assert_close, dense
+from test_ranking_losses import GOLDEN, assert_agrees
+
+from losses import alrp_loss, ap_loss, fused, rs_loss
+
+FEW = settings(deadline=None, derandomize=True, max_examples=25)
+PATHS = ["triton interpreter", *(pytest.param(f"{path} CUDA", marks=pytest.mark.gpu) for path in ("triton", "torch"))]
+
+
+@pytest.fixture(scope="module", params=PATHS)
+def device(request):
+    """Where the case runs. The interpreter takes smaller blocks, so that small inputs have several."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "triton interpreter":
+            triton = pytest.importorskip("triton")
+            if not triton.knobs.runtime.interpret:
+                pytest.skip("Triton compiles its kernels in this process")
+            patch.setattr("losses.ranking_kernels.BLOCK", 256)
+        patch.setattr(fused, "usable", lambda logits: "triton" in request.param)
+        yield torch.device("cuda" if "CUDA" in request.param else "cpu")
+
+
+def run(device, logits, targets, loc_errors, delta=1.0):
+    """Values and gradients of aLRP and AP Loss, on the CPU."""
+    logits, loc_errors = (tensor.detach().to(device).requires_grad_() for tensor in (logits, loc_errors))
+    cls, loc = alrp_loss(logits, targets.to(device), loc_errors, delta)
+    ap = ap_loss(logits, targets.to(device), delta)
+    results = (
+        *(cls, loc, *torch.autograd.grad(cls, logits), *torch.autograd.grad(loc, loc_errors)),
+        *(ap, *torch.autograd.grad(ap, logits)),
+    )
+    return [result.detach().cpu() for result in results]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_agrees_with_the_authors_code(device, path, dtype):
+    stored = np.load(path)
+    names = ("alrp_cls", "alrp_loc", "alrp_grad_logits", "alrp_grad_loc", "ap_loss", "ap_grad_logits")
+    logits, loc_errors = (torch.from_numpy(stored[name]).to(dtype) for name in ("logits", "loc_errors"))
+    results = run(device, logits, torch.from_numpy(stored["targets"]), loc_errors, float(stored["delta"]))
+    tolerances = (1e-10, 1e-10) if dtype == torch.float64 else (1e-6, 2e-6)
+    assert_agrees(results, [torch.from_numpy(np.asarray(stored[name])) for name in names], *tolerances)
+
+
+@FEW
+@given(ENTRIES, DELTAS, st.sampled_from(TARGET_TYPES))
+def test_equals_the_double_sum(device, entries, delta, target_type):
+    logits, targets, loc_errors = as_tensors(entries)
+    results = run(device, logits, targets.to(target_type), loc_errors, delta)
+    assert_agrees(results, dense(logits, targets, loc_errors, delta))
+    for gradient in (results[2], results[5]):
+        assert_balanced(gradient)
+        assert not gradient[targets == -1].any()
+
+
+@FEW
+@given(ENTRIES, DELTAS, st.sampled_from([torch.bfloat16, torch.float16]))
+def test_low_precision_logits_are_read_as_they_are(device, entries, delta, dtype):
+    logits, targets, loc_errors = as_tensors(entries, dtype)
+    results = run(device, logits, targets, loc_errors, delta)
+    expected = dense(logits, targets, loc_errors, delta)
+    for index in (0, 1, 3, 4):
+        assert_close(results[index], expected[index], 2e-6)
+    for index in (2, 5):  # rounded to the logits' type
+        assert results[index].dtype == dtype
+        assert_close(results[index], expected[index], torch.finfo(dtype).eps)
+
+
+@FEW
+@given(st.lists(st.tuples(st.floats(-1e4, 1e4, width=32), st.sampled_from([1, 0, 0]), st.floats(0, 2, width=32))))
+def test_far_scores_stay_finite_balanced_and_close(device, entries):
+    logits, targets, loc_errors = as_tensors(entries)
+    results = run(device, logits, targets, loc_errors)
+    assert all(result.isfinite().all() for result in results)
+    assert_balanced(results[2])
+    largest = logits.abs().max().item() if entries else 0
+    tolerance = max(2e-6, 8 * torch.finfo(torch.float32).eps * largest)
+    assert_agrees(results, dense(logits, targets, loc_errors, 1.0), tolerance, tolerance)
+
+
+@pytest.mark.parametrize("num, num_positives", [(256, 1), (1000, 1), (1025, 300), (1000, 900)])
+@pytest.mark.parametrize("scale", [0.01, 2.0])
+def test_any_number_of_blocks_and_bins(device, num, num_positives, scale):
+    logits, targets, loc_errors = random_batch(num, num_positives, scale=scale)
+    targets[: num // 3][targets[: num // 3] == -1] = 0  # some blocks without ignored entries
+    results = run(device, logits, targets, loc_errors, 0.5)
+    assert_agrees(results, dense(logits, targets, loc_errors, 0.5))
+
+
+def test_blocks_of_every_kind(device):
+    logits, targets, loc_errors = random_batch(1500, 20)
+    targets[:1200] = 0
+    logits[:256] = -50  # nothing relevant
+    logits[256:512] = 0.25  # all in one bin
+    targets[600] = -1
+    targets[900], targets[1000:1100] = 1, -1
+    loc_errors = torch.rand(int((targets == 1).sum()))
+    results = run(device, logits, targets, loc_errors)
+    assert_agrees(results, dense(logits, targets, loc_errors, 1.0))
+    assert not results[2][:256].any() and results[2][256:512].all()
+
+
+def test_one_copy_of_the_histogram_does_too(device, monkeypatch):
+    monkeypatch.setattr("losses.ranking_kernels.MAX_COPIED", 1)
+    batch = random_batch(1000, 30)
+    assert_agrees(run(device, *batch), dense(*batch, 1.0))
+
+
+def test_strided_logits_and_boolean_targets(device):
+    logits, targets, loc_errors = random_batch(600, 12)
+    wide = torch.stack([logits, torch.zeros_like(logits)], 1).to(device).requires_grad_()
+    truth = torch.stack([targets == 1, targets == 0], 1).to(device)
+    alrp_loss(wide[:, 0], truth[:, 0], loc_errors.to(device))[0].backward()
+    expected = dense(logits, (targets == 1).int(), loc_errors, 1.0)
+    assert_close(wide.grad[:, 0].cpu(), expected.grad_logits, 2e-6)
+    assert not wide.grad[:, 1].any()
+
+
+def test_gradient_follows_the_upstream_gradient_every_time(device):
+    logits, targets, loc_errors = (tensor.to(device) for tensor in random_batch(600, 12))
+    cls, _ = alrp_loss(logits.requires_grad_(), targets, loc_errors)
+    gradients = [torch.autograd.grad(scale * cls, logits, retain_graph=True)[0] for scale in (1.0, -3.0, 1.0)]
+    assert_close(gradients[1], -3 * gradients[0].double(), 1e-6)
+    assert torch.equal(gradients[0], gradients[2])
+
+
+def test_rank_and_sort_equals_the_double_sum(device):
+    logits, targets, ious = random_batch(700, 40)
+    inputs = logits.to(device).requires_grad_()
+    ranking, sorting = rs_loss(inputs, targets.to(device), ious.to(device))
+    expected = dense_rank_sort(logits, targets, ious, 0.5)
+    assert_close(ranking.cpu(), expected.ranking, 1e-6)
+    assert_close(sorting.cpu(), expected.sorting, 1e-6)
+    for value, wanted in ((ranking, expected.grad_ranking), (sorting, expected.grad_sorting)):
+        assert_close(torch.autograd.grad(value, inputs)[0].cpu(), wanted, 2e-6)
+
+
+@pytest.mark.parametrize("targets", [[0, 0, 0], [-1, -1, -1], [0, -1, 0], []], ids=str)
+def test_without_positives_the_loss_is_an_attached_zero(device, targets):
+    logits = torch.linspace(-1, 1, len(targets), device=device).requires_grad_()
+    cls, loc = alrp_loss(logits, torch.tensor(targets, device=device), torch.zeros(0, device=device))
+    assert cls.item() == loc.item() == 0
+    (cls + loc).backward()
+    assert logits.grad.shape == logits.shape and not logits.grad.any()
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # the interpreter computes with NumPy
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("place", [0, 1, 2, 3, 300], ids=["positive", "negative", "ignored", "no positive", "far"])
+def test_a_logit_that_is_not_finite_shows_in_the_loss(device, bad, place):
+    logits, targets = torch.linspace(-2, 2, 400), torch.zeros(400)
+    if place != 3:
+        targets[:3] = torch.tensor([1, 0, -1])
+    logits[place] = bad
+    logits = logits.to(device).requires_grad_()
+    cls, loc = alrp_loss(logits, targets.to(device), torch.ones(int((targets == 1).sum()), device=device))
+    assert cls.isnan() and loc.isnan()
+    cls.backward()  # and does not raise
+    assert logits.grad.shape == logits.shape
