@@ -26,7 +26,7 @@ class TritonPasses:
 
     def find_positives(self, targets: Tensor) -> Tensor:
         size, (num_blocks,) = len(targets), _grid(targets)
-        targets = _as_numbers(targets)
+        targets = as_numbers(targets)
         counts = torch.empty(num_blocks, dtype=torch.int32, device=targets.device)
         self._holds = torch.empty(num_blocks, dtype=torch.int8, device=targets.device)
         if not size:
@@ -40,7 +40,7 @@ class TritonPasses:
         return index
 
     def histogram(self, bins: ScoreBins, logits: Tensor, targets: Tensor) -> Tensor:
-        targets = _as_numbers(targets)
+        targets = as_numbers(targets)
         num_bins = len(bins.edges) + 1
         num_copies = min(MAX_COPIES, *_grid(logits), max(1, MAX_COPIED // (2 * num_bins)))
         copies = bins.breakpoints.new_zeros(num_copies, 2, num_bins)
@@ -55,7 +55,7 @@ class TritonPasses:
         return copies.sum(0)
 
     def weighted_steps(self, bins: ScoreBins, weights: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
-        targets = _as_numbers(targets)
+        targets = as_numbers(targets)
         anchors, slopes, values = bins.tables(weights)
         result = torch.empty_like(logits, memory_format=torch.contiguous_format)
         with torch.cuda.device_of(logits):
@@ -71,7 +71,7 @@ def _grid(entries: Tensor) -> tuple[int]:
     return (triton.cdiv(len(entries), BLOCK),)
 
 
-def _as_numbers(targets: Tensor) -> Tensor:
+def as_numbers(targets: Tensor) -> Tensor:
     return targets.view(torch.uint8) if targets.dtype == torch.bool else targets
 
 

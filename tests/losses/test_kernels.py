@@ -3,9 +3,15 @@
 There the same cases also run through PyTorch's operators.
 """
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rank_sort_oracle import dense_rank_sort
@@ -13,9 +19,9 @@ from ranking_batches import DELTAS, ENTRIES, TARGET_TYPES, as_tensors, assert_ba
 from ranking_oracle import assert_close, dense
 from test_ranking_losses import GOLDEN, assert_agrees
 
-from losses import alrp_loss, ap_loss, fused, rs_loss
+from losses import alrp_loss, ap_loss, focal_loss, fused, rs_loss
 
-FEW = settings(deadline=None, derandomize=True, max_examples=25)
+FEW = settings(deadline=None, derandomize=True, max_examples=15)
 PATHS = ["triton interpreter", *(pytest.param(f"{path} CUDA", marks=pytest.mark.gpu) for path in ("triton", "torch"))]
 
 
@@ -27,7 +33,8 @@ def device(request):
             triton = pytest.importorskip("triton")
             if not triton.knobs.runtime.interpret:
                 pytest.skip("Triton compiles its kernels in this process")
-            patch.setattr("losses.ranking_kernels.BLOCK", 256)
+            for module in ("ranking_kernels", "focal_kernels"):
+                patch.setattr(f"losses.{module}.BLOCK", 256)
         patch.setattr(fused, "usable", lambda logits: "triton" in request.param)
         yield torch.device("cuda" if "CUDA" in request.param else "cpu")
 
@@ -46,7 +53,8 @@ def run(device, logits, targets, loc_errors, delta=1.0):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
-def test_agrees_with_the_authors_code(device, path, dtype):
+def test_agrees_with_the_authors_code(device, path, dtype, monkeypatch):
+    monkeypatch.setattr("losses.ranking_kernels.BLOCK", 2048)  # fewer programs to interpret
     stored = np.load(path)
     names = ("alrp_cls", "alrp_loc", "alrp_grad_logits", "alrp_grad_loc", "ap_loss", "ap_grad_logits")
     logits, loc_errors = (torch.from_numpy(stored[name]).to(dtype) for name in ("logits", "loc_errors"))
@@ -170,3 +178,60 @@ def test_a_logit_that_is_not_finite_shows_in_the_loss(device, bad, place):
     assert cls.isnan() and loc.isnan()
     cls.backward()  # and does not raise
     assert logits.grad.shape == logits.shape
+
+
+@pytest.mark.parametrize("alpha, gamma", [(0.25, 2.0), (0.5, 0.0), (0.9, 1.5), (0.0, 1.0)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_focal_loss_equals_its_definition(device, alpha, gamma, dtype):
+    logits, targets, _ = random_batch(700, 50, scale=6.0, dtype=dtype)
+    logits[:4] = torch.tensor([-1e4, 1e4, -30.0, 30.0])
+    # -alpha_t (1 - p_t)^gamma log p_t in float64, differentiated by autograd
+    exact = logits.double().requires_grad_()
+    margin = torch.where(targets == 1, exact, -exact)
+    weight = torch.where(targets == 1, alpha, 1 - alpha) * (targets != -1)
+    expected = (-weight * F.sigmoid(-margin) ** gamma * F.logsigmoid(margin)).sum() / 50
+    (wanted,) = torch.autograd.grad(expected, exact)
+
+    inputs = logits.to(device).requires_grad_()
+    loss = focal_loss(inputs, targets.to(device), alpha, gamma)
+    gradients = [torch.autograd.grad(scale * loss, inputs, retain_graph=True)[0].cpu() for scale in (1.0, -2.0)]
+    assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert_close(loss.cpu(), expected.detach(), 2e-6)
+    for gradient, scale in zip(gradients, (1.0, -2.0), strict=True):
+        assert gradient.dtype == dtype
+        torch.testing.assert_close(gradient.double(), scale * wanted, rtol=max(2e-5, torch.finfo(dtype).eps), atol=1e-9)
+
+
+@pytest.mark.parametrize("targets", [[], [-1, -1], [0, 0]], ids=str)
+def test_focal_loss_without_positives(device, targets):
+    logits = torch.zeros(len(targets), device=device, requires_grad=True)
+    loss = focal_loss(logits, torch.tensor(targets, device=device))
+    loss.backward()
+    negatives = targets.count(0)
+    assert loss.item() == pytest.approx(negatives * 0.75 / 4 * 0.6931472)  # 0.75 * (1/2)^2 * ln 2 for each
+    assert bool(logits.grad.any()) == bool(negatives)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("place", [0, 1, 2], ids=["positive", "negative", "ignored"])
+def test_a_logit_that_is_not_finite_shows_in_focal_loss(device, bad, place):
+    logits = torch.zeros(3)
+    logits[place] = bad
+    assert not focal_loss(logits.to(device), torch.tensor([1, 0, -1], device=device)).isfinite()
+
+
+@pytest.mark.slow
+def test_kernels_compile_for_a_gpu_without_spilling(tmp_path):
+    triton = pytest.importorskip("triton")
+    if not (Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas").is_file():
+        pytest.skip("this Triton has no compiler for NVIDIA GPUs")
+    environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
+    script = Path(__file__).with_name("compile_kernels.py")
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert len(lines) == 3 * 16
+    for *kernel, registers, spilled in lines:
+        # 64 let 1024 threads share a multiprocessor; float64 logits are for tests
+        assert int(registers) <= 64 and (int(spilled) == 0 or "fp64" in kernel), kernel
