@@ -1,10 +1,17 @@
 """What a ranking asks of all M entries, in three passes over them: the positives, the histogram, the gradient."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from losses import fused
 from losses.bins import ScoreBins
+
+if TYPE_CHECKING:
+    from losses.ranking_kernels import TritonPasses
 
 
 class TorchPasses:
@@ -41,7 +48,7 @@ class TorchPasses:
         return bins.weighted_steps(weights, logits, slots)
 
 
-def make_passes(logits: Tensor):
+def make_passes(logits: Tensor) -> TorchPasses | TritonPasses:
     """The fastest passes there are for the logits."""
     if fused.usable(logits):
         from losses.ranking_kernels import TritonPasses

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,6 +21,8 @@ from ranking_oracle import assert_close, dense
 from test_ranking_losses import GOLDEN, assert_agrees
 
 from losses import alrp_loss, ap_loss, focal_loss, fused, rs_loss
+from losses.bins import ScoreBins
+from losses.passes import make_passes
 
 FEW = settings(deadline=None, derandomize=True, max_examples=15)
 PATHS = ["triton interpreter", *(pytest.param(f"{path} CUDA", marks=pytest.mark.gpu) for path in ("triton", "torch"))]
@@ -235,3 +238,29 @@ def test_kernels_compile_for_a_gpu_without_spilling(tmp_path):
     for *kernel, registers, spilled in lines:
         # 64 let 1024 threads share a multiprocessor; float64 logits are for tests
         assert int(registers) <= 64 and (int(spilled) == 0 or "fp64" in kernel), kernel
+
+
+def test_a_process_group_changes_nothing_for_one_process(device, tmp_path):
+    logits, targets, loc_errors = random_batch(700, 20)
+    expected = run(device, logits, targets, loc_errors)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    try:
+        inputs = logits.to(device).requires_grad_()
+        parts = alrp_loss(inputs, targets.to(device), loc_errors.to(device), group=dist.group.WORLD)
+        focal = focal_loss(inputs, targets.to(device), group=dist.group.WORLD)
+        gradient = torch.autograd.grad(parts[0], inputs)[0]
+    finally:
+        dist.destroy_process_group()
+    for actual, wanted in zip((*parts, gradient), expected[:3], strict=True):
+        torch.testing.assert_close(actual.detach().cpu(), wanted, rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(focal.detach(), focal_loss(logits.to(device), targets.to(device)))
+
+
+def test_a_process_without_entries_takes_part(device):
+    empty = torch.zeros(0, device=device)
+    passes = make_passes(empty)
+    bins = ScoreBins(torch.zeros(2, dtype=torch.float64, device=device), 1.0, torch.float32)
+    assert passes.find_positives(empty).tolist() == []
+    assert not passes.histogram(bins, empty, empty).any()
+    assert passes.weighted_steps(bins, torch.ones(2, dtype=torch.float64, device=device), empty, empty).shape == (0,)
