@@ -15,10 +15,10 @@ class FocalSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx, logits: Tensor, targets: Tensor, alpha: float, gamma: float) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(logits, targets)
-        ctx.alpha, ctx.gamma = alpha, gamma
+        ctx.alpha, ctx.gamma = float(alpha), float(gamma)
         num_blocks = triton.cdiv(len(logits), BLOCK)
         sums = torch.empty(2, num_blocks, dtype=torch.float64, device=logits.device)
-        _launch(_focal_sum, logits, targets, sums, num_blocks, alpha, gamma)
+        _launch(_focal_sum, logits, targets, sums, num_blocks, ctx.alpha, ctx.gamma)
         total, positives = sums.sum(1)
         ctx.mark_non_differentiable(positives)
         return total, positives
