@@ -48,7 +48,7 @@ def alrp_loss(
     false_positives, rank, errors = ranking.false_positives, ranking.rank, ranking.values
 
     # LRP error of i less its target E(i) / rank(i): what the update has left to correct.
-    excess = (false_positives + ranking.sum_over_others(errors)) / rank
+    excess = (false_positives + ranking.values_above) / rank
     excess = torch.where(false_positives <= MIN_FALSE_POSITIVES, 0, excess)
     classification = ranking.loss(logits, targets, false_positives / rank, excess)
 

@@ -85,15 +85,15 @@ class ScoreBins:
         return torch.view_as_real(total).view(-1, self.lanes, 2).sum(1).T
 
     def hits(self, histogram: Tensor) -> Tensor:
-        """Sum of H(s_j - p_i) over the entries j of a histogram, for each positive i: (P,) float64."""
-        count, total = histogram[:, 1:]  # between each breakpoint and the next
-        beyond = count.flip(0).cumsum(0).flip(0) - count  # right of the next
+        """Sum of H(s_j - p_i) over the entries j of each histogram, for each positive i: (n, P) from (n, 2, 2P + 1)."""
+        count, total = histogram[..., 1:].unbind(1)  # between each breakpoint and the next
+        beyond = count.flip(1).cumsum(1).flip(1) - count  # right of the next
         gaps = torch.diff(self.breakpoints, append=self.breakpoints[-1:])
         # Sum of relu(s - b), breakpoint by breakpoint from the right: only terms >= 0, so nothing cancels.
         steps = (total - count * self.breakpoints) + beyond * gaps
         hinges = torch.empty_like(steps)
-        hinges[self.order] = steps.flip(0).cumsum(0).flip(0)
-        at_lower, at_upper = hinges.view(2, -1)
+        hinges[:, self.order] = steps.flip(1).cumsum(1).flip(1)
+        at_lower, at_upper = hinges.chunk(2, 1)
         return (at_lower - at_upper) / (2 * self.delta)
 
     def weighted_steps(self, weights: Tensor, scores: Tensor, slots: Tensor) -> Tensor:
@@ -104,14 +104,7 @@ class ScoreBins:
             scores: (M,) float.
             slots: (M,) from `locate`. Its memory is used for the result where that fits, so it is lost.
         """
-        slopes = (torch.cat([weights, -weights])[self.order] / (2 * self.delta)).cumsum(0)
-        rises = slopes[:-1] * torch.diff(self.breakpoints)
-        values = torch.cat([rises.new_zeros(1), rises.cumsum(0)])
-        anchors = self.edges.double()
-        values = values + slopes * (anchors - self.breakpoints)
-        # value + slope * (s - anchor): only terms >= 0 again, so the result is as exact as its dtype.
-        tables = torch.nn.functional.pad(torch.stack([anchors, slopes, values]), (1, 0))
-        anchors, slopes, values = tables.to(self.dtype).repeat_interleave(self.lanes, dim=1)
+        anchors, slopes, values = self.tables(weights).repeat_interleave(self.lanes, dim=1)
         result = slots.view(torch.float32) if scores.dtype == torch.float32 else torch.empty_like(scores)
 
         def evaluate_span(span: slice) -> None:
@@ -126,6 +119,19 @@ class ScoreBins:
 
         _map_spans(evaluate_span, scores)
         return result
+
+    def tables(self, weights: Tensor) -> Tensor:
+        """The sum over the positives i of weights[i] * H(s - p_i), bin by bin, in the type to locate scores in.
+
+        Rows anchor, slope and value of (3, 2P + 1), from weights (P,) >= 0: in each bin it is
+        value + slope * (s - anchor). That adds up terms >= 0 alone, so it is as exact as its dtype. All 0 in bin 0.
+        """
+        slopes = (torch.cat([weights, -weights])[self.order] / (2 * self.delta)).cumsum(0)
+        rises = slopes[:-1] * torch.diff(self.breakpoints)
+        values = torch.cat([rises.new_zeros(1), rises.cumsum(0)])
+        anchors = self.edges.double()
+        values = values + slopes * (anchors - self.breakpoints)
+        return torch.nn.functional.pad(torch.stack([anchors, slopes, values]), (1, 0)).to(self.dtype)
 
     def _build_table(self) -> Tensor:
         """First slot of the bin of every cell, equal cuts of the axis; negative where an edge lies in the cell.

@@ -5,6 +5,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from losses import fused
 from losses.normalise import ratio_over_group
 
 
@@ -27,6 +28,10 @@ def focal_loss(
     Returns:
         scalar >= 0, float64 for float64 logits and float32 for others; not finite if any logit is not.
     """
+    if logits.dtype != torch.float64 and fused.usable(logits):
+        from losses.focal_kernels import FocalSum
+
+        return ratio_over_group(*FocalSum.apply(logits, targets, alpha, gamma), group).float()
     logits = logits if logits.dtype == torch.float64 else logits.float()
     positive = targets == 1
     margin = torch.where(positive, logits, -logits)  # log-odds of the right answer

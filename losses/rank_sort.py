@@ -48,7 +48,7 @@ def rs_loss(
 
     # Eq. 4 and 5: mean of 1 - IoU over the positives above i, and over those above i that belong there.
     badness = 1 - ranking.values
-    above = ranking.sum_over_others(badness) + badness / 2
+    above = ranking.positive_rank - 1 - ranking.values_above + badness / 2
     weights = torch.stack([torch.ones_like(badness), badness])
     missorted, missorted_badness = sum_over_smaller_keys(ranking.scores, ranking.values, weights, delta)
     sorting_errors = above / positive_rank - (above - missorted_badness) / (positive_rank - missorted)

@@ -15,7 +15,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from losses.bins import ScoreBins, true_indices
+from losses.bins import ScoreBins
+from losses.passes import make_passes, nan_unless_finite
 
 
 class Ranking:
@@ -37,6 +38,7 @@ class Ranking:
         scores: (P,), 0 where not finite.
         values: (P,) the given numbers, 0 if none.
         false_positives, positive_rank, rank: (P,) N_FP, rank+ and their sum; NaN if any logit is not finite.
+        values_above: (P,) sum of values[k] * H(x_ik) over the other positives k.
         own: slice of the positives of this process.
         not_finite: 0, or NaN if any logit is not finite.
     """
@@ -55,7 +57,8 @@ class Ranking:
             shapes = f"{tuple(logits.shape)} and {tuple(targets.shape)}"
             raise ValueError(f"logits and targets must both have shape (M,), got {shapes}")
         logits = logits.detach()
-        self.own_index = true_indices(targets == 1)
+        self.passes = make_passes(logits)
+        self.own_index = self.passes.find_positives(targets)
         values = torch.zeros_like(self.own_index) if values is None else values.detach()
         if values.shape != self.own_index.shape:
             raise ValueError(f"expected {len(self.own_index)} values, one for each positive, got {tuple(values.shape)}")
@@ -64,30 +67,31 @@ class Ranking:
         self.scores = torch.nan_to_num(scores, nan=0.0, posinf=0.0, neginf=0.0)
         self.num_positives = len(self.scores)
 
-        histogram = self.scores.new_zeros(2, 2 * self.num_positives + 1)
         if self.num_positives:
             self.bins = ScoreBins(self.scores, delta, _compute_dtype(logits))
-            self.positive_bins = torch.searchsorted(self.bins.breakpoints, self.scores, right=True)
-            self.slots = self.bins.locate(logits, targets)
-            histogram = self.bins.histogram(logits, self.slots)
+            negatives = self.passes.histogram(self.bins, logits, targets)
+        else:
+            negatives = nan_unless_finite(logits).expand(2, 1).clone()
         # NaN if any logit is not finite; above every breakpoint it reaches all ranks, and by the group all processes.
-        histogram[0, -1] += 0 * logits.sum(dtype=_compute_dtype(logits)).double()
         if group is not None:
-            dist.all_reduce(histogram, group=group)
-        self.not_finite = 0 * histogram[0, -1]
-        self.false_positives = self.scores
-        if self.num_positives:
-            self.false_positives = self.bins.hits(histogram).clamp_min(0)
-        self.positive_rank = 1 + self.sum_over_others(torch.ones_like(self.scores))
+            dist.all_reduce(negatives, group=group)
+        self.not_finite = 0 * negatives[0, -1]
+        self.false_positives, among, self.values_above = self._hits(negatives)
+        self.positive_rank = 1 + among
         self.rank = self.positive_rank + self.false_positives
 
-    def sum_over_others(self, weights: Tensor) -> Tensor:
-        """Sum over the positives k != i of weights[k] * H(x_ik), for each positive i: (P,) from (P,)."""
+    def _hits(self, negatives: Tensor) -> Tensor:
+        """Sum of H over the negatives, over the other positives, and over them weighted by their values: (3, P)."""
         if not self.num_positives:
-            return weights
-        histogram = weights.new_zeros(2, 2 * self.num_positives + 1)
-        histogram.index_add_(1, self.positive_bins, torch.stack([weights, weights * self.scores]))
-        return self.bins.hits(histogram) - weights / 2  # without k = i: H(0) = 1/2
+            return self.scores.new_zeros(3, 0)
+        weights = torch.stack([torch.ones_like(self.scores), self.values])  # (2, P)
+        positives = negatives.new_zeros(4, negatives.shape[1])
+        bins = torch.searchsorted(self.bins.breakpoints, self.scores, right=True)
+        positives.index_add_(1, bins, torch.stack([weights, weights * self.scores], 1).flatten(0, 1))
+        hits = self.bins.hits(torch.cat([negatives[None], positives.view(2, 2, -1)]))
+        hits[0].clamp_(min=0)
+        hits[1:] -= weights / 2  # without k = i: H(0) = 1/2
+        return hits
 
     def sum_over_lower(self, weights: Tensor) -> Tensor:
         """Sum over the positives i with s_i <= s_k of weights[i], for each positive k: (P,) from (P,)."""
@@ -110,10 +114,7 @@ class Ranking:
             return torch.zeros_like(logits)
         errors = errors / self.num_positives
         weights = torch.where(self.false_positives > 0, errors / self.false_positives, 0)
-        slots, self.slots = self.slots, None
-        if slots is None:  # used up by an earlier backward through the same graph
-            slots = self.bins.locate(logits, targets)
-        gradient = self.bins.weighted_steps(weights, logits, slots)
+        gradient = self.passes.weighted_steps(self.bins, weights, logits, targets)
         gradient[self.own_index] = -errors[self.own].to(gradient.dtype)
         return gradient
 
@@ -143,7 +144,7 @@ def _gather_columns(own: Tensor, group: dist.ProcessGroup | None) -> tuple[Tenso
     """The columns of every process's (R, n) tensor side by side, n differing; and which of them are one's own."""
     if group is None:
         return own, slice(0, own.shape[1])
-    count = torch.tensor([own.shape[1]], device=own.device)
+    count = torch.full((1,), own.shape[1], device=own.device)  # waits for no device
     counts = [torch.empty_like(count) for _ in range(dist.get_world_size(group))]
     dist.all_gather(counts, count, group=group)
     counts = torch.cat(counts).tolist()

@@ -22,4 +22,4 @@ def smooth_l1_loss(pred: Tensor, target: Tensor, beta: float = 1.0, group: dist.
     """
     pred = pred if pred.dtype == torch.float64 else pred.float()
     total = F.smooth_l1_loss(pred, target.to(pred.dtype), beta=beta, reduction="sum") / 4
-    return ratio_over_group(total, torch.tensor(len(pred), device=pred.device), group)
+    return ratio_over_group(total, total.new_full((), len(pred)), group)

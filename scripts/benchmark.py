@@ -1,6 +1,7 @@
 """Side-by-side benchmarks: medians of interleaved runs, and ratios, which hold across machines.
 
 python scripts/benchmark.py loss --json loss.json
+python scripts/benchmark.py loss --device cuda
 python scripts/benchmark.py train --size 512 512 --batch-size 2
 """
 
@@ -20,6 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from benchmarks.data import benchmark_data
 from benchmarks.infer import benchmark_infer
 from benchmarks.loss import NUM_LOGITS, THREADS, benchmark_loss
+from benchmarks.loss_cuda import NUM_LOGITS as NUM_LOGITS_CUDA
+from benchmarks.loss_cuda import benchmark_loss_cuda
 from benchmarks.metrics import benchmark_metrics
 from benchmarks.traffic import benchmark_traffic
 from benchmarks.train import benchmark_train
@@ -27,14 +30,14 @@ from benchmarks.train import benchmark_train
 from engine.cli import ArgumentParser, user_errors
 from engine.report import write_json
 
-FORMATS = {"ratio": "{:.2f}×", "memory": "{:.1f}×", "KiB received by each": "{:.0f}"}
+FORMATS = {"ratio": "{:.2f}×", "ratio to copy": "{:.2f}×", "memory": "{:.1f}×", "KiB received by each": "{:.0f}"}
 
 
 def main() -> None:
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     helps = {
-        "loss": "losses alone, forward + backward on the CPU",
+        "loss": "losses alone, forward + backward",
         "train": "a training step against torchvision's RetinaNet R-50",
         "infer": "inference with post-processing against torchvision's RetinaNet R-50",
         "data": "the SSD training pipeline against torchvision's",
@@ -49,8 +52,11 @@ def main() -> None:
                 "--size", type=int, nargs=2, metavar=("H", "W"), default=default, help=f"pixels {default}"
             )
             command.add_argument("--batch-size", type=int, metavar="B", default=batch_size, help=f"({batch_size})")
+        if name != "data":
             command.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(cpu)")
     args = parser.parse_args()
+    if getattr(args, "device", "cpu") == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: PyTorch finds no CUDA device")
     with user_errors():
         torch.set_num_threads(THREADS)
         tables = run(args)
@@ -65,6 +71,9 @@ def main() -> None:
 
 def run(args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     """Tables by title."""
+    if args.command == "loss" and args.device == "cuda":
+        title = f"Forward + backward of {NUM_LOGITS_CUDA:,} logits; ratio to torchvision's focal loss, memory to logits"
+        return {title: benchmark_loss_cuda()}
     if args.command == "loss":
         title = (
             f"Forward + backward of {NUM_LOGITS:,} float32 logits; ratio to torchvision's focal loss, memory to logits"

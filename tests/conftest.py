@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports Triton: its kernels then run on the CPU
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("ALRP_SHARED", ROOT.parent / "shared"))
 

@@ -43,11 +43,11 @@ STEPS: dict[str, Callable] = {
 }
 
 
-def make_batch(scores: str, num_positives: int) -> tuple[Tensor, Tensor, Tensor]:
+def make_batch(scores: str, num_positives: int, num_logits: int = NUM_LOGITS) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    positives = torch.randperm(NUM_LOGITS, generator=generator)[:num_positives]
-    targets = torch.zeros(NUM_LOGITS).index_fill_(0, positives, 1)
-    logits = torch.randn(NUM_LOGITS, generator=generator)
+    positives = torch.randperm(num_logits, generator=generator)[:num_positives]
+    targets = torch.zeros(num_logits).index_fill_(0, positives, 1)
+    logits = torch.randn(num_logits, generator=generator)
     on_negatives, on_positives = (logits * std + mean for mean, std in SCORES[scores])
     logits = torch.where(targets == 1, on_positives, on_negatives)
     return logits.requires_grad_(), targets, torch.rand(num_positives, generator=generator).requires_grad_()

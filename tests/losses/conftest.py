@@ -1,0 +1,22 @@
+"""Where the tests of the kernels run."""
+
+import pytest
+import torch
+
+from losses import fused
+
+PATHS = ["triton interpreter", *(pytest.param(f"{path} CUDA", marks=pytest.mark.gpu) for path in ("triton", "torch"))]
+
+
+@pytest.fixture(scope="module", params=PATHS)
+def device(request):
+    """Where the case runs. The interpreter takes smaller blocks, so that small inputs have several."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "triton interpreter":
+            triton = pytest.importorskip("triton")
+            if not triton.knobs.runtime.interpret:
+                pytest.skip("Triton compiles its kernels in this process")
+            for module in ("ranking_kernels", "focal_kernels"):
+                patch.setattr(f"losses.{module}.BLOCK", 256)
+        patch.setattr(fused, "usable", lambda logits: "triton" in request.param)
+        yield torch.device("cuda" if "CUDA" in request.param else "cpu")

@@ -1,0 +1,140 @@
+"""What the losses cost, counted instead of timed: memory, waiting for the GPU, passes over the logits."""
+
+import warnings
+from collections import Counter
+
+import pytest
+import torch
+from ranking_batches import random_batch
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_leaves
+
+from losses import alrp_loss, ap_loss, focal_loss, fused, rs_loss
+
+LOSSES = {
+    "aLRP": lambda logits, targets, errors: sum(alrp_loss(logits, targets, errors)),
+    "AP": lambda logits, targets, errors: ap_loss(logits, targets),
+    "Rank & Sort": lambda logits, targets, errors: sum(rs_loss(logits, targets, errors.detach())),
+    "focal": lambda logits, targets, errors: focal_loss(logits, targets),
+}
+RANKING_LOSSES = [name for name in LOSSES if name != "focal"]
+# Operators that return a number or a size that the host must know, and so wait for a GPU.
+WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "is_nonzero", "equal")
+
+
+class Recorder(TorchDispatchMode):
+    """Counts the operators that wait, and keeps the bytes of every tensor that was made."""
+
+    def __init__(self):
+        super().__init__()
+        self.waits = Counter()
+        self.sizes = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        masks = [leaf for leaf in tree_leaves(args) if isinstance(leaf, torch.Tensor) and leaf.dtype == torch.bool]
+        if name in WAITING or (name.startswith("index") and masks) or name == "repeat_interleave":
+            self.waits[name] += 1
+        given = {leaf.untyped_storage().data_ptr() for leaf in tree_leaves((args, kwargs)) if torch.is_tensor(leaf)}
+        result = function(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if torch.is_tensor(leaf) and leaf.untyped_storage().data_ptr() not in given:
+                self.sizes.append(leaf.untyped_storage().nbytes())
+        return result
+
+
+def record(loss, batch):
+    logits, targets, errors = batch
+    logits, errors = logits.requires_grad_(), errors.requires_grad_()
+    with Recorder() as recorder:
+        LOSSES[loss](logits, targets, errors).backward()
+    return recorder
+
+
+@pytest.fixture
+def interpreter(monkeypatch):
+    triton = pytest.importorskip("triton")
+    if not triton.knobs.runtime.interpret:
+        pytest.skip("Triton compiles its kernels in this process")
+    from triton.runtime.interpreter import GridExecutor
+
+    launch = GridExecutor.__call__
+
+    def launch_unrecorded(*args, **kwargs):
+        with _disable_current_modes():  # what the interpreter copies, a GPU does not
+            return launch(*args, **kwargs)
+
+    monkeypatch.setattr(GridExecutor, "__call__", launch_unrecorded)
+    monkeypatch.setattr("losses.bins.ScoreBins._build_table", lambda bins: None)  # for CPUs
+    monkeypatch.setattr(fused, "usable", lambda logits: True)
+
+
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # what other threads do is not recorded
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_no_tensor_grows_with_positives_times_negatives(loss, one_thread):
+    num, num_positives = 200_000, 2000
+    recorder = record(loss, random_batch(num, num_positives))
+    assert max(recorder.sizes) <= 8 * num  # a P x N matrix of booleans would have 2000 * num
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_kernels_make_nothing_as_long_as_the_logits_but_gradients(loss, interpreter):
+    num = 50_000
+    sizes = record(loss, random_batch(num, 20)).sizes
+    # Of Rank & Sort's two losses autograd makes a gradient each, one of them from zeros, and the sum.
+    gradients = 4 if loss == "Rank & Sort" else 1
+    assert [size for size in sizes if size >= num] == [4 * num] * gradients
+
+
+@pytest.mark.parametrize("num_positives", [0, 1, 50])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_kernels_wait_for_the_device_once_at_most(loss, num_positives, interpreter):
+    recorder = record(loss, random_batch(5000, num_positives))
+    assert recorder.waits.total() == (0 if loss == "focal" else 1), recorder.waits
+
+
+@pytest.mark.parametrize("loss", RANKING_LOSSES)
+def test_operators_wait_for_the_device_once(loss, one_thread, monkeypatch):
+    monkeypatch.setattr("losses.bins.ScoreBins._build_table", lambda bins: None)  # as on a GPU
+    recorder = record(loss, random_batch(5000, 50))
+    assert recorder.waits == {"nonzero": 1}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kernels", [True, False], ids=["triton", "torch"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_gpu_is_waited_for_once_at_most(loss, kernels, monkeypatch):
+    monkeypatch.setattr(fused, "usable", lambda logits: kernels)
+    batch = [tensor.cuda() for tensor in random_batch(100_000, 500)]
+    record(loss, batch)  # compiles
+    torch.cuda.synchronize()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            LOSSES[loss](*batch).backward()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    waits = [warning for warning in caught if "synchroniz" in str(warning.message)]
+    assert len(waits) == (0 if loss == "focal" else 1), [str(wait.message) for wait in waits]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("loss", LOSSES)
+def test_kernels_take_bounded_memory_beyond_the_gradient(loss):
+    logits, targets, errors = (tensor.cuda() for tensor in random_batch(8_000_000, 1000))
+    logits.requires_grad_()
+    LOSSES[loss](logits, targets, errors).backward()  # compiles, and allocates the gradient
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    logits.grad = None
+    LOSSES[loss](logits, targets, errors).backward()
+    assert torch.cuda.max_memory_allocated() - before <= 64 << 20
