@@ -52,7 +52,7 @@ def main() -> None:
                 "--size", type=int, nargs=2, metavar=("H", "W"), default=default, help=f"pixels {default}"
             )
             command.add_argument("--batch-size", type=int, metavar="B", default=batch_size, help=f"({batch_size})")
-        if name != "data":
+        if name in ("loss", "train", "infer"):
             command.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(cpu)")
     args = parser.parse_args()
     if getattr(args, "device", "cpu") == "cuda" and not torch.cuda.is_available():
