@@ -54,6 +54,8 @@ class NullLogger:
 
     def images(self, tag: str, images: list[Tensor], step: int) -> None: ...
 
+    def histogram(self, tag: str, counts: Tensor, edges: Tensor, step: int) -> None: ...
+
     def curves(self, analysis: Analysis, step: int) -> None: ...
 
     def flush(self) -> None: ...
@@ -85,6 +87,26 @@ class TensorBoardLogger(NullLogger):
         """(3, H, W) uint8 pictures, tagged tag/0, tag/1, …"""
         for index, image in enumerate(images):
             self._writer.add_image(f"{tag}/{index}", image, step)
+
+    def histogram(self, tag: str, counts: Tensor, edges: Tensor, step: int) -> None:
+        """Counts (n,) between ascending edges (n + 1,); none for empty ones."""
+        filled = counts.nonzero().squeeze(1)
+        if len(filled) == 0:
+            return
+        first, last = int(filled[0]), int(filled[-1]) + 1  # the page scales its axis to all bins that it is given
+        counts, edges = counts[first:last].double(), edges[first : last + 1].double()
+        middles = (edges[1:] + edges[:-1]) / 2
+        self._writer.add_histogram_raw(
+            tag,
+            min=edges[0].item(),
+            max=edges[-1].item(),
+            num=int(counts.sum()),
+            sum=(counts @ middles).item(),
+            sum_squares=(counts @ middles.square()).item(),
+            bucket_limits=edges[1:].tolist(),
+            bucket_counts=counts.tolist(),
+            global_step=step,
+        )
 
     def curves(self, analysis: Analysis, step: int) -> None:
         """Pictures curves/precision_recall and curves/lrp (over the score threshold); none without ground truth."""
