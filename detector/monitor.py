@@ -13,7 +13,7 @@ from detector.boxes import paired_iou, pairwise_iou
 from losses.ranking import Ranking
 
 GRADIENT_MASS = "grad_mass_"  # prefix of the statistics that belong to the scaled loss; all others are counts and sums
-REACHED_IOU = 0.5  # best anchor IoU from which an object has an anchor that fits
+REACHED_IOU = 0.4  # best anchor IoU from which an object has an anchor that fits; the matcher forces the others
 LOGIT_EDGES = torch.linspace(-16, 16, 129)  # bins of a quarter
 RANK_EDGES = torch.logspace(0, 8, 65)  # eight bins per power of ten
 IOU_EDGES = torch.linspace(0, 1, 21)

@@ -36,6 +36,19 @@ LAYOUT = {
         "share of the time waiting for data": ("perf/data_wait",),
     },
 }
+DIAGNOSIS_LAYOUT = {
+    "diagnosis": {
+        "ranking: precision of the positives": ("diagnose/precision",),
+        "ranking: median rank of the positives": ("diagnose/rank",),
+        "scores: median positive, 99th percentile of the negatives": (
+            "diagnose/score_positive",
+            "diagnose/score_negative",
+        ),
+        "IoU of positives and of the best anchors with their objects": ("diagnose/matched_iou", "diagnose/anchor_iou"),
+        "positives of each level": tuple(f"diagnose/positives_P{level}" for level in range(3, 8)),
+        "length of an update relative to the weights": ("train/update_ratio",),
+    }
+}
 # what the page "HParams" compares runs by
 HPARAMS = (
     *("loss.name", "loss.loc_error", "loss.delta", "loss.ranking", "loss.self_balance"),
@@ -122,7 +135,7 @@ class TensorBoardLogger(NullLogger):
         self._writer.add_text("config", "\n".join("    " + line for line in lines))  # indented: shown verbatim
         charts = {
             group: {title: ["Multiline", [f"^{tag}$" for tag in tags]] for title, tags in content.items()}
-            for group, content in LAYOUT.items()
+            for group, content in (LAYOUT | (DIAGNOSIS_LAYOUT if config["run"]["diagnose"] else {})).items()
         }
         self._writer.add_custom_scalars(charts)
         values = {key: reduce(dict.__getitem__, key.split("."), config) for key in HPARAMS}
