@@ -189,12 +189,13 @@ def check_balance(records: Sequence[Record], config: Config, schedule: Schedule)
     if not weights or config.loss.name != "alrp":
         return None
     distinct = [weight for weight, before in zip(weights, [None, *weights], strict=False) if weight != before]
-    if len(distinct) == 1 and len(records) > WINDOW and now["step"] > records[0]["step"] + schedule.steps_per_epoch:
+    epochs = now["step"] // schedule.steps_per_epoch
+    no_boxes = len(records) >= WINDOW and not any(record.get("loss_loc") for record in records[-WINDOW:])
+    if len(distinct) == 1 and epochs > 0 and no_boxes:
         return Finding(
             "balance_stuck",
-            f"the weight of the localisation part is {now['self_balance']:g} after {now['step']} steps, that is "
-            f"{now['step'] // schedule.steps_per_epoch} epochs: self-balancing leaves it where the localisation part "
-            f"is 0 (now {now['loss_loc']:g}), as without positives; see train/num_positives and train_batch.png",
+            f"the weight of the localisation part is {distinct[0]:g} after {epochs} epochs: self-balancing leaves it "
+            "where the localisation part is 0, as it is without positives; see train/num_positives and train_batch.png",
         )
     if len(distinct) > 2 and distinct[-3] < distinct[-2] < distinct[-1] and distinct[-1] > RUNAWAY_WEIGHT:
         return Finding(
