@@ -53,7 +53,7 @@ class Diagnosis:
 
     def __init__(self, config: Config, schedule: Schedule, path: Path, step: int) -> None:
         self.config, self.schedule, self.path = config, schedule, path
-        lines = [line for line in _read_lines(path) if line["step"] <= step]
+        lines = [line for line in read_lines(path) if line["step"] <= step]
         self.records: list[Record] = [line for line in lines if "loss" in line]
         self.causes = {line["cause"]: line["step"] for line in lines if "cause" in line}
         write_atomically(path, lambda file: file.write("".join(map(_json_line, lines)).encode()))
@@ -115,6 +115,18 @@ class Diagnosis:
             file.write(_json_line(line))
 
 
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of the file; none if there is none, and without one that was cut off."""
+    lines = []
+    if path.exists():
+        for text in path.read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(text))
+            except ValueError:
+                break
+    return lines
+
+
 def format_summary(records: Sequence[Record], causes: dict[str, int]) -> str:
     """A few lines for the console, medians of the last logged steps; no final newline.
 
@@ -162,15 +174,3 @@ def _text(value: float | None) -> str:
 
 def _json_line(line: dict[str, Any]) -> str:
     return json.dumps(line) + "\n"
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of the file; none if there is none, and without one that was cut off."""
-    lines = []
-    if path.exists():
-        for text in path.read_text(encoding="utf-8").splitlines():
-            try:
-                lines.append(json.loads(text))
-            except ValueError:
-                break
-    return lines
