@@ -26,6 +26,7 @@ WINDOW = 10  # records that a judgement takes the median of
 # Of a group's objects, the share that no anchor fits from which on it is named. Paper's anchors on COCO: 0.21 of all
 # and 0.59 of the small ones; anchors 8 times too large for the quickstart: 0.94 of all.
 MISSED_OF_ALL, MISSED_OF_GROUP = 0.5, 0.9
+NAMED_GROUPS = 3
 # lr * |clipped gradient| / |weights|: what healthy runs have, and from which median on the rate is too high. Measured
 # on shapes and blood cells: at ½, 1 and 2 times the shipped rate at most 1.7e-3 with ranking losses, and 1.0e-3 with
 # focal loss; at 20 times that rate at least 3.9e-3 and 1.8e-3.
@@ -93,7 +94,9 @@ def check_anchors(fit: AnchorFit, base_scale: float, best_scale: Callable[[], fl
     of_all = fit.missed.get("all", 0.0)
     if not missed and of_all < MISSED_OF_ALL:
         return None
-    groups = ", ".join(f"{share:.0%} of {name}" for name, share in missed.items())
+    worst = sorted(missed, key=lambda name: -missed[name])
+    groups = ", ".join(f"{missed[name]:.0%} of {name}" for name in worst[:NAMED_GROUPS])
+    groups += f", and {len(worst) - NAMED_GROUPS} more" if len(worst) > NAMED_GROUPS else ""
     better = best_scale()
     remedy = (
         f"set model.anchor_base_scale to about {better:.2g} (now {base_scale:g})"

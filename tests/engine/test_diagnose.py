@@ -157,6 +157,8 @@ def test_anchors_are_judged_by_all_and_by_group():
     message = check({"all": 0.1, "small": 0.2, "class 'platelet'": 0.96}).message
     assert "10% of 1000 objects (96% of class 'platelet')" in message
     assert "anchor_base_scale to about 2 (now 16)" in message
+    many = check({"all": 0.9} | {f"class '{index}'": 0.9 + index / 100 for index in range(5)}).message
+    assert "(94% of class '4', 93% of class '3', 92% of class '2', and 2 more)" in many
     assert "no other model.anchor_base_scale" in check({"all": 0.6}, best=16.0).message
 
 

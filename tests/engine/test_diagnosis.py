@@ -9,6 +9,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from engine import load_config
 from engine.checkpoint import load_checkpoint
+from engine.config import ConfigError
+from engine.diagnosis_figure import PANELS, diagnosis_figure, read_records
 from engine.distributed import Processes
 from engine.logger import DIAGNOSIS_LAYOUT
 from engine.run_folder import RunFolder
@@ -81,6 +83,18 @@ def test_tensorboard_has_the_pages_of_the_diagnosis(healthy):
         histograms = events.Histograms(f"diagnose/{name}")
         assert [histogram.step for histogram in histograms] == [1, 6, 11]
         assert sum(histograms[0].histogram_value.bucket) == histograms[0].histogram_value.num > 0
+
+
+def test_a_figure_has_a_line_for_each_run_in_each_panel(healthy, tmp_path):
+    records = read_records(healthy[0].path)
+    figure = diagnosis_figure([("one", records), ("two", records)])
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [title for title, *_ in PANELS]
+    precision = [record["precision"] for record in records]
+    for line in figure.axes[0].get_lines():
+        assert line.get_xdata().tolist() == list(range(1, 13))
+        assert line.get_ydata()[0] == precision[0] and line.get_ydata()[4] == sorted(precision[:5])[2]
+    with pytest.raises(ConfigError, match=r"diagnosis\.jsonl: no diagnosis; train with run\.diagnose=true"):
+        read_records(tmp_path)
 
 
 def test_the_training_result_is_the_same_to_the_bit(config_file, healthy):
