@@ -62,12 +62,12 @@ class Diagnosis:
 
     def look_at_data(self, dataset: CocoDetection) -> None:
         """What can be seen before the first step."""
-        model, size = self.config.model, self.config.data.train_size
-        fit = anchor_fit(dataset, model, size)
+        model, data = self.config.model, self.config.data
+        fit = anchor_fit(dataset, model, data)
         self._write({"step": 0, "objects": fit.objects, "missed_by_anchors": fit.missed})
         self._report(
             [
-                check_anchors(fit, model.anchor_base_scale, lambda: best_base_scale(dataset, model, size)),
+                check_anchors(fit, model.anchor_base_scale, lambda: best_base_scale(dataset, model, data)),
                 check_schedule(self.config, self.schedule),
             ],
             step=0,

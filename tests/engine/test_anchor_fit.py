@@ -11,8 +11,9 @@ from detector import ModelConfig
 from detector.build import build_anchor_generator
 from detector.monitor import REACHED_IOU
 from engine.anchor_fit import anchor_fit, best_base_scale
+from engine.config import DataConfig
 
-SIZE = (128, 96)  # that the 64×64 images are resized to
+DATA = DataConfig(image_size=[128, 96])  # of 64×64 images
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def best_ious(dataset, model):
 @pytest.mark.parametrize("scale", [1.0, 4.0, 16.0])
 def test_shares_of_objects_without_a_fitting_anchor(dataset, scale):
     model = ModelConfig(anchor_base_scale=scale)
-    fit, (boxes, best) = anchor_fit(dataset, model, SIZE), best_ious(dataset, model)
+    fit, (boxes, best) = anchor_fit(dataset, model, DATA), best_ious(dataset, model)
     assert fit.objects == len(boxes)
     missed = best < REACHED_IOU
     small = ops.box_area(boxes) < 32**2
@@ -41,7 +42,7 @@ def test_shares_of_objects_without_a_fitting_anchor(dataset, scale):
 
 
 def test_the_recommended_scale_fits_best(dataset):
-    best = best_base_scale(dataset, ModelConfig(anchor_base_scale=16.0), SIZE)
+    best = best_base_scale(dataset, ModelConfig(anchor_base_scale=16.0), DATA)
 
     def reached(scale):
         return (best_ious(dataset, ModelConfig(anchor_base_scale=scale))[1] >= 0.5).float().mean()
@@ -55,5 +56,10 @@ def test_a_split_without_objects(shapes, tmp_path):
     content = json.loads((shapes / "annotations" / "instances_train.json").read_text())
     content["annotations"] = []
     (tmp_path / "annotations" / "instances_train.json").write_text(json.dumps(content))
-    fit = anchor_fit(CocoDetection(tmp_path, "train"), ModelConfig(), SIZE)
+    fit = anchor_fit(CocoDetection(tmp_path, "train"), ModelConfig(), DATA)
     assert (fit.objects, fit.missed) == (0, {})
+
+
+def test_images_that_keep_their_aspect_ratio(dataset):
+    by_side = anchor_fit(dataset, ModelConfig(), DataConfig(short_side=[120, 136], long_side=200))
+    assert by_side == anchor_fit(dataset, ModelConfig(), DataConfig(image_size=128))
