@@ -1,26 +1,18 @@
-"""What the statistics of training steps say, and the known causes of a run that does not converge.
+"""The known causes of a run that does not converge, as they show in the records of its steps.
 
-Pure functions of plain numbers. A record is one logged step, as `summarise` makes it. Every check looks at the records
-so far, oldest first, and returns a finding or None. How the limits were measured is in docs/diagnose.md.
+Pure functions of plain numbers. Every check looks at the records so far, oldest first, and returns a finding or None.
+How the limits were measured is in docs/diagnose.md.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
-from detector.monitor import IOU_EDGES, LOGIT_EDGES, RANK_EDGES, REACHED_IOU
+from detector.monitor import REACHED_IOU
 from engine.anchor_fit import AnchorFit
 from engine.config import Config
 from engine.schedule import Schedule
-
-Record = dict[str, Any]
-
-QUANTILES = (0.1, 0.5, 0.9)
-NEGATIVE_QUANTILES = (0.5, 0.99, 0.9999)  # the few highest of very many are what counts
+from engine.step_record import Record, middle
 
 WINDOW = 10  # records that a judgement takes the median of
 # Of a group's objects, the share that no anchor fits from which on it is named. Paper's anchors on COCO: 0.21 of all
@@ -38,7 +30,7 @@ CLIPPED_FACTOR = 5  # gradient norm / clip_grad_norm from which a step is mostly
 MANY_SKIPPED = 3  # steps that were not finite; one or two happen in healthy mixed-precision runs
 CHANCE_RANK = 0.25  # median rank / all ranks: 0.5 by chance; in healthy runs at most 0.05 when it is looked at
 CHANCE_STEPS = 100  # after the warm-up, before which nobody can tell
-RUNAWAY_WEIGHT = 100.0  # twice the initial weight; healthy runs fall below 50 with their second update at the latest
+RUNAWAY_WEIGHT = 100.0  # twice the initial weight; healthy runs went 50, 146, 61 at worst
 GOOD_PRECISION = 0.2  # of positives that rank well enough to be detected, were their scores high enough
 FEW_ABOVE = 0.02  # share of positives above model.score_thresh below which an evaluation finds next to nothing
 
@@ -48,42 +40,6 @@ class Finding(NamedTuple):
 
     cause: str
     message: str
-
-
-def summarise(statistics: dict[str, Tensor], stats: dict[str, float], score_thresh: float) -> Record:
-    """The record of one step: rounded numbers, and None where there is nothing to measure.
-
-    Args:
-        statistics: of the whole batch, see `Monitor`; empty if the loss was not finite, and so is what is made of them.
-        stats: numbers of the step, see `TrainStep`.
-        score_thresh: from which score on detections are evaluated.
-    """
-    record = stats | (_from_statistics(statistics, score_thresh) if statistics else {})
-    return {name: _plain(value) for name, value in record.items()}
-
-
-def quantiles(counts: Tensor, edges: Tensor, shares: tuple[float, ...]) -> list[float] | None:
-    """Quantiles of a histogram, linear within its bins; None if it is empty.
-
-    Args:
-        counts: (n,); edges: (n + 1,) ascending.
-    """
-    total = counts.sum().item()
-    if total == 0:
-        return None
-    cumulative = torch.nn.functional.pad(counts.double().cumsum(0), (1, 0))
-    found = []
-    for share in shares:
-        bin = int(torch.searchsorted(cumulative, share * total).clamp(1, len(counts))) - 1
-        inside = (share * total - cumulative[bin]) / counts[bin].clamp(min=1)
-        found.append((edges[bin] + inside * (edges[bin + 1] - edges[bin])).item())
-    return found
-
-
-def middle(records: Sequence[Record], name: str) -> float | None:
-    """Median of a number, or of the middle quantile of a list of three, over the records that have it."""
-    values = [record[name] for record in records if record.get(name) is not None]
-    return median(value[1] if isinstance(value, list) else value for value in values) if values else None
 
 
 def check_anchors(fit: AnchorFit, base_scale: float, best_scale: Callable[[], float]) -> Finding | None:
@@ -274,45 +230,3 @@ def _ranks(window: Sequence[Record]) -> float:
 
 def _short(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.2g}"
-
-
-def _from_statistics(statistics: dict[str, Tensor], score_thresh: float) -> Record:
-    values = {name: value.item() for name, value in statistics.items() if value.dim() == 0}
-    positives, negatives, objects = (values[f"num_{name}"] for name in ("positives", "negatives", "objects"))
-    logits = statistics["hist_logit_positive"]
-    threshold = math.log(score_thresh / (1 - score_thresh)) if 0 < score_thresh < 1 else -math.inf
-    return {
-        "num_objects": objects,
-        "objects_reached": _ratio(values["num_objects_reached"], objects),
-        "anchor_iou": _ratio(values["sum_anchor_iou"], objects),
-        "num_negatives": negatives,
-        "relevant_negatives": _ratio(values["num_relevant_negatives"], negatives),
-        "positives_per_level": statistics["positives_per_level"].tolist(),
-        "precision": _ratio(values["sum_precision"], positives),
-        "rank": quantiles(statistics["hist_rank"], RANK_EDGES, QUANTILES),
-        "score_positive": _scores(logits, QUANTILES),
-        "score_negative": _scores(statistics["hist_logit_negative"], NEGATIVE_QUANTILES),
-        "above_threshold": _ratio(logits[LOGIT_EDGES[:-1] >= threshold].sum().item(), positives),
-        "matched_iou": _ratio(values["sum_iou"], positives),
-        "matched_iou_quantiles": quantiles(statistics["hist_iou"], IOU_EDGES, QUANTILES),
-    }
-
-
-def _scores(counts: Tensor, shares: tuple[float, ...]) -> list[float] | None:
-    logits = quantiles(counts, LOGIT_EDGES, shares)
-    return None if logits is None else torch.tensor(logits).sigmoid().tolist()
-
-
-def _ratio(part: float, whole: float) -> float | None:
-    return part / whole if whole else None
-
-
-def _plain(value: Any) -> Any:
-    """Four digits, which keep lines short, and None for what JSON cannot hold."""
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if not isinstance(value, float):
-        return value
-    if not math.isfinite(value):
-        return None
-    return int(value) if value.is_integer() and abs(value) < 1e15 else float(f"{value:.4g}")

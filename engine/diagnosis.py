@@ -20,14 +20,12 @@ from engine.diagnose import (
     SYMPTOM_CHECKS,
     WINDOW,
     Finding,
-    Record,
     check_anchors,
     check_schedule,
-    middle,
-    summarise,
 )
 from engine.logger import NullLogger
 from engine.schedule import Schedule
+from engine.step_record import Record, middle, summarise
 
 log = logging.getLogger(__name__)
 

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.config import ConfigError
-from engine.diagnose import UPDATE_RATIOS, Record, middle
+from engine.diagnose import UPDATE_RATIOS
 from engine.diagnosis import read_lines
 from engine.figures import MUTED, PALETTE, STYLE
+from engine.step_record import Record, middle
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""engine/diagnose.py: every cause is named when its numbers are there, and none for the numbers of healthy runs."""
+"""Every cause is named when its numbers are there, and none for the numbers of healthy runs."""
 
 import pytest
 import torch
@@ -13,10 +13,9 @@ from engine.diagnose import (
     WINDOW,
     check_anchors,
     check_schedule,
-    quantiles,
-    summarise,
 )
 from engine.schedule import build_schedule
+from engine.step_record import quantiles, summarise
 
 # of a healthy run on shapes at step 300 and later
 HEALTHY = {
