@@ -21,6 +21,7 @@ from detector.boxes import (
     paired_iou,
 )
 from detector.matcher import IGNORED, NEGATIVE
+from detector.monitor import Monitor
 from losses import SelfBalance, alrp_loss, ap_loss, focal_loss, rs_loss, smooth_l1_loss
 from losses.normalise import ratio_over_group
 
@@ -150,13 +151,13 @@ class Criterion(nn.Module):
         anchors_per_level: Sequence[Tensor],
         targets: Sequence[dict[str, Tensor]],
         group: ProcessGroup | None = None,
-        monitor: dict[str, Tensor] | None = None,
+        monitor: Monitor | None = None,
     ) -> dict[str, Tensor]:
         """Losses of a batch, ranked over it, or over the batches of all processes in `group`.
 
         Args:
             cls_logits: (B, A, K) and box_deltas: (B, A, 4), float32.
-            monitor: filled with statistics of this process's logits if given, see `_watch`.
+            monitor: filled with statistics of this process's batch if given.
         Returns:
             Scalars "loss" (to differentiate), "loss_cls" and "loss_loc" (its parts, unweighted). Without any
             positive they are zero (focal's classification part aside) and still attached to the graph.
@@ -164,12 +165,15 @@ class Criterion(nn.Module):
         assignment = assign_targets(self.matcher, anchors_per_level, targets, cls_logits.shape[-1], self.ignore_crowd)
         logits, cls_targets = cls_logits.flatten(), assignment.cls_targets.flatten()
         if monitor is not None:
-            _watch(logits, cls_targets, None if self.name == "focal" else self.delta, monitor)
+            monitor.watch_logits(logits, cls_targets, None if self.name == "focal" else self.delta)
 
         pred_deltas = box_deltas.flatten(0, 1)[assignment.positives]  # (P, 4)
         anchors = torch.cat(list(anchors_per_level))
         anchors = anchors[assignment.positives % len(anchors)]
         pred_boxes, gt_boxes = decode_boxes(pred_deltas, anchors, self.coding), assignment.gt_boxes
+        if monitor is not None and monitor.detailed:
+            monitor.watch_ranks(logits, cls_targets, self.delta, group)
+            monitor.watch_boxes(anchors_per_level, targets, assignment.positives, pred_boxes, gt_boxes)
         if self.name == "alrp":
             loc_errors = localisation_errors(pred_boxes, gt_boxes, self.loc_error)
             loss_cls, loss_loc = alrp_loss(logits, cls_targets, loc_errors, self.delta, group)
@@ -205,27 +209,3 @@ def _box_loss(
     """Weighted mean over the positives of 1 - IoU, DIoU or GIoU, 0 if there is none; weights (P,)."""
     errors = 1 - SIMILARITIES[similarity](pred_boxes, gt_boxes)
     return ratio_over_group((weights * errors).sum(), weights.sum(), group, at_least=1e-10)
-
-
-def _watch(logits: Tensor, cls_targets: Tensor, delta: float | None, monitor: dict[str, Tensor]) -> None:
-    """Put statistics of one step into monitor, as detached 0-d tensors.
-
-    At once "num_positives" and "num_relevant_negatives" (negatives that can rank above some positive, that
-    is with a logit above the lowest positive one - delta; all negatives if delta is None); when the loss is
-    differentiated "grad_mass_positive" and "grad_mass_negative", Σ|d loss / d logit| over either.
-    """
-    positive, negative = cls_targets == 1, cls_targets == 0
-    monitor["num_positives"] = positive.sum()
-    if delta is None:
-        monitor["num_relevant_negatives"] = negative.sum()
-    else:
-        lowest = logits.detach().masked_fill(~positive, torch.inf).amin()
-        monitor["num_relevant_negatives"] = (negative & (logits.detach() > lowest - delta)).sum()
-
-    def add_grad_mass(grad: Tensor) -> None:
-        mass = grad.detach().abs()
-        monitor["grad_mass_positive"] = (mass * positive).sum()
-        monitor["grad_mass_negative"] = (mass * negative).sum()
-
-    if logits.requires_grad:
-        logits.register_hook(add_grad_mass)

@@ -10,6 +10,7 @@ from detector.anchors import AnchorGenerator
 from detector.criterion import Criterion
 from detector.fpn import FPN
 from detector.head import RetinaNetHead
+from detector.monitor import Monitor
 from detector.postprocess import PostProcessor
 from detector.resnet import ResNet
 from losses import SelfBalance
@@ -24,8 +25,7 @@ class RetinaNet(nn.Module):
 
     Attributes that a trainer sets:
         group: process group over whose batches the losses rank; None ranks within this process.
-        monitor: None, or a dict to be filled with statistics of the step (see `detector.criterion`):
-            "num_positives", "num_relevant_negatives", "grad_mass_positive", "grad_mass_negative".
+        monitor: None, or a `Monitor` to be filled with statistics of the step.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class RetinaNet(nn.Module):
         self.criterion = criterion
         self.postprocess = postprocess
         self.group: ProcessGroup | None = None
-        self.monitor: dict[str, Tensor] | None = None
+        self.monitor: Monitor | None = None
         self.register_buffer("pixel_mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 

@@ -156,6 +156,7 @@ class RunConfig(_Group):
     # of training (evaluation is float32): auto is bfloat16 where the hardware multiplies it
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     log_every: int = Field(10, ge=1)  # steps between TensorBoard points
+    diagnose: bool = False  # watch for known causes of a run that does not converge: docs/diagnose.md
     checkpoint_every: int | None = Field(None, ge=1)  # steps; an epoch's end always writes one
     checkpoint_minutes: float | None = Field(None, gt=0)
     keep_checkpoints: int = Field(2, ge=1)  # last.pt and those before it: last.1.pt, ...

@@ -36,6 +36,19 @@ LAYOUT = {
         "share of the time waiting for data": ("perf/data_wait",),
     },
 }
+DIAGNOSIS_LAYOUT = {
+    "diagnosis": {
+        "ranking: precision of the positives": ("diagnose/precision",),
+        "ranking: median rank of the positives": ("diagnose/rank",),
+        "scores: median positive, 99th percentile of the negatives": (
+            "diagnose/score_positive",
+            "diagnose/score_negative",
+        ),
+        "IoU of positives and of the best anchors with their objects": ("diagnose/matched_iou", "diagnose/anchor_iou"),
+        "positives of each level": tuple(f"diagnose/positives_P{level}" for level in range(3, 8)),
+        "length of an update relative to the weights": ("train/update_ratio",),
+    }
+}
 # what the page "HParams" compares runs by
 HPARAMS = (
     *("loss.name", "loss.loc_error", "loss.delta", "loss.ranking", "loss.self_balance"),
@@ -53,6 +66,8 @@ class NullLogger:
     def scalars(self, prefix: str, values: dict[str, float], step: int) -> None: ...
 
     def images(self, tag: str, images: list[Tensor], step: int) -> None: ...
+
+    def histogram(self, tag: str, counts: Tensor, edges: Tensor, step: int) -> None: ...
 
     def curves(self, analysis: Analysis, step: int) -> None: ...
 
@@ -86,6 +101,26 @@ class TensorBoardLogger(NullLogger):
         for index, image in enumerate(images):
             self._writer.add_image(f"{tag}/{index}", image, step)
 
+    def histogram(self, tag: str, counts: Tensor, edges: Tensor, step: int) -> None:
+        """Counts (n,) between ascending edges (n + 1,); none for empty ones."""
+        filled = counts.nonzero().squeeze(1)
+        if len(filled) == 0:
+            return
+        first, last = int(filled[0]), int(filled[-1]) + 1  # the page scales its axis to all bins that it is given
+        counts, edges = counts[first:last].double(), edges[first : last + 1].double()
+        middles = (edges[1:] + edges[:-1]) / 2
+        self._writer.add_histogram_raw(
+            tag,
+            min=edges[0].item(),
+            max=edges[-1].item(),
+            num=int(counts.sum()),
+            sum=(counts @ middles).item(),
+            sum_squares=(counts @ middles.square()).item(),
+            bucket_limits=edges[1:].tolist(),
+            bucket_counts=counts.tolist(),
+            global_step=step,
+        )
+
     def curves(self, analysis: Analysis, step: int) -> None:
         """Pictures curves/precision_recall and curves/lrp (over the score threshold); none without ground truth."""
         if analysis.budget is not None:
@@ -100,7 +135,7 @@ class TensorBoardLogger(NullLogger):
         self._writer.add_text("config", "\n".join("    " + line for line in lines))  # indented: shown verbatim
         charts = {
             group: {title: ["Multiline", [f"^{tag}$" for tag in tags]] for title, tags in content.items()}
-            for group, content in LAYOUT.items()
+            for group, content in (LAYOUT | (DIAGNOSIS_LAYOUT if config["run"]["diagnose"] else {})).items()
         }
         self._writer.add_custom_scalars(charts)
         values = {key: reduce(dict.__getitem__, key.split("."), config) for key in HPARAMS}

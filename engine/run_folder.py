@@ -28,7 +28,7 @@ FIXED_GROUPS = ("model", "loss", "data", "optimizer", "schedule")
 
 class RunFolder:
     """`<run.dir>/<run.name>/` with config.yaml, metrics.jsonl, train_batch.png, TensorBoard events and
-    checkpoints/{last,best}.pt.
+    checkpoints/{last,best}.pt, and with run.diagnose diagnosis.jsonl.
 
     Beside last.pt are the `run.keep_checkpoints` - 1 before it, last.1.pt the newest.
     """
@@ -38,6 +38,7 @@ class RunFolder:
         self.last = self.path / "checkpoints" / "last.pt"
         self.best = self.path / "checkpoints" / "best.pt"
         self.batch_picture = self.path / "train_batch.png"
+        self.diagnosis = self.path / "diagnosis.jsonl"
         self._metrics = self.path / "metrics.jsonl"
         self._to_be_replaced = self.path / ".to_be_replaced"
         self._keep = config.run.keep_checkpoints
@@ -140,7 +141,8 @@ class RunFolder:
 
     def _files(self) -> list[Path]:
         """What an earlier run wrote here; files of other origin are never touched."""
-        own = [self.path / "config.yaml", self._metrics, self.batch_picture, self.best, *checkpoint_history(self.last)]
+        own = [self.path / "config.yaml", self._metrics, self.diagnosis, self.batch_picture, self.best]
+        own += checkpoint_history(self.last)
         others = [*self.last.parent.glob("*.pt.damaged"), *self.path.glob(BAD_BATCHES), *self.path.glob(EVENT_FILES)]
         return [path for path in (*own, *sorted(others)) if path.exists()]
 

@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from data.seeds import mix_seed
 from detector import build_detector
+from detector.monitor import GRADIENT_MASS, Monitor
 from engine.checkpoint import CheckpointError
 from engine.config import Config, ConfigError
 from engine.distributed import Processes
@@ -18,6 +19,7 @@ from engine.precision import autocast
 from engine.schedule import Schedule
 
 LOSSES = ("loss", "loss_cls", "loss_loc")
+MONITORED = ("num_positives", "num_relevant_negatives", "grad_mass_positive", "grad_mass_negative")  # numbers of a step
 MicroBatch = tuple[Tensor, list[dict[str, Any]]]  # uint8 images (b, 3, H, W) and their targets
 
 
@@ -64,6 +66,7 @@ class TrainStep:
                 broadcast_buffers=config.model.norm == "batch",  # the only norm whose statistics differ
                 gradient_as_bucket_view=True,
             )
+        self.statistics: dict[str, Tensor] = {}  # of the latest step if that was watched, see `Monitor`
         self.done = 0  # optimizer steps, the skipped ones included
         self.skipped = 0
         self.skipped_in_a_row = 0  # up to the latest step
@@ -93,6 +96,8 @@ class TrainStep:
         stats, stop = self.forward_backward(micro_batches, stop, watched)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         stats |= {"grad_norm": norm.item(), "lr": rate}
+        if watched and self.config.run.diagnose:
+            stats["update_ratio"] = self._update_ratio(stats["grad_norm"], rate)
         self.done += 1
         finite = math.isfinite(stats["loss"]) and math.isfinite(stats["grad_norm"])
         self.skipped += not finite
@@ -121,10 +126,10 @@ class TrainStep:
             whether any process was asked to stop).
         """
         sums = torch.zeros(len(LOSSES) + 1, device=self.processes.device)
-        monitors = []
+        monitors, self.statistics = [], {}
         for index, (images, targets) in enumerate(micro_batches):
             images, targets = self._to_device(images, targets)
-            self.detector.monitor = {} if watched else None
+            self.detector.monitor = Monitor(self.config.run.diagnose) if watched else None
             last = index == len(micro_batches) - 1
             synchronised = last or not isinstance(self.model, DistributedDataParallel)
             with nullcontext() if synchronised else self.model.no_sync():
@@ -137,11 +142,12 @@ class TrainStep:
                     break
                 (losses["loss"] * self.loss_scale).backward()
             if watched:
-                monitors.append(self.detector.monitor)
+                monitors.append(self.detector.monitor.values)
         *means, stop_share = (sums / len(micro_batches)).tolist()
         stats = dict(zip(LOSSES, means, strict=True))
         if len(monitors) == len(micro_batches):
-            stats |= self._read_monitors(monitors)
+            self.statistics = self._read_monitors(monitors)
+            stats |= {name: value.item() for name, value in self.statistics.items() if name in MONITORED}
         return stats, stop_share > 0
 
     def _to_device(self, images: Tensor, targets: list[dict[str, Any]]) -> MicroBatch:
@@ -150,13 +156,22 @@ class TrainStep:
         keys = ("boxes", "labels", "crowd")
         return images, [{key: target[key].to(device, non_blocking=True) for key in keys} for target in targets]
 
-    def _read_monitors(self, monitors: list[dict[str, Tensor]]) -> dict[str, float]:
-        """Counts and gradient masses of the whole batch."""
-        names = sorted(monitors[0])
-        totals = torch.stack([torch.stack([monitor[name].float() for name in names]) for monitor in monitors]).sum(0)
-        means = dict(zip(names, self.processes.mean(totals).tolist(), strict=True))
-        # a mass is of the scaled loss, so its mean over the processes is the batch's; counts add up
-        return {name: v * self.processes.world_size if name.startswith("num_") else v for name, v in means.items()}
+    def _update_ratio(self, grad_norm: float, rate: float) -> float:
+        """How far a step without momentum goes, relative to the length of all weights."""
+        clip = self.config.optimizer.clip_grad_norm or math.inf
+        return rate * min(grad_norm, clip) / torch.nn.utils.get_total_norm(self.parameters).item()
+
+    def _read_monitors(self, monitors: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """The statistics of the whole batch, on the CPU."""
+        names, like = sorted(monitors[0]), monitors[0]
+        flat = [torch.cat([monitor[name].double().flatten() for name in names]) for monitor in monitors]
+        means = self.processes.mean(torch.stack(flat).sum(0)).cpu().split([like[name].numel() for name in names])
+        # a mass is of the scaled loss, so its mean over the processes is the batch's; all else adds up
+        count = self.processes.world_size
+        return {
+            name: (mean * (1 if name.startswith(GRADIENT_MASS) else count)).view(like[name].shape)
+            for name, mean in zip(names, means, strict=True)
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """What the checkpoint holds of the model in training."""

@@ -13,6 +13,7 @@ from engine.checkpoint import CheckpointError, write_atomically
 from engine.clock import Clock
 from engine.config import Config, ConfigError
 from engine.datasets import evaluation_set, hold_files, training_set
+from engine.diagnosis import Diagnosis
 from engine.distributed import Processes
 from engine.evaluator import evaluate
 from engine.logger import NullLogger, TensorBoardLogger, peak_memory_gb, scalar_metrics
@@ -91,6 +92,7 @@ class Trainer:
         total = self.schedule.total_steps
         self.stop_step = min(total, config.schedule.max_steps or total)
         self.logger = NullLogger()
+        self.diagnosis: Diagnosis | None = None
 
     @property
     def step(self) -> int:
@@ -138,6 +140,10 @@ class Trainer:
         if main:
             self.folder.begin(self.config, self.step, self.evaluated_step)
             self.logger = TensorBoardLogger(self.folder.path, self.step, self.config.to_dict())
+            if self.config.run.diagnose:
+                self.diagnosis = Diagnosis(self.config, self.schedule, self.folder.diagnosis, self.step)
+                if self.step == 0:
+                    self.diagnosis.look_at_data(self.dataset)
         if self.config.data.cache and not self.finished:
             hold_files(self.dataset, self.processes)
         batches, clock = iter(self.batches), Clock()
@@ -165,6 +171,8 @@ class Trainer:
                 if self.step % self.config.run.log_every == 0:
                     self.logger.scalars("train", stats, self.step)
                     self.logger.scalars("perf", self._performance(clock), self.step)
+                    if self.diagnosis is not None:
+                        self.diagnosis.add(self.step, stats, self.train_step.statistics, self.logger)
                 epoch_ends = self.step % self.schedule.steps_per_epoch == 0
                 balance, every = self.train_step.detector.self_balance, self.config.loss.balance_every
                 if balance is not None and (self.step % every == 0 if every else epoch_ends):
@@ -189,6 +197,8 @@ class Trainer:
             self.logger.images("eval/examples", result.examples, self.step)
             record = {name: value for name, value in result.metrics.items() if name != "per_class"}
             self.folder.add_metrics({"epoch": self.epoch, "step": self.step, **record})
+            if self.diagnosis is not None:
+                self.diagnosis.evaluated()
         if self.best_ap is None or result.metrics["AP"] > self.best_ap:
             self.best_ap = result.metrics["AP"]
             if self.processes.is_main:

@@ -9,6 +9,7 @@ from detector.anchors import AnchorGenerator
 from detector.boxes import decode_boxes, encode_boxes
 from detector.criterion import Criterion, assign_targets, localisation_errors
 from detector.matcher import ATSSMatcher, MaxIoUMatcher
+from detector.monitor import Monitor
 from losses import alrp_loss, ap_loss, focal_loss, rs_loss
 
 K = 4
@@ -208,17 +209,17 @@ def test_wild_predictions_have_finite_gradients(two_targets, loc_error):
 @pytest.mark.parametrize("name", ["alrp", "rs", "ap", "focal"])
 def test_monitor_counts_and_weighs(two_targets, name):
     cls_logits, box_deltas = outputs(2)
-    monitor = {}
+    monitor = Monitor()
     losses = Criterion(MaxIoUMatcher(), name)(cls_logits, box_deltas, LEVELS, two_targets, monitor=monitor)
     losses["loss"].backward()
     targets, logits = assign(two_targets).cls_targets.flatten(), cls_logits.detach().flatten()
     negatives = logits[targets == 0]
     relevant = negatives if name == "focal" else negatives[negatives > logits[targets == 1].min() - 1]
     mass = cls_logits.grad.flatten().abs()
-    assert monitor["num_positives"] == (targets == 1).sum()
-    assert monitor["num_relevant_negatives"] == len(relevant)
-    torch.testing.assert_close(monitor["grad_mass_positive"], mass[targets == 1].sum())
-    torch.testing.assert_close(monitor["grad_mass_negative"], mass[targets == 0].sum())
-    assert all(value.dim() == 0 and not value.requires_grad for value in monitor.values())
+    assert monitor.values["num_positives"] == (targets == 1).sum()
+    assert monitor.values["num_relevant_negatives"] == len(relevant)
+    torch.testing.assert_close(monitor.values["grad_mass_positive"], mass[targets == 1].sum())
+    torch.testing.assert_close(monitor.values["grad_mass_negative"], mass[targets == 0].sum())
+    assert all(value.dim() == 0 and not value.requires_grad for value in monitor.values.values())
     if name in ("alrp", "ap"):  # the balance theorem
-        torch.testing.assert_close(monitor["grad_mass_positive"], monitor["grad_mass_negative"])
+        torch.testing.assert_close(monitor.values["grad_mass_positive"], monitor.values["grad_mass_negative"])

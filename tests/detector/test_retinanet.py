@@ -9,6 +9,7 @@ import torch
 
 from detector import LossConfig, ModelConfig, build_detector
 from detector.matcher import ATSSMatcher, MaxIoUMatcher
+from detector.monitor import Monitor
 
 
 @pytest.fixture
@@ -58,10 +59,10 @@ def test_objects_that_no_anchor_matches_train_on(make_detector, make_target, mat
     # max IoU: no anchor overlaps the object; ATSS: no anchor has its centre inside
     box = (5000, 5000, 5010, 5010) if matcher == "max_iou" else (33, 33, 34, 34)
     detector = make_detector(matcher=matcher)
-    detector.monitor = {}
+    detector.monitor = Monitor()
     losses = detector(torch.rand(1, 3, 64, 64), [make_target(box)])
     losses["loss"].backward()
-    assert detector.monitor["num_positives"] == 0 and losses["loss"] == 0
+    assert detector.monitor.values["num_positives"] == 0 and losses["loss"] == 0
 
 
 def test_losses_stay_in_float32_under_autocast(make_detector, targets):

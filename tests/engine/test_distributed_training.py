@@ -31,9 +31,14 @@ def compare(command, config_file, *overrides):
 
 
 def test_global_ranking_and_evaluation_do_not_depend_on_the_number_of_processes(command, config_file):
-    one, two = compare(command, config_file)
+    one, two = compare(command, config_file, "run.diagnose=true")
     for before, after in zip(one.metrics(), two.metrics(), strict=True):
         assert after == pytest.approx(before, abs=2e-3)  # the weights agree to float32 rounding only
+    lines = [[json.loads(line) for line in folder.diagnosis.read_text().splitlines()] for folder in (one, two)]
+    before, after = (next(line for line in content if "loss" in line) for content in lines)
+    assert before["num_positives"] > 0 and before.keys() == after.keys()
+    for name, value in before.items():  # statistics are of the global batch
+        assert after[name] == pytest.approx(value, rel=2e-3), name
 
 
 @pytest.mark.slow

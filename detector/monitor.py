@@ -1,0 +1,115 @@
+"""Statistics of a batch in training: what the losses are made of, and what the gradient does with it.
+
+B images, A anchors of one image, K classes, P positives, M = B·A·K logits, of this process.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.distributed import ProcessGroup
+
+from detector.boxes import paired_iou, pairwise_iou
+from losses.ranking import Ranking
+
+GRADIENT_MASS = "grad_mass_"  # prefix of the statistics that belong to the scaled loss; all others are counts and sums
+REACHED_IOU = 0.4  # best anchor IoU from which an object has an anchor that fits; the matcher forces the others
+LOGIT_EDGES = torch.linspace(-16, 16, 129)  # bins of a quarter
+RANK_EDGES = torch.logspace(0, 8, 65)  # eight bins per power of ten
+IOU_EDGES = torch.linspace(0, 1, 21)
+
+
+class Monitor:
+    """Collects the statistics of one forward and backward pass; reads values and changes none.
+
+    Args:
+        detailed: collect what a diagnosis needs too.
+
+    Attributes:
+        values: name -> detached tensor. Gradient masses are of the scaled loss; everything else is a count or a sum
+            over this process's batch, so that it adds up over micro-batches and processes:
+            "num_positives"; "num_relevant_negatives", which can rank above some positive; once the loss has been
+            differentiated "grad_mass_positive" and "grad_mass_negative", Σ|d loss / d logit| over either.
+            Detailed, also "num_negatives"; "num_objects", "num_objects_reached", whose best anchor has at least
+            REACHED_IOU, and "sum_anchor_iou" of the best anchors; "positives_per_level" (levels,); over the
+            positives "sum_iou" of predicted box and object and "sum_precision", rank among the positives / rank;
+            and histograms by the edges above: "hist_logit_positive", "hist_logit_negative", "hist_rank", "hist_iou".
+    """
+
+    def __init__(self, detailed: bool = False) -> None:
+        self.detailed = detailed
+        self.values: dict[str, Tensor] = {}
+
+    def watch_logits(self, logits: Tensor, cls_targets: Tensor, delta: float | None) -> None:
+        """Counts entries, and their gradients when they come.
+
+        Args:
+            logits, cls_targets: (M,), as the losses take them.
+            delta: of a ranking loss, for which a negative is relevant from the lowest positive - delta on; None for
+                a loss to which all are.
+        """
+        positive, negative = cls_targets == 1, cls_targets == 0
+        self.values["num_positives"] = positive.sum()
+        if delta is None:
+            self.values["num_relevant_negatives"] = negative.sum()
+        else:
+            lowest = logits.detach().masked_fill(~positive, torch.inf).amin()
+            self.values["num_relevant_negatives"] = (negative & (logits.detach() > lowest - delta)).sum()
+
+        def add_grad_mass(grad: Tensor) -> None:
+            mass = grad.detach().abs()
+            self.values[f"{GRADIENT_MASS}positive"] = (mass * positive).sum()
+            self.values[f"{GRADIENT_MASS}negative"] = (mass * negative).sum()
+
+        if logits.requires_grad:
+            logits.register_hook(add_grad_mass)
+
+    @torch.no_grad()
+    def watch_ranks(self, logits: Tensor, cls_targets: Tensor, delta: float, group: ProcessGroup | None) -> None:
+        """Where the positives of this process score and rank, among all processes of `group`, which all call it."""
+        ranking = Ranking(logits, cls_targets, delta, group)
+        rank, positive_rank = ranking.rank[ranking.own], ranking.positive_rank[ranking.own]
+        self.values["num_negatives"] = (cls_targets == 0).sum()
+        self.values["sum_precision"] = (positive_rank / rank).sum()
+        self.values["hist_rank"] = _histogram(rank, RANK_EDGES)
+        self.values["hist_logit_positive"] = _histogram(logits[cls_targets == 1], LOGIT_EDGES)
+        self.values["hist_logit_negative"] = _histogram(logits[cls_targets == 0], LOGIT_EDGES)
+
+    @torch.no_grad()
+    def watch_boxes(
+        self,
+        anchors_per_level: Sequence[Tensor],
+        targets: Sequence[dict[str, Tensor]],
+        positives: Tensor,
+        pred_boxes: Tensor,
+        gt_boxes: Tensor,
+    ) -> None:
+        """How anchors fit the objects, and predicted boxes the objects that they are matched to.
+
+        Args:
+            targets: as `assign_targets` takes them.
+            positives: (P,) indices into B·A. pred_boxes, gt_boxes: (P, 4), theirs.
+        """
+        ious = paired_iou(pred_boxes, gt_boxes)
+        self.values["sum_iou"] = ious.sum()
+        self.values["hist_iou"] = _histogram(ious, IOU_EDGES)
+        anchors = torch.cat(list(anchors_per_level))
+        ends = torch.tensor([len(level) for level in anchors_per_level], device=positives.device).cumsum(0)
+        level = torch.bucketize(positives % len(anchors), ends, right=True)
+        self.values["positives_per_level"] = level.bincount(minlength=len(anchors_per_level))
+        best = torch.cat([best_anchor_ious(anchors, target["boxes"][~target["crowd"]]) for target in targets])
+        self.values["num_objects"] = best.new_tensor(len(best))
+        self.values["num_objects_reached"] = (best >= REACHED_IOU).sum()
+        self.values["sum_anchor_iou"] = best.sum()
+
+
+def best_anchor_ious(anchors: Tensor, gt_boxes: Tensor) -> Tensor:
+    """IoU of each object with the anchor that fits it best: (A, 4), (G, 4) to (G,)."""
+    return pairwise_iou(gt_boxes.to(anchors.dtype), anchors).amax(dim=1)
+
+
+def _histogram(values: Tensor, edges: Tensor) -> Tensor:
+    """Counts (len(edges) - 1,) of the bins; what lies outside goes to the nearest, what is not finite nowhere."""
+    values = values[values.isfinite()]
+    bins = torch.bucketize(values, edges[1:-1].to(values), right=True)
+    return bins.bincount(minlength=len(edges) - 1)
