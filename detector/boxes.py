@@ -67,9 +67,9 @@ def pairwise_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 
 
 def intersection_over_area(boxes: Tensor, regions: Tensor) -> Tensor:
-    """Share of each box that each region covers: (N, 4), (R, 4) to (N, R) in [0, 1]; 0 for a box without
-    area."""
-    return _pairwise_intersection(boxes, regions) / box_area(boxes).clamp(min=_EPS)[:, None]
+    """Share of each box that each region covers: (..., N, 4), (..., R, 4) to (..., N, R) in [0, 1], leading axes
+    broadcast; 0 for a box without area."""
+    return _pairwise_intersection(boxes, regions) / box_area(boxes).clamp(min=_EPS).unsqueeze(-1)
 
 
 def _paired_iou(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,8 +14,8 @@ class RetinaNetHead(nn.Module):
         in_channels: channels of the pyramid, and of the towers.
         num_anchors: anchors per cell. num_classes: K.
         num_convs: convolutions before the last, in each tower.
-        group_norm: GroupNorm (32 groups) after each of them. Not in the paper; without it, weights this small
-            leave towers that start from scratch with next to no signal, and narrow ones with less.
+        group_norm: GroupNorm after each of them, 32 groups of two channels or more. Not in the paper; without it,
+            weights this small leave towers that start from scratch with next to no signal, and narrow ones with less.
         prior: score of every class and anchor before training (arXiv:1708.02002, section 4.1).
     """
 
@@ -58,7 +58,8 @@ def _tower(channels: int, num_convs: int, group_norm: bool) -> nn.Sequential:
     for _ in range(num_convs):
         layers.append(nn.Conv2d(channels, channels, 3, padding=1, bias=not group_norm))
         if group_norm:
-            layers.append(nn.GroupNorm(32, channels))
+            # a group of one channel has a single value on a map of one cell, and no variance
+            layers.append(nn.GroupNorm(min(32, channels // 2), channels))
         layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers)
 
