@@ -142,8 +142,7 @@ def decode_boxes(box_deltas: Tensor, anchors: Tensor, coding: BoxCoding = PAPER_
     return torch.cat([centers - half_sizes, centers + half_sizes], dim=1)
 
 
-def clip_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """(N, 4) boxes cut at the border of an image of (height, width) pixels."""
-    height, width = image_size
-    x1, y1, x2, y2 = boxes.unbind(dim=1)
-    return torch.stack([x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)], dim=1)
+def clip_boxes(boxes: Tensor, image_sizes: Tensor) -> Tensor:
+    """(N, 4) boxes cut at the border of their images, (N, 2) heights and widths in pixels."""
+    limits = image_sizes.flip(1).repeat(1, 2)  # (width, height, width, height)
+    return boxes.clamp(min=0).minimum(limits)
