@@ -53,7 +53,7 @@ class PostProcessor:
             Per image "boxes" (n, 4) xyxy, "scores" (n,), "labels" (n,) int64, best first; among equal
             scores, lower levels, rows, columns, anchors and classes first.
         """
-        num_images, num_anchors, num_classes = cls_logits.shape
+        num_images, _, num_classes = cls_logits.shape
         scores = cls_logits.sigmoid()
         sizes, first, selected = [len(anchors) for anchors in anchors_per_level], 0, []
         for level_scores in scores.split(sizes, dim=1):

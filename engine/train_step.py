@@ -64,6 +64,9 @@ class TrainStep:
                 broadcast_buffers=config.model.norm == "batch",  # the only norm whose statistics differ
                 gradient_as_bucket_view=True,
             )
+        if config.run.compile:  # not the criterion, whose shapes change with the number of objects
+            for part in (self.detector.backbone, self.detector.fpn, self.detector.head):
+                part.compile()
         self.done = 0  # optimizer steps, the skipped ones included
         self.skipped = 0
         self.skipped_in_a_row = 0  # up to the latest step
@@ -90,9 +93,8 @@ class TrainStep:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         watched = (self.done + 1) % self.config.run.log_every == 0
-        stats, stop = self.forward_backward(micro_batches, stop, watched)
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        stats |= {"grad_norm": norm.item(), "lr": rate}
+        stats, norm, stop = self.forward_backward(micro_batches, stop, watched)
+        stats["lr"] = rate
         self.done += 1
         finite = math.isfinite(stats["loss"]) and math.isfinite(stats["grad_norm"])
         self.skipped += not finite
@@ -105,7 +107,6 @@ class TrainStep:
         self.optimizer.step()
         balance = self.detector.self_balance
         if balance is not None:
-            stats["self_balance"] = balance.weight.item()
             balance.record(torch.tensor(stats["loss_cls"]), torch.tensor(stats["loss_loc"]))
         if self.ema is not None:
             self.ema.update(self.detector, self.done - 1)
@@ -113,12 +114,12 @@ class TrainStep:
 
     def forward_backward(
         self, micro_batches: list[MicroBatch], stop: bool = False, watched: bool = False
-    ) -> tuple[dict[str, float], bool]:
-        """Accumulates the gradients of the batch; a micro-batch whose loss is not finite gets no backward anywhere.
+    ) -> tuple[dict[str, float], Tensor, bool]:
+        """Accumulates the gradients of the batch, and reads all numbers of the step back from the device at once.
 
         Returns:
-            (losses averaged over micro-batches and processes, with what the detector monitors when `watched`;
-            whether any process was asked to stop).
+            (losses averaged over micro-batches and processes, norm of the gradient and weight of self-balancing, with
+            what the detector monitors when `watched`; the norm as a tensor; whether any process was asked to stop).
         """
         sums = torch.zeros(len(LOSSES) + 1, device=self.processes.device)
         monitors = []
@@ -133,16 +134,18 @@ class TrainStep:
                 values = torch.stack([losses[name].detach().float() for name in LOSSES])
                 values = self.processes.mean(torch.cat([values, values.new_tensor([float(stop)])]))
                 sums += values
-                if not values.isfinite().all():
-                    break
                 (losses["loss"] * self.loss_scale).backward()
             if watched:
                 monitors.append(self.detector.monitor)
-        *means, stop_share = (sums / len(micro_batches)).tolist()
-        stats = dict(zip(LOSSES, means, strict=True))
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        numbers = dict(zip((*LOSSES, "stop"), sums / len(micro_batches), strict=True)) | {"grad_norm": norm}
+        if self.detector.self_balance is not None:
+            numbers["self_balance"] = self.detector.self_balance.weight.float()
+        stats = dict(zip(numbers, torch.stack(list(numbers.values())).tolist(), strict=True))
+        stop = stats.pop("stop") > 0
         if len(monitors) == len(micro_batches):
             stats |= self._read_monitors(monitors)
-        return stats, stop_share > 0
+        return stats, norm, stop
 
     def _to_device(self, images: Tensor, targets: list[dict[str, Any]]) -> MicroBatch:
         device = self.processes.device
