@@ -1,6 +1,8 @@
 """The model in training and the step that advances it: forward, backward, joint finiteness, update."""
 
 import math
+import os
+import shutil
 from contextlib import nullcontext
 from typing import Any
 
@@ -64,12 +66,18 @@ class TrainStep:
                 broadcast_buffers=config.model.norm == "batch",  # the only norm whose statistics differ
                 gradient_as_bucket_view=True,
             )
-        if config.run.compile:  # not the criterion, whose shapes change with the number of objects
-            for part in (self.detector.backbone, self.detector.fpn, self.detector.head):
-                part.compile()
+        if config.run.compile:
+            self._compile_network()
         self.done = 0  # optimizer steps, the skipped ones included
         self.skipped = 0
         self.skipped_in_a_row = 0  # up to the latest step
+
+    def _compile_network(self) -> None:
+        """All but the criterion, whose shapes change with the number of objects. Names of parameters stay."""
+        if not any(map(shutil.which, (os.environ.get("CXX", ""), "c++", "g++", "clang++"))):
+            raise ConfigError("run.compile: needs a C++ compiler and found none; install g++ or set run.compile=false")
+        for part in (self.detector.backbone, self.detector.fpn, self.detector.head):
+            part.compile()
 
     @property
     def eval_detector(self) -> nn.Module:
