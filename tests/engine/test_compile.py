@@ -2,9 +2,11 @@
 
 import copy
 import shutil
+from functools import partialmethod
 
 import pytest
 import torch
+from torch import nn
 from torch._dynamo.utils import counters
 
 from engine import load_config
@@ -35,9 +37,23 @@ def test_without_a_compiler_it_is_refused(config_file, monkeypatch):
         make_step(config_file, "run.compile=true")
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler")
-def test_compiled_steps_are_the_plain_ones_and_no_number_of_objects_compiles_again(config_file):
+INDUCTOR = pytest.param(
+    "inductor",
+    marks=[
+        pytest.mark.slow,
+        pytest.mark.timeout(1200),
+        pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler"),
+    ],
+)
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", INDUCTOR])  # the first traces all the same, and generates no code
+def test_compiled_steps_are_the_plain_ones_whatever_the_number_of_objects(config_file, monkeypatch, backend):
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend=backend))
+    if backend == "aot_eager":
+        monkeypatch.setattr(shutil, "which", lambda name: name)
+    torch._dynamo.reset()
+    counters.clear()
     plain, compiled = make_step(config_file), make_step(config_file, "run.compile=true", "optimizer.ema_decay=0.9")
     graphs = []
     for num_objects in (1, 4, 0, 7):
