@@ -67,9 +67,9 @@ def pairwise_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 
 
 def intersection_over_area(boxes: Tensor, regions: Tensor) -> Tensor:
-    """Share of each box that each region covers: (N, 4), (R, 4) to (N, R) in [0, 1]; 0 for a box without
-    area."""
-    return _pairwise_intersection(boxes, regions) / box_area(boxes).clamp(min=_EPS)[:, None]
+    """Share of each box that each region covers: (..., N, 4), (..., R, 4) to (..., N, R) in [0, 1], leading axes
+    broadcast; 0 for a box without area."""
+    return _pairwise_intersection(boxes, regions) / box_area(boxes).clamp(min=_EPS).unsqueeze(-1)
 
 
 def _paired_iou(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,8 +142,7 @@ def decode_boxes(box_deltas: Tensor, anchors: Tensor, coding: BoxCoding = PAPER_
     return torch.cat([centers - half_sizes, centers + half_sizes], dim=1)
 
 
-def clip_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """(N, 4) boxes cut at the border of an image of (height, width) pixels."""
-    height, width = image_size
-    x1, y1, x2, y2 = boxes.unbind(dim=1)
-    return torch.stack([x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)], dim=1)
+def clip_boxes(boxes: Tensor, image_sizes: Tensor) -> Tensor:
+    """(N, 4) boxes cut at the border of their images, (N, 2) heights and widths in pixels."""
+    limits = image_sizes.flip(1).repeat(1, 2)  # (width, height, width, height)
+    return boxes.clamp(min=0).minimum(limits)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
+from torch.nn.utils.rnn import pad_sequence
 
 from detector.boxes import (
     PAPER_CODING,
@@ -35,13 +36,15 @@ class Assignment(NamedTuple):
     """What the anchors of a batch have to predict.
 
     cls_targets: (B, A, K) int8, 1 positive, 0 negative, -1 ignored.
-    positives: (P,) int64 indices of the positive anchors into B·A, ascending. An anchor is positive in one
-        class, so this is also the order of the positive entries of cls_targets.
+    positives: (P,) int64 indices of the positive anchors into B·A, ascending.
+    entries: (P,) int64 indices into B·A·K of their positive entries, in the same order: an anchor is positive in
+        one class.
     gt_boxes: (P, 4), the box that each of them has to predict.
     """
 
     cls_targets: Tensor
     positives: Tensor
+    entries: Tensor
     gt_boxes: Tensor
 
 
@@ -53,7 +56,7 @@ def assign_targets(
     num_classes: int,
     ignore_crowd: bool,
 ) -> Assignment:
-    """Match every image's anchors to its objects.
+    """Match every image's anchors to its objects, all images at once.
 
     Crowd regions are no objects: an anchor on one is negative like any other, or, with ignore_crowd, a
     negative anchor at least half covered by a crowd region is ignored in that region's class only.
@@ -62,33 +65,24 @@ def assign_targets(
         targets: per image "boxes" (n, 4), "labels" (n,) in 0..K-1, "crowd" (n,) bool.
     """
     anchors = torch.cat(list(anchors_per_level))
-    matches, gt_boxes, gt_labels, num_objects = [], [], [], 0
-    cls_targets = torch.zeros(len(targets), len(anchors), num_classes, dtype=torch.int8, device=anchors.device)
-    for image_targets, target in zip(cls_targets, targets, strict=True):
-        objects = ~target["crowd"]
-        gt_boxes.append(target["boxes"][objects].to(anchors.dtype))
-        gt_labels.append(target["labels"][objects])
-        match = matcher(anchors_per_level, gt_boxes[-1])
-        image_targets.masked_fill_((match == IGNORED)[:, None], -1)
-        if ignore_crowd:
-            _ignore_crowd(image_targets, anchors, match, target)
-        matches.append(torch.where(match >= 0, match + num_objects, match))
-        num_objects += len(gt_boxes[-1])
+    # (B, n, 4) and (B, n), n of the image that has most, padded with zeros
+    boxes, labels, crowd = (pad_sequence([t[key] for t in targets], True) for key in ("boxes", "labels", "crowd"))
+    boxes = boxes.to(anchors.dtype)
+    matches = matcher(anchors_per_level, boxes.masked_fill(crowd[..., None], 0))  # (B, A); zeros match nothing
+    cls_targets = -(matches == IGNORED).to(torch.int8)
+    cls_targets = cls_targets[..., None].repeat(1, 1, num_classes)
+    if ignore_crowd:
+        regions = boxes.masked_fill(~crowd[..., None], 0)
+        covered = intersection_over_area(anchors, regions) >= CROWD_COVERAGE  # (B, A, n)
+        ignored = -(covered & (matches == NEGATIVE)[..., None]).to(torch.int8)
+        cls_targets.scatter_reduce_(2, labels[:, None].expand(ignored.shape), ignored, "amin")
 
-    matches = torch.cat(matches)  # indices into all objects of the batch
+    matches = matches.flatten()
     positives = (matches >= 0).nonzero().squeeze(1)
-    matches = matches[positives]
-    cls_targets.view(-1, num_classes)[positives, torch.cat(gt_labels)[matches]] = 1
-    return Assignment(cls_targets, positives, torch.cat(gt_boxes)[matches])
-
-
-def _ignore_crowd(image_targets: Tensor, anchors: Tensor, match: Tensor, target: dict[str, Tensor]) -> None:
-    """Mark, in place, the entries of (A, K) image_targets that a crowd region covers."""
-    crowd = target["crowd"]
-    regions = target["boxes"][crowd].to(anchors.dtype)
-    covered = intersection_over_area(anchors, regions) >= CROWD_COVERAGE  # (A, regions)
-    anchor_index, region = (covered & (match == NEGATIVE)[:, None]).nonzero(as_tuple=True)
-    image_targets[anchor_index, target["labels"][crowd][region]] = -1
+    objects = positives // len(anchors) * labels.shape[1] + matches[positives]  # indices into B·n
+    entries = positives * num_classes + labels.flatten()[objects]
+    cls_targets.view(-1).index_fill_(0, entries, 1)
+    return Assignment(cls_targets, positives, entries, boxes.flatten(0, 1)[objects])
 
 
 SIMILARITIES = {"iou": paired_iou, "diou": paired_diou, "giou": paired_giou}
@@ -180,7 +174,7 @@ class Criterion(nn.Module):
         elif self.name == "rs":
             ious = paired_iou(pred_boxes.detach(), gt_boxes)
             loss_cls = sum(rs_loss(logits, cls_targets, ious, self.delta, group))
-            scores = logits.detach()[cls_targets == 1].sigmoid()  # boxes count by the scores that they will have
+            scores = logits.detach()[assignment.entries].sigmoid()  # boxes count by the scores that they will have
             loss_loc = _box_loss(pred_boxes, gt_boxes, self.loc_error, scores, group)
         else:
             if self.name == "ap":

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from detector.winograd import Conv3x3
+
 
 class RetinaNetHead(nn.Module):
     """Two towers of 3×3 convolutions with ReLU, one ending in class logits and one in box offsets.
@@ -14,8 +16,8 @@ class RetinaNetHead(nn.Module):
         in_channels: channels of the pyramid, and of the towers.
         num_anchors: anchors per cell. num_classes: K.
         num_convs: convolutions before the last, in each tower.
-        group_norm: GroupNorm (32 groups) after each of them. Not in the paper; without it, weights this small
-            leave towers that start from scratch with next to no signal, and narrow ones with less.
+        group_norm: GroupNorm after each of them, 32 groups of two channels or more. Not in the paper; without it,
+            weights this small leave towers that start from scratch with next to no signal, and narrow ones with less.
         prior: score of every class and anchor before training (arXiv:1708.02002, section 4.1).
     """
 
@@ -32,8 +34,8 @@ class RetinaNetHead(nn.Module):
         self.num_classes = num_classes
         self.cls_tower = _tower(in_channels, num_convs, group_norm)
         self.box_tower = _tower(in_channels, num_convs, group_norm)
-        self.cls_logits = nn.Conv2d(in_channels, num_anchors * num_classes, 3, padding=1)
-        self.box_deltas = nn.Conv2d(in_channels, num_anchors * 4, 3, padding=1)
+        self.cls_logits = Conv3x3(in_channels, num_anchors * num_classes)
+        self.box_deltas = Conv3x3(in_channels, num_anchors * 4)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=0.01)
@@ -56,9 +58,10 @@ class RetinaNetHead(nn.Module):
 def _tower(channels: int, num_convs: int, group_norm: bool) -> nn.Sequential:
     layers: list[nn.Module] = []
     for _ in range(num_convs):
-        layers.append(nn.Conv2d(channels, channels, 3, padding=1, bias=not group_norm))
+        layers.append(Conv3x3(channels, channels, bias=not group_norm))
         if group_norm:
-            layers.append(nn.GroupNorm(32, channels))
+            # a group of one channel has a single value on a map of one cell, and no variance
+            layers.append(nn.GroupNorm(min(32, channels // 2), channels))
         layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers)
 

@@ -1,6 +1,7 @@
 """Which ground-truth box, if any, each anchor has to predict.
 
-A: anchors of one image, all levels; G: its ground-truth boxes.
+A: anchors of one image, all levels; G: its ground-truth boxes. Both matchers take one image's boxes (G, 4), or those of
+several images at once (B, G, 4), padded with rows of zeros: a box without area matches nothing.
 """
 
 from collections.abc import Sequence
@@ -29,26 +30,26 @@ class MaxIoUMatcher:
 
     @torch.no_grad()
     def __call__(self, anchors_per_level: Sequence[Tensor], gt_boxes: Tensor) -> Tensor:
-        """Match the anchors of one image.
+        """Match the anchors of one image, or of every image of a batch.
 
         Args:
-            anchors_per_level: list of (n, 4); gt_boxes: (G, 4).
+            anchors_per_level: list of (n, 4); gt_boxes: (G, 4) or (B, G, 4).
         Returns:
-            (A,) int64: index of the matched box, -1 negative, -2 ignored; all negative when G = 0.
+            (A,) or (B, A) int64: index of the matched box, -1 negative, -2 ignored; all negative when G = 0.
         """
         anchors = torch.cat(list(anchors_per_level))
-        if len(gt_boxes) == 0 or len(anchors) == 0:
-            return anchors.new_full((len(anchors),), NEGATIVE, dtype=torch.int64)
+        if gt_boxes.shape[-2] == 0 or len(anchors) == 0:
+            return _all_negative(gt_boxes, anchors)
 
-        iou = pairwise_iou(gt_boxes.to(anchors.dtype), anchors)  # (G, A)
-        best_iou, matches = iou.max(dim=0)
-        matches[best_iou < self.positive_iou] = IGNORED
-        matches[best_iou < self.negative_iou] = NEGATIVE
+        iou = pairwise_iou(gt_boxes.to(anchors.dtype), anchors)  # (..., G, A)
+        best_iou, matches = iou.max(dim=-2)
+        matches.masked_fill_(best_iou < self.positive_iou, IGNORED)
+        matches.masked_fill_(best_iou < self.negative_iou, NEGATIVE)
 
-        highest = iou.amax(dim=1, keepdim=True)
-        claims = (iou == highest) & (highest > 0)
-        objects = torch.arange(len(gt_boxes), device=iou.device)[:, None]
-        last_claim = torch.where(claims, objects, NEGATIVE).amax(dim=0)  # later objects win
+        highest = iou.amax(dim=-1, keepdim=True)
+        claims = iou == torch.where(highest > 0, highest, torch.inf)
+        objects = torch.arange(iou.shape[-2], dtype=torch.int32, device=iou.device)[:, None]
+        last_claim = torch.where(claims, objects, NEGATIVE).amax(dim=-2)  # later objects win
         return torch.where(last_claim >= 0, last_claim, matches)
 
 
@@ -69,32 +70,38 @@ class ATSSMatcher:
 
     @torch.no_grad()
     def __call__(self, anchors_per_level: Sequence[Tensor], gt_boxes: Tensor) -> Tensor:
-        """Match the anchors of one image; arguments and result as of `MaxIoUMatcher`, without -2."""
+        """Match the anchors; arguments and result as of `MaxIoUMatcher`, without -2."""
         anchors = torch.cat(list(anchors_per_level))
-        if len(gt_boxes) == 0 or len(anchors) == 0:
-            return anchors.new_full((len(anchors),), NEGATIVE, dtype=torch.int64)
+        if gt_boxes.shape[-2] == 0 or len(anchors) == 0:
+            return _all_negative(gt_boxes, anchors)
 
         gt_boxes = gt_boxes.to(anchors.dtype)
-        candidates = self._candidates(anchors_per_level, gt_boxes)  # (C, G) anchor indices
-        iou = pairwise_iou(anchors[candidates.T], gt_boxes[:, None]).squeeze(-1).T  # (C, G)
-        threshold = iou.mean(dim=0) + iou.std(dim=0, correction=min(1, len(iou) - 1))
-        centers = box_center(anchors)[candidates]  # (C, G, 2)
-        margins = torch.cat([centers - gt_boxes[:, :2], gt_boxes[:, 2:] - centers], dim=-1)
+        candidates = self._candidates(anchors_per_level, gt_boxes)  # (..., G, C) anchor indices
+        iou = pairwise_iou(anchors[candidates], gt_boxes.unsqueeze(-2)).squeeze(-1)  # (..., G, C)
+        spread = iou.std(dim=-1, keepdim=True, correction=min(1, iou.shape[-1] - 1))
+        threshold = iou.mean(dim=-1, keepdim=True) + spread
+        centers = box_center(anchors)[candidates]  # (..., G, C, 2)
+        corners = gt_boxes.unsqueeze(-2)
+        margins = torch.cat([centers - corners[..., :2], corners[..., 2:] - centers], dim=-1)
         positive = (iou >= threshold) & (margins.amin(dim=-1) > self.min_inside)
 
-        claimed_iou = iou.new_full((len(anchors), len(gt_boxes)), -1.0)
-        claimed_iou.scatter_(0, candidates, torch.where(positive, iou, -1.0))
-        best_iou, matches = claimed_iou.max(dim=1)
+        claimed_iou = iou.new_full((*iou.shape[:-1], len(anchors)), -1.0)
+        claimed_iou.scatter_(-1, candidates, torch.where(positive, iou, -1.0))
+        best_iou, matches = claimed_iou.max(dim=-2)
         return torch.where(best_iou >= 0, matches, NEGATIVE)
 
     def _candidates(self, anchors_per_level: Sequence[Tensor], gt_boxes: Tensor) -> Tensor:
-        """(C, G) flat indices of the anchors nearest to each object, level by level."""
-        gt_centers = box_center(gt_boxes)
+        """(..., G, C) flat indices of the anchors nearest to each object, level by level."""
+        gt_centers = box_center(gt_boxes).unsqueeze(-2)
         candidates, first = [], 0
         for anchors in anchors_per_level:
             # the square root stays: it rounds, and so creates the ties that topk then breaks
-            distance = (box_center(anchors)[:, None] - gt_centers).square().sum(dim=-1).sqrt()  # (n, G)
+            distance = (box_center(anchors) - gt_centers).square().sum(dim=-1).sqrt()  # (..., G, n)
             count = min(self.candidates_per_level, len(anchors))
-            candidates.append(distance.topk(count, dim=0, largest=False).indices + first)
+            candidates.append(distance.topk(count, dim=-1, largest=False).indices + first)
             first += len(anchors)
-        return torch.cat(candidates)
+        return torch.cat(candidates, dim=-1)
+
+
+def _all_negative(gt_boxes: Tensor, anchors: Tensor) -> Tensor:
+    return anchors.new_full((*gt_boxes.shape[:-2], len(anchors)), NEGATIVE, dtype=torch.int64)

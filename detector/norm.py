@@ -1,5 +1,6 @@
 """Normalisation layers of the backbone, by the name that the config gives them."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,6 +16,20 @@ class FrozenBatchNorm2d(nn.BatchNorm2d):
         return F.batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
         )
+
+    def fold_into(self, conv_weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight (like the given one, outputs first) and bias (outputs,) of the convolution that does both at once."""
+        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
+        return conv_weight * scale[:, None, None, None], self.bias - self.running_mean * scale
+
+
+def conv_norm(x: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
+    """norm(conv(x)); frozen BatchNorm is folded into a convolution without bias, so that no pass over the feature map
+    remains of it, and nothing to keep for backward but x."""
+    if not (isinstance(norm, FrozenBatchNorm2d) and isinstance(conv, nn.Conv2d)):
+        return norm(conv(x))
+    weight, bias = norm.fold_into(conv.weight)
+    return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
 def make_norm(norm: str, channels: int) -> nn.Module:

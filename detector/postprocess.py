@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from detector.boxes import PAPER_CODING, BoxCoding, clip_boxes, decode_boxes
-from detector.nms import batched_nms
+from detector.nms import nms_of_images
 
 
 class PostProcessor:
@@ -42,7 +43,7 @@ class PostProcessor:
         anchors_per_level: Sequence[Tensor],
         image_sizes: Sequence[tuple[int, int]],
     ) -> list[dict[str, Tensor]]:
-        """Detections of each image.
+        """Detections of each image; one pass over the batch, however many images it has.
 
         Args:
             cls_logits: (B, A, K) and box_deltas: (B, A, 4), float32.
@@ -52,41 +53,53 @@ class PostProcessor:
             Per image "boxes" (n, 4) xyxy, "scores" (n,), "labels" (n,) int64, best first; among equal
             scores, lower levels, rows, columns, anchors and classes first.
         """
+        num_images, _, num_classes = cls_logits.shape
         scores = cls_logits.sigmoid()
-        return [
-            self._detect(*outputs, anchors_per_level, image_size)
-            for *outputs, image_size in zip(scores, box_deltas, image_sizes, strict=True)
-        ]
+        sizes, first, selected = [len(anchors) for anchors in anchors_per_level], 0, []
+        for level_scores in scores.split(sizes, dim=1):
+            images, entries = self._select(level_scores.flatten(1))
+            selected.append((images, entries + first * num_classes))
+            first += level_scores.shape[1]
+        images, entries = (torch.cat(parts) for parts in zip(*selected, strict=True))
 
-    def _detect(
-        self,
-        scores: Tensor,
-        box_deltas: Tensor,
-        anchors_per_level: Sequence[Tensor],
-        image_size: tuple[int, int],
-    ) -> dict[str, Tensor]:
-        num_classes = scores.shape[1]
-        entries, first = [], 0
-        for anchors in anchors_per_level:
-            level_scores = scores[first : first + len(anchors)].flatten()
-            entries.append(self._select(level_scores) + first * num_classes)
-            first += len(anchors)
-        entries = torch.cat(entries)
+        scores = scores.flatten(1)[images, entries]
         anchor_index = entries.div(num_classes, rounding_mode="floor")
-        labels = entries % num_classes
-        scores = scores.flatten()[entries]
         anchors = torch.cat(list(anchors_per_level))[anchor_index]
-        boxes = decode_boxes(box_deltas[anchor_index], anchors, self.coding)
-        boxes = clip_boxes(boxes, image_size)
-        keep = batched_nms(boxes, scores, labels, self.nms_thresh)[: self.detections_per_img]
-        return {"boxes": boxes[keep], "scores": scores[keep], "labels": labels[keep]}
+        boxes = decode_boxes(box_deltas[images, anchor_index], anchors, self.coding)
+        boxes = clip_boxes(boxes, boxes.new_tensor(image_sizes)[images])
+        labels = entries % num_classes
+        keep = nms_of_images(boxes, scores, labels, images, num_images, self.nms_thresh)
+        keep = keep[_rank_in_group(images[keep], num_images) < self.detections_per_img]
 
-    def _select(self, scores: Tensor) -> Tensor:
-        """Indices of the best entries above the threshold, best first, lower index first among equals."""
-        candidates = (scores > self.score_thresh).nonzero().squeeze(1)
-        if len(candidates) > self.topk_candidates:
+        counts = images[keep].bincount(minlength=num_images).tolist()
+        parts = (values[keep].split(counts) for values in (boxes, scores, labels))
+        return [{"boxes": b, "scores": s, "labels": k} for b, s, k in zip(*parts, strict=True)]
+
+    def _select(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """The best entries above the threshold of each row of (B, n).
+
+        Returns:
+            (N,) their rows and (N,) their columns, row by row, in each best first, lower column first among equals.
+        """
+        num_rows, width = scores.shape
+        candidates = (scores > self.score_thresh).flatten().nonzero().squeeze(1)
+        starts = torch.searchsorted(candidates, torch.arange(num_rows + 1, device=scores.device) * width)
+        counts = starts.diff().tolist()
+        if max(counts) > self.topk_candidates:
             # topk breaks ties as it likes: take its lowest score only, and let the stable sort choose
-            lowest = scores[candidates].topk(self.topk_candidates).values[-1]
-            candidates = candidates[scores[candidates] >= lowest]
-        best_first = scores[candidates].argsort(descending=True, stable=True)
-        return candidates[best_first[: self.topk_candidates]]
+            padded = pad_sequence(scores.flatten()[candidates].split(counts), batch_first=True, padding_value=-1.0)
+            lowest = padded.topk(self.topk_candidates).values[:, -1:].clamp(min=0)
+            rows, ranks = (padded >= lowest).nonzero(as_tuple=True)
+            candidates = candidates[starts[rows] + ranks]
+        best_first = scores.flatten()[candidates].argsort(descending=True, stable=True)
+        rows = candidates[best_first].div(width, rounding_mode="floor")
+        best_first = best_first[rows.argsort(stable=True)]
+        rows, columns = rows.sort().values, candidates[best_first] % width
+        among_best = _rank_in_group(rows, num_rows) < self.topk_candidates
+        return rows[among_best], columns[among_best]
+
+
+def _rank_in_group(groups: Tensor, num_groups: int) -> Tensor:
+    """(N,) place of each element among those of its group, from 0; groups (N,) ascending."""
+    counts = groups.bincount(minlength=num_groups)
+    return torch.arange(len(groups), device=groups.device) - (counts.cumsum(0) - counts)[groups]

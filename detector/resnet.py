@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from detector.deform import ModulatedDeformConv2d
-from detector.norm import make_norm
+from detector.norm import conv_norm, make_norm
 
 
 class BasicBlock(nn.Module):
@@ -28,9 +28,9 @@ class BasicBlock(nn.Module):
         self.downsample = _shortcut(in_channels, channels * self.expansion, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
-        return self.relu(out + (x if self.downsample is None else self.downsample(x)))
+        out = self.relu(conv_norm(x, self.conv1, self.bn1))
+        out = conv_norm(out, self.conv2, self.bn2)
+        return _add_shortcut(out, x, self.downsample)
 
 
 class Bottleneck(nn.Module):
@@ -69,10 +69,10 @@ class Bottleneck(nn.Module):
         self.downsample = _shortcut(in_channels, out_channels, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.relu(self.bn2(self.conv2(out)))
-        out = self.bn3(self.conv3(out))
-        return self.relu(out + (x if self.downsample is None else self.downsample(x)))
+        out = self.relu(conv_norm(x, self.conv1, self.bn1))
+        out = self.relu(conv_norm(out, self.conv2, self.bn2))
+        out = conv_norm(out, self.conv3, self.bn3)
+        return _add_shortcut(out, x, self.downsample)
 
 
 class Architecture(NamedTuple):
@@ -150,7 +150,7 @@ class ResNet(nn.Module):
         return self
 
     def _stem(self, images: Tensor) -> Tensor:
-        return self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        return self.maxpool(self.relu(conv_norm(images, self.conv1, self.bn1)))
 
     def _frozen_modules(self) -> list[nn.Module]:
         stages = [[self.conv1, self.bn1], [self.layer1], [self.layer2], [self.layer3], [self.layer4]]
@@ -170,6 +170,11 @@ def _make_stage(
     first = block(in_channels, channels, stride, norm, **options)
     rest = [block(channels * block.expansion, channels, 1, norm, **options) for _ in range(depth - 1)]
     return nn.Sequential(first, *rest)
+
+
+def _add_shortcut(out: Tensor, x: Tensor, downsample: nn.Sequential | None) -> Tensor:
+    """End of a block: ReLU of the sum, in the memory of its first term, which no backward needs."""
+    return out.add_(x if downsample is None else conv_norm(x, *downsample)).relu_()
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int, norm: str) -> nn.Sequential | None:

@@ -155,6 +155,7 @@ class RunConfig(_Group):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     # of training (evaluation is float32): auto is bfloat16 where the hardware multiplies it
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: bool = False  # torch.compile of the network; needs a C++ compiler, pays in long runs
     log_every: int = Field(10, ge=1)  # steps between TensorBoard points
     diagnose: bool = False  # watch for known causes of a run that does not converge: docs/diagnose.md
     checkpoint_every: int | None = Field(None, ge=1)  # steps; an epoch's end always writes one

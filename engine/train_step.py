@@ -1,6 +1,8 @@
 """The model in training and the step that advances it: forward, backward, joint finiteness, update."""
 
 import math
+import os
+import shutil
 from contextlib import nullcontext
 from typing import Any
 
@@ -67,9 +69,18 @@ class TrainStep:
                 gradient_as_bucket_view=True,
             )
         self.statistics: dict[str, Tensor] = {}  # of the latest step if that was watched, see `Monitor`
+        if config.run.compile:
+            self._compile_network()
         self.done = 0  # optimizer steps, the skipped ones included
         self.skipped = 0
         self.skipped_in_a_row = 0  # up to the latest step
+
+    def _compile_network(self) -> None:
+        """All but the criterion, whose shapes change with the number of objects. Names of parameters stay."""
+        if not any(map(shutil.which, (os.environ.get("CXX", ""), "c++", "g++", "clang++"))):
+            raise ConfigError("run.compile: needs a C++ compiler and found none; install g++ or set run.compile=false")
+        for part in (self.detector.backbone, self.detector.fpn, self.detector.head):
+            part.compile()
 
     @property
     def eval_detector(self) -> nn.Module:
@@ -93,9 +104,8 @@ class TrainStep:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         watched = (self.done + 1) % self.config.run.log_every == 0
-        stats, stop = self.forward_backward(micro_batches, stop, watched)
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        stats |= {"grad_norm": norm.item(), "lr": rate}
+        stats, norm, stop = self.forward_backward(micro_batches, stop, watched)
+        stats["lr"] = rate
         if watched and self.config.run.diagnose:
             stats["update_ratio"] = self._update_ratio(stats["grad_norm"], rate)
         self.done += 1
@@ -110,7 +120,6 @@ class TrainStep:
         self.optimizer.step()
         balance = self.detector.self_balance
         if balance is not None:
-            stats["self_balance"] = balance.weight.item()
             balance.record(torch.tensor(stats["loss_cls"]), torch.tensor(stats["loss_loc"]))
         if self.ema is not None:
             self.ema.update(self.detector, self.done - 1)
@@ -118,12 +127,12 @@ class TrainStep:
 
     def forward_backward(
         self, micro_batches: list[MicroBatch], stop: bool = False, watched: bool = False
-    ) -> tuple[dict[str, float], bool]:
-        """Accumulates the gradients of the batch; a micro-batch whose loss is not finite gets no backward anywhere.
+    ) -> tuple[dict[str, float], Tensor, bool]:
+        """Accumulates the gradients of the batch, and reads all numbers of the step back from the device at once.
 
         Returns:
-            (losses averaged over micro-batches and processes, with what the detector monitors when `watched`;
-            whether any process was asked to stop).
+            (losses averaged over micro-batches and processes, norm of the gradient and weight of self-balancing, with
+            what the detector monitors when `watched`; the norm as a tensor; whether any process was asked to stop).
         """
         sums = torch.zeros(len(LOSSES) + 1, device=self.processes.device)
         monitors, self.statistics = [], {}
@@ -138,17 +147,19 @@ class TrainStep:
                 values = torch.stack([losses[name].detach().float() for name in LOSSES])
                 values = self.processes.mean(torch.cat([values, values.new_tensor([float(stop)])]))
                 sums += values
-                if not values.isfinite().all():
-                    break
                 (losses["loss"] * self.loss_scale).backward()
             if watched:
                 monitors.append(self.detector.monitor.values)
-        *means, stop_share = (sums / len(micro_batches)).tolist()
-        stats = dict(zip(LOSSES, means, strict=True))
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        numbers = dict(zip((*LOSSES, "stop"), sums / len(micro_batches), strict=True)) | {"grad_norm": norm}
+        if self.detector.self_balance is not None:
+            numbers["self_balance"] = self.detector.self_balance.weight.float()
+        stats = dict(zip(numbers, torch.stack(list(numbers.values())).tolist(), strict=True))
+        stop = stats.pop("stop") > 0
         if len(monitors) == len(micro_batches):
             self.statistics = self._read_monitors(monitors)
             stats |= {name: value.item() for name, value in self.statistics.items() if name in MONITORED}
-        return stats, stop_share > 0
+        return stats, norm, stop
 
     def _to_device(self, images: Tensor, targets: list[dict[str, Any]]) -> MicroBatch:
         device = self.processes.device

@@ -135,7 +135,7 @@ def test_torchvisions_coding_is_torchvisions():
     torch.testing.assert_close(decode_boxes(deltas, anchors, TORCHVISION_CODING), expected, rtol=1e-5, atol=1e-3)
 
 
-def test_clip_to_height_and_width():
-    boxes = torch.tensor([[-5.0, -5, 300, 300], [10, 10, 20, 20], [500, 10, 600, 20]])
-    clipped = clip_boxes(boxes, (100, 200))
-    assert clipped.tolist() == [[0, 0, 200, 100], [10, 10, 20, 20], [200, 10, 200, 20]]
+def test_clip_to_the_height_and_width_of_each_image():
+    boxes = torch.tensor([[-5.0, -5, 300, 300], [10, 10, 20, 20], [500, 10, 600, 20], [500, 10, 600, 20]])
+    clipped = clip_boxes(boxes, torch.tensor([[100.0, 200], [100, 200], [100, 200], [15, 900]]))
+    assert clipped.tolist() == [[0, 0, 200, 100], [10, 10, 20, 20], [200, 10, 200, 20], [500, 10, 600, 15]]

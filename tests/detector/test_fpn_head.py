@@ -87,3 +87,12 @@ def test_group_norm_keeps_the_signal_of_narrow_towers():
     features = [torch.rand(2, 32, 8, 8)]
     plain, normed = (RetinaNetHead(32, 6, 5, group_norm=group_norm)(features)[0] for group_norm in (False, True))
     assert plain.std() < 1e-4 < 1e-2 < normed.std()
+
+
+def test_group_norm_of_32_channels_takes_a_single_cell():
+    head = RetinaNetHead(32, 6, 5, group_norm=True)
+    logits, _ = head([torch.randn(1, 32, 1, 1)])
+    logits.sum().backward()
+    assert logits.isfinite().all() and head.cls_tower[0].weight.grad.isfinite().all()
+    towers = [RetinaNetHead(channels, 1, 1, 1, group_norm=True).cls_tower for channels in (32, 64, 128)]
+    assert [tower[1].num_groups for tower in towers] == [16, 32, 32]

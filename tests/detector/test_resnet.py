@@ -5,7 +5,7 @@ import torch
 import torchvision
 from torch import nn
 
-from detector.norm import FrozenBatchNorm2d, make_norm
+from detector.norm import FrozenBatchNorm2d, conv_norm, make_norm
 from detector.resnet import ARCHITECTURES, ResNet
 
 
@@ -91,3 +91,22 @@ def test_group_norm_has_32_groups_and_unknown_norms_are_refused():
     assert make_norm("group", 64).num_groups == 32
     with pytest.raises(ValueError, match="instance"):
         make_norm("instance", 64)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_frozen_batchnorm_folds_into_the_convolution(groups):
+    torch.manual_seed(0)
+    conv, norm = nn.Conv2d(4, 6, 3, 2, padding=1, groups=groups, bias=False).double(), FrozenBatchNorm2d(6).double()
+    for tensor in (norm.running_mean, norm.weight.data, norm.bias.data):
+        tensor.normal_()
+    norm.running_var.uniform_(0.5, 1.5)
+    x = torch.randn(2, 4, 7, 7, dtype=torch.float64, requires_grad=True)
+    inputs = (x, conv.weight, norm.weight, norm.bias)
+    folded, apart = conv_norm(x, conv, norm), norm(conv(x))
+    torch.testing.assert_close(folded, apart)
+    for actual, expected in zip(
+        torch.autograd.grad(folded.square().sum(), inputs),
+        torch.autograd.grad(apart.square().sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(actual, expected)

@@ -120,7 +120,7 @@ def test_no_positives():
 
 def test_a_weight_that_never_moves_or_runs_away():
     stuck = findings(run(500, self_balance=50.0, loss_loc=0.0))
-    assert "50 after 1 epochs" in stuck["balance_stuck"]
+    assert "50 after 1 updates" in stuck["balance_stuck"]
     assert findings(run(390, self_balance=50.0, loss_loc=0.0)) == {}
     # of a measured run whose positives all stayed at the same score
     assert "50, 778, 1.47e+03" in findings(run(self_balance=(50.0, 778.0, 1467.0)))["balance_runaway"]
@@ -134,7 +134,7 @@ def test_a_run_that_ends_within_its_first_epoch():
         finding = check_schedule(settings, build_schedule(settings, images))
         assert (finding is not None) == stuck
     assert (
-        "ends after 400 steps and an epoch has 400"
+        "ends after 400 steps, and self-balancing first sets the weight of the localisation part after 400"
         in check_schedule(
             config("schedule.epochs=1", "schedule.milestones=[]"), build_schedule(config("schedule.epochs=1"), 1600)
         ).message
