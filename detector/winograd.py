@@ -43,7 +43,7 @@ class Conv3x3(nn.Conv2d):
 def _pays(x: Tensor, weight: Tensor) -> bool:
     if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
         return False
-    if torch.compiler.is_exporting():  # the program may run anywhere
+    if torch.compiler.is_exporting() or type(x) is not Tensor:  # a program that may run anywhere, or a dry run
         return False
     tiles = x.shape[0] * -(-x.shape[2] // TILE) * -(-x.shape[3] // TILE)
     return min(weight.shape[:2]) >= MIN_CHANNELS and tiles >= MIN_TILES

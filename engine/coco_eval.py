@@ -78,7 +78,7 @@ class BoxEvaluation(COCOeval):
         counts = [len(params.iouThrs), len(params.recThrs), len(params.catIds), num_areas, num_limits]
         precision, scores = np.full(counts, -1.0), np.full(counts, -1.0)
         recall = np.full([counts[0], *counts[2:]], -1.0)
-        for first in range(0, len(self.evalImgs), num_images):
+        for first in range(0, len(self.evalImgs), max(1, num_images)):
             category, area = divmod(first // num_images, num_areas)
             entries = [entry for entry in self.evalImgs[first : first + num_images] if entry is not None]
             num_objects = sum(np.count_nonzero(entry["gtIgnore"] == 0) for entry in entries)
