@@ -12,8 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-# Logits worked on at a time. On a CPU the temporaries stay in the cache, and PyTorch starts no threads for so few.
-CHUNK_CPU, CHUNK_GPU = 1 << 15, 1 << 20
+# Logits worked on at a time. On a CPU the temporaries stay in the cache; fewer would be done so soon that threads
+# mostly wait for each other to let go of the interpreter.
+CHUNK_CPU, CHUNK_GPU = 1 << 17, 1 << 20
 MAX_THREADS = 8
 # Added to all but the negatives, which puts them into bin 0, below every breakpoint.
 OUT_OF_SIGHT = -1e30
@@ -191,5 +192,10 @@ def _map_spans(function: Callable[[slice], object], scores: Tensor) -> list:
             return function(span)
 
     spans = [slice(length * i // threads, length * (i + 1) // threads) for i in range(threads)]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(run, spans))
+    operator_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # new threads take it over: operators inside them must not start threads of their own
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(run, spans))
+    finally:
+        torch.set_num_threads(operator_threads)
