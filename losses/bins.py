@@ -6,16 +6,14 @@ They cut the score axis into 2P + 1 bins, inside which every sum is linear: the 
 each bin say all about the negatives, a value and a slope in each bin all about the positives.
 """
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-# Logits worked on at a time. On a CPU the temporaries stay in the cache; fewer would be done so soon that threads
-# mostly wait for each other to let go of the interpreter.
-CHUNK_CPU, CHUNK_GPU = 1 << 17, 1 << 20
-MAX_THREADS = 8
+# Logits worked on at a time: on a CPU the temporaries stay in the cache. PyTorch's operators bring their own threads;
+# threads of ours, which would share out the gathers too, wait for the interpreter longer than they gain.
+CHUNK_CPU, CHUNK_GPU = 1 << 18, 1 << 20
 # Added to all but the negatives, which puts them into bin 0, below every breakpoint.
 OUT_OF_SIGHT = -1e30
 
@@ -45,25 +43,22 @@ class ScoreBins:
         """Slots (M,) int32 of the scores; slot // lanes is the bin. Where the target is not 0, the bin is 0."""
         slots = torch.empty(scores.shape, dtype=torch.int32, device=scores.device)
 
-        def locate_span(span: slice) -> bool:
-            visible = torch.empty(_chunk(scores), dtype=self.dtype, device=scores.device)
-            cells = torch.empty_like(visible, dtype=torch.int32)
-            lane = torch.arange(len(cells), dtype=torch.int32, device=scores.device) % self.lanes
-            all_decided = True
-            for score, target, slot in _chunks(span, scores, targets, slots):
-                target = target.to(self.dtype)
-                seen, cell = visible[: len(slot)], cells[: len(slot)]
-                torch.addcmul(score.to(self.dtype), target, target, value=OUT_OF_SIGHT, out=seen)
-                if self.slot_of_cell is None:
-                    torch.searchsorted(self.edges, seen, right=True, out_int32=True, out=slot)
-                    slot.mul_(self.lanes)
-                else:
-                    torch.index_select(self.slot_of_cell, 0, self._cell(seen, cell), out=slot)
-                    all_decided = all_decided and bool(slot.min() >= 0)
-                slot.add_(lane[: len(slot)])
-            return all_decided
-
-        if not all(_map_spans(locate_span, scores)):
+        visible = torch.empty(_chunk(scores), dtype=self.dtype, device=scores.device)
+        cells = torch.empty_like(visible, dtype=torch.int32)
+        lane = torch.arange(len(cells), dtype=torch.int32, device=scores.device) % self.lanes
+        all_decided = True
+        for score, target, slot in _chunks(scores, targets, slots):
+            target = target.to(self.dtype)
+            seen, cell = visible[: len(slot)], cells[: len(slot)]
+            torch.addcmul(score.to(self.dtype), target, target, value=OUT_OF_SIGHT, out=seen)
+            if self.slot_of_cell is None:
+                torch.searchsorted(self.edges, seen, right=True, out_int32=True, out=slot)
+                slot.mul_(self.lanes)
+            else:
+                torch.index_select(self.slot_of_cell, 0, self._cell(seen, cell), out=slot)
+                all_decided = all_decided and bool(slot.min() >= 0)
+            slot.add_(lane[: len(slot)])
+        if not all_decided:
             undecided = true_indices(slots < 0)
             bins = torch.searchsorted(self.edges, scores[undecided].to(self.dtype), right=True, out_int32=True)
             slots[undecided] = bins * (targets[undecided] == 0) * self.lanes
@@ -72,17 +67,13 @@ class ScoreBins:
     def histogram(self, scores: Tensor, slots: Tensor) -> Tensor:
         """(2, 2P + 1) float64: number and sum of the scores (M,) in each bin."""
 
-        def count_span(span: slice) -> Tensor:
-            # One complex addition counts a score (real part) and sums it (imaginary part).
-            total = self.breakpoints.new_zeros((len(self.edges) + 1) * self.lanes, dtype=torch.complex128)
-            entries = total.new_ones(_chunk(scores))
-            values = torch.view_as_real(entries)[:, 1]
-            for score, slot in _chunks(span, scores, slots):
-                values[: len(slot)].copy_(score)
-                total.index_add_(0, slot, entries[: len(slot)])
-            return total
-
-        total = torch.stack(_map_spans(count_span, scores)).sum(0)
+        # One complex addition counts a score (real part) and sums it (imaginary part).
+        total = self.breakpoints.new_zeros((len(self.edges) + 1) * self.lanes, dtype=torch.complex128)
+        entries = total.new_ones(_chunk(scores))
+        values = torch.view_as_real(entries)[:, 1]
+        for score, slot in _chunks(scores, slots):
+            values[: len(slot)].copy_(score)
+            total.index_add_(0, slot, entries[: len(slot)])
         return torch.view_as_real(total).view(-1, self.lanes, 2).sum(1).T
 
     def hits(self, histogram: Tensor) -> Tensor:
@@ -107,18 +98,14 @@ class ScoreBins:
         """
         anchors, slopes, values = self.tables(weights).repeat_interleave(self.lanes, dim=1)
         result = slots.view(torch.float32) if scores.dtype == torch.float32 else torch.empty_like(scores)
-
-        def evaluate_span(span: slice) -> None:
-            scratch = anchors.new_empty(3, _chunk(scores))
-            for score, slot, out in _chunks(span, scores, slots, result):
-                anchor, slope, value = scratch[:, : len(slot)]
-                torch.index_select(anchors, 0, slot, out=anchor)
-                torch.index_select(slopes, 0, slot, out=slope)
-                torch.index_select(values, 0, slot, out=value)
-                distance = torch.sub(score, anchor, out=anchor)
-                torch.addcmul(value, slope, distance, out=out)
-
-        _map_spans(evaluate_span, scores)
+        scratch = anchors.new_empty(3, _chunk(scores))
+        for score, slot, out in _chunks(scores, slots, result):
+            anchor, slope, value = scratch[:, : len(slot)]
+            torch.index_select(anchors, 0, slot, out=anchor)
+            torch.index_select(slopes, 0, slot, out=slope)
+            torch.index_select(values, 0, slot, out=value)
+            distance = torch.sub(score, anchor, out=anchor)
+            torch.addcmul(value, slope, distance, out=out)
         return result
 
     def tables(self, weights: Tensor) -> Tensor:
@@ -169,33 +156,7 @@ def _chunk(scores: Tensor) -> int:
     return min(len(scores), CHUNK_CPU if scores.device.type == "cpu" else CHUNK_GPU)
 
 
-def _chunks(span: slice, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The span of each tensor, chunk by chunk."""
-    for start in range(span.start, span.stop, _chunk(tensors[0]) or 1):
-        part = slice(start, min(start + _chunk(tensors[0]), span.stop))
-        yield tuple(tensor[part] for tensor in tensors)
-
-
-def _map_spans(function: Callable[[slice], object], scores: Tensor) -> list:
-    """Results of the function over equal spans of the scores, on a CPU one for each thread.
-
-    PyTorch runs gathers and histograms of a CPU tensor in one thread, but releases the interpreter while it does.
-    """
-    length = len(scores)
-    threads = min(torch.get_num_threads(), MAX_THREADS) if scores.device.type == "cpu" else 1
-    if threads == 1 or length <= CHUNK_CPU:
-        return [function(slice(0, length))]
-    inference = torch.is_inference_mode_enabled()  # a mode of the calling thread alone
-
-    def run(span: slice) -> object:
-        with torch.inference_mode(inference), torch.no_grad():
-            return function(span)
-
-    spans = [slice(length * i // threads, length * (i + 1) // threads) for i in range(threads)]
-    operator_threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # new threads take it over: operators inside them must not start threads of their own
-    try:
-        with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(run, spans))
-    finally:
-        torch.set_num_threads(operator_threads)
+def _chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The tensors, equally long, chunk by chunk."""
+    step = _chunk(tensors[0])
+    return zip(*(tensor.split(step) for tensor in tensors), strict=True) if step else iter(())
