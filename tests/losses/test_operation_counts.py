@@ -79,7 +79,7 @@ def one_thread():
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_no_tensor_grows_with_positives_times_negatives(loss, one_thread):
-    num, num_positives = 500_000, 2000
+    num, num_positives = 1_000_000, 2000
     recorder = record(loss, random_batch(num, num_positives))
     assert max(recorder.sizes) <= 8 * num  # a P x N matrix of booleans would have 2000 * num; tables have a fixed size
 
