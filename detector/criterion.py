@@ -78,7 +78,7 @@ def assign_targets(
         cls_targets.scatter_reduce_(2, labels[:, None].expand(ignored.shape), ignored, "amin")
 
     matches = matches.flatten()
-    positives = (matches >= 0).nonzero().squeeze(1)
+    positives = (matches >= 0).nonzero().squeeze(1)  # the one place of a loss that waits for a GPU
     objects = positives // len(anchors) * labels.shape[1] + matches[positives]  # indices into B·n
     entries = positives * num_classes + labels.flatten()[objects]
     cls_targets.view(-1).index_fill_(0, entries, 1)
@@ -157,7 +157,7 @@ class Criterion(nn.Module):
             positive they are zero (focal's classification part aside) and still attached to the graph.
         """
         assignment = assign_targets(self.matcher, anchors_per_level, targets, cls_logits.shape[-1], self.ignore_crowd)
-        logits, cls_targets = cls_logits.flatten(), assignment.cls_targets.flatten()
+        logits, cls_targets, entries = cls_logits.flatten(), assignment.cls_targets.flatten(), assignment.entries
         if monitor is not None:
             monitor.watch_logits(logits, cls_targets, None if self.name == "focal" else self.delta)
 
@@ -166,19 +166,19 @@ class Criterion(nn.Module):
         anchors = anchors[assignment.positives % len(anchors)]
         pred_boxes, gt_boxes = decode_boxes(pred_deltas, anchors, self.coding), assignment.gt_boxes
         if monitor is not None and monitor.detailed:
-            monitor.watch_ranks(logits, cls_targets, self.delta, group)
+            monitor.watch_ranks(logits, cls_targets, entries, self.delta, group)
             monitor.watch_boxes(anchors_per_level, targets, assignment.positives, pred_boxes, gt_boxes)
         if self.name == "alrp":
             loc_errors = localisation_errors(pred_boxes, gt_boxes, self.loc_error)
-            loss_cls, loss_loc = alrp_loss(logits, cls_targets, loc_errors, self.delta, group)
+            loss_cls, loss_loc = alrp_loss(logits, cls_targets, loc_errors, self.delta, group, entries)
         elif self.name == "rs":
             ious = paired_iou(pred_boxes.detach(), gt_boxes)
-            loss_cls = sum(rs_loss(logits, cls_targets, ious, self.delta, group))
-            scores = logits.detach()[assignment.entries].sigmoid()  # boxes count by the scores that they will have
+            loss_cls = sum(rs_loss(logits, cls_targets, ious, self.delta, group, entries))
+            scores = logits.detach()[entries].sigmoid()  # boxes count by the scores that they will have
             loss_loc = _box_loss(pred_boxes, gt_boxes, self.loc_error, scores, group)
         else:
             if self.name == "ap":
-                loss_cls = ap_loss(logits, cls_targets, self.delta, group)
+                loss_cls = ap_loss(logits, cls_targets, self.delta, group, entries)
             else:
                 loss_cls = focal_loss(logits, cls_targets, self.alpha, self.gamma, group)
             if self.box_loss == "smooth_l1":

@@ -65,14 +65,20 @@ class Monitor:
             logits.register_hook(add_grad_mass)
 
     @torch.no_grad()
-    def watch_ranks(self, logits: Tensor, cls_targets: Tensor, delta: float, group: ProcessGroup | None) -> None:
-        """Where the positives of this process score and rank, among all processes of `group`, which all call it."""
-        ranking = Ranking(logits, cls_targets, delta, group)
+    def watch_ranks(
+        self, logits: Tensor, cls_targets: Tensor, entries: Tensor, delta: float, group: ProcessGroup | None
+    ) -> None:
+        """Where the positives of this process score and rank, among all processes of `group`, which all call it.
+
+        Args:
+            logits, cls_targets: (M,). entries: (P,) indices of the targets that are 1, ascending.
+        """
+        ranking = Ranking(logits, cls_targets, delta, group, positives=entries)
         rank, positive_rank = ranking.rank[ranking.own], ranking.positive_rank[ranking.own]
         self.values["num_negatives"] = (cls_targets == 0).sum()
         self.values["sum_precision"] = (positive_rank / rank).sum()
         self.values["hist_rank"] = _histogram(rank, RANK_EDGES)
-        self.values["hist_logit_positive"] = _histogram(logits[cls_targets == 1], LOGIT_EDGES)
+        self.values["hist_logit_positive"] = _histogram(logits[entries], LOGIT_EDGES)
         self.values["hist_logit_negative"] = _histogram(logits[cls_targets == 0], LOGIT_EDGES)
 
     @torch.no_grad()

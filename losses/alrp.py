@@ -20,6 +20,7 @@ def alrp_loss(
     loc_errors: Tensor,
     delta: float = 1.0,
     group: dist.ProcessGroup | None = None,
+    positives: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Classification and localisation part of aLRP Loss, to be added; their sum is the mean LRP error.
 
@@ -38,13 +39,15 @@ def alrp_loss(
         delta: half-width of the smoothed step between two logits, > 0.
         group: process group to rank over; None ranks within this process. Every process must take part, with
             whatever it has.
+        positives: (P,) int64, the indices of the targets that are 1, ascending, where the caller has them: then nothing
+            waits for a GPU. Not checked.
     Returns:
         two scalars, classification in [0, 1) and localisation >= 0, float64 for float64 logits and float32 for
         others. Both are 0 with zero gradients if there is no positive, and NaN if any logit is not finite.
     Raises:
         ValueError: delta is not a positive number, or shapes do not fit.
     """
-    ranking = Ranking(logits, targets, delta, group, loc_errors)
+    ranking = Ranking(logits, targets, delta, group, loc_errors, positives)
     false_positives, rank, errors = ranking.false_positives, ranking.rank, ranking.values
 
     # LRP error of i less its target E(i) / rank(i): what the update has left to correct.

@@ -7,7 +7,13 @@ from torch import Tensor
 from losses.ranking import Ranking
 
 
-def ap_loss(logits: Tensor, targets: Tensor, delta: float = 1.0, group: dist.ProcessGroup | None = None) -> Tensor:
+def ap_loss(
+    logits: Tensor,
+    targets: Tensor,
+    delta: float = 1.0,
+    group: dist.ProcessGroup | None = None,
+    positives: Tensor | None = None,
+) -> Tensor:
     """1 - interpolated average precision; backward follows the error-driven update.
 
     Args:
@@ -15,13 +21,14 @@ def ap_loss(logits: Tensor, targets: Tensor, delta: float = 1.0, group: dist.Pro
         targets: (M,) any integer, float or bool dtype: 1 positive, 0 negative, -1 ignored.
         delta: half-width of the smoothed step between two logits, > 0.
         group: process group to rank over; None ranks within this process. As in `alrp_loss`.
+        positives: (P,) int64, as in `alrp_loss`.
     Returns:
         scalar in [0, 1), float64 for float64 logits and float32 for others. 0 with a zero gradient if there is no
         positive, NaN if any logit is not finite.
     Raises:
         ValueError: delta is not a positive number, or shapes do not fit.
     """
-    ranking = Ranking(logits, targets, delta, group)
+    ranking = Ranking(logits, targets, delta, group, positives=positives)
     imprecision = ranking.false_positives / ranking.rank  # 1 - prec(i)
     # Interpolation: from the lowest score up, the running maximum of the precision.
     order = ranking.scores.argsort()

@@ -20,6 +20,7 @@ def rs_loss(
     ious: Tensor,
     delta: float = 0.5,
     group: dist.ProcessGroup | None = None,
+    positives: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Ranking and sorting part of Rank & Sort Loss, to be added.
 
@@ -34,13 +35,14 @@ def rs_loss(
             logits[targets == 1].
         delta: half-width of the smoothed step between two logits, > 0.
         group: process group to rank over; None ranks within this process. As in `alrp_loss`.
+        positives: (P,) int64, as in `alrp_loss`.
     Returns:
         two scalars, ranking in [0, 1) and sorting in [0, 1], float64 for float64 logits and float32 for others. Both
         are 0 with zero gradients if there is no positive, and NaN if any logit is not finite.
     Raises:
         ValueError: delta is not a positive number, or shapes do not fit.
     """
-    ranking = Ranking(logits, targets, delta, group, ious)
+    ranking = Ranking(logits, targets, delta, group, ious, positives)
     # Eq. 4: rank+ counts i itself as H(0) = 1/2.
     positive_rank = ranking.positive_rank - 0.5
     ranking_errors = ranking.false_positives / (positive_rank + ranking.false_positives)

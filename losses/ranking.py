@@ -31,6 +31,8 @@ class Ranking:
         group: process group to rank over, None for this process alone. Every process of it takes part in the same
             three collectives (two if there is no positive), whatever it holds.
         values: (own positives,) a number for each positive, in the order of logits[targets == 1]; None for none.
+        positives: (own positives,) int64, the indices of the targets that are 1, ascending, if known. Without them they
+            are searched, which waits for a GPU; wrong ones make wrong ranks.
     Raises:
         ValueError: delta is not a positive number, or shapes do not fit.
 
@@ -50,6 +52,7 @@ class Ranking:
         delta: float,
         group: dist.ProcessGroup | None = None,
         values: Tensor | None = None,
+        positives: Tensor | None = None,
     ) -> None:
         if not (delta > 0 and math.isfinite(delta)):
             raise ValueError(f"delta must be a positive number, got {delta}")
@@ -58,7 +61,7 @@ class Ranking:
             raise ValueError(f"logits and targets must both have shape (M,), got {shapes}")
         logits = logits.detach()
         self.passes = make_passes(logits)
-        self.own_index = self.passes.find_positives(targets)
+        self.own_index = self.passes.find_positives(targets, positives)
         values = torch.zeros_like(self.own_index) if values is None else values.detach()
         if values.shape != self.own_index.shape:
             raise ValueError(f"expected {len(self.own_index)} values, one for each positive, got {tuple(values.shape)}")

@@ -24,7 +24,7 @@ ONLY_NEGATIVES, POSITIVES, IGNORED = (tl.constexpr(code) for code in range(3))
 class TritonPasses:
     """See `TorchPasses`. Logits and targets may be strided; nothing is copied or converted."""
 
-    def find_positives(self, targets: Tensor) -> Tensor:
+    def find_positives(self, targets: Tensor, known: Tensor | None = None) -> Tensor:
         size, (num_blocks,) = len(targets), _grid(targets)
         targets = as_numbers(targets)
         counts = torch.empty(num_blocks, dtype=torch.int32, device=targets.device)
@@ -33,6 +33,8 @@ class TritonPasses:
             return torch.empty(0, dtype=torch.int64, device=targets.device)
         with torch.cuda.device_of(targets):
             _survey[num_blocks,](targets, targets.stride(0), size, counts, self._holds, BLOCK, num_warps=NUM_WARPS)
+            if known is not None:
+                return known
             ends = counts.cumsum(0)
             index = torch.empty(int(ends[-1]), dtype=torch.int64, device=targets.device)
             if len(index):

@@ -1,10 +1,8 @@
 """What must not grow with the number of images: counted by operation, on any machine."""
 
-from collections import Counter
-
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from operation_counter import OperationCounter
 
 from detector.anchors import AnchorGenerator
 from detector.criterion import assign_targets
@@ -13,29 +11,6 @@ from detector.postprocess import PostProcessor
 
 LEVELS = AnchorGenerator((8, 16))([(8, 12), (4, 6)])
 NUM_ANCHORS = sum(len(anchors) for anchors in LEVELS)
-# operations for which the host waits for a GPU, since it needs a value or a shape
-WAITING = ("nonzero", "_local_scalar_dense", "item", "equal", "unique_consecutive", "bincount", "masked_select")
-
-
-class Operations(TorchDispatchMode):
-    """Counts the operators that run inside."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts = Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        # boolean masks as indices are turned into numbers first
-        masked = name in ("index", "index_put_") and any(
-            index is not None and index.dtype == torch.bool for index in args[1]
-        )
-        self.counts["nonzero" if masked else name] += 1
-        return func(*args, **(kwargs or {}))
-
-    @property
-    def waiting(self) -> int:
-        return sum(self.counts[name] for name in WAITING)
 
 
 @pytest.mark.parametrize("matcher", [MaxIoUMatcher(), ATSSMatcher()])
@@ -44,9 +19,9 @@ def test_assignment_waits_once_and_runs_as_many_operations_for_every_batch(make_
     target = make_target((10, 10, 40, 40), (20, 5, 90, 60), labels=(1, 2), crowd=(False, True))
     counts = []
     for num_images in (1, 6):
-        with Operations() as operations:
+        with OperationCounter() as operations:
             assign_targets(matcher, LEVELS, [target] * num_images, 3, ignore_crowd)
-        assert operations.waiting == 1
+        assert operations.waits == {"nonzero": 1}
         padding = ("select", "copy_", "narrow", "slice", "zeros", "full", "pad_sequence")  # a copy for each image
         counts.append(sum(count for name, count in operations.counts.items() if name not in padding))
     assert counts[0] == counts[1]
@@ -59,10 +34,10 @@ def test_postprocessing_waits_as_often_for_every_batch():
     waiting = []
     for num_images in (1, 6):
         batch = cls_logits.repeat(num_images, 1, 1), box_deltas.repeat(num_images, 1, 1)
-        with Operations() as operations:
+        with OperationCounter() as operations:
             found = PostProcessor(topk_candidates=100)(*batch, LEVELS, [(64, 96)] * num_images)
         assert len(found) == num_images and all(len(image["scores"]) > 10 for image in found)
-        waiting.append(operations.waiting)
+        waiting.append(operations.waits.total())
     assert waiting[0] == waiting[1] and waiting[0] < 50
 
 
@@ -72,6 +47,16 @@ def test_matching_a_padded_batch_is_matching_its_images(make_target):
     for matcher in (MaxIoUMatcher(), ATSSMatcher()):
         alone = [matcher(LEVELS, own) for own in (*boxes, torch.zeros(0, 4))]
         assert torch.equal(matcher(LEVELS, padded), torch.stack(alone))
+
+
+@pytest.mark.parametrize("name", ["alrp", "rs", "ap", "focal"])
+def test_a_loss_waits_for_its_number_of_positives_alone(make_detector, make_target, monkeypatch, name):
+    monkeypatch.setattr("losses.bins.ScoreBins._build_table", lambda bins: None)  # for CPUs
+    detector = make_detector(loss={"name": name})
+    outputs = detector.raw_outputs(torch.rand(2, 3, 64, 96))
+    with OperationCounter() as operations:
+        detector.criterion(*outputs, [make_target((10, 10, 60, 60))] * 2)["loss"].backward()
+    assert operations.waits == {"nonzero": 1}
 
 
 @pytest.mark.gpu

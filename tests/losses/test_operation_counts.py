@@ -1,13 +1,12 @@
 """What the losses cost, counted instead of timed: memory, waiting for the GPU, passes over the logits."""
 
 import warnings
-from collections import Counter
 
 import pytest
 import torch
+from operation_counter import OperationCounter
 from ranking_batches import random_batch
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_leaves
+from torch.utils._python_dispatch import _disable_current_modes
 
 from losses import alrp_loss, ap_loss, focal_loss, fused, rs_loss
 
@@ -18,35 +17,12 @@ LOSSES = {
     "focal": lambda logits, targets, errors: focal_loss(logits, targets),
 }
 RANKING_LOSSES = [name for name in LOSSES if name != "focal"]
-# Operators that return a number or a size that the host must know, and so wait for a GPU.
-WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "is_nonzero", "equal")
-
-
-class Recorder(TorchDispatchMode):
-    """Counts the operators that wait, and keeps the bytes of every tensor that was made."""
-
-    def __init__(self):
-        super().__init__()
-        self.waits = Counter()
-        self.sizes = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name = function.overloadpacket.__name__
-        masks = [leaf for leaf in tree_leaves(args) if isinstance(leaf, torch.Tensor) and leaf.dtype == torch.bool]
-        if name in WAITING or (name.startswith("index") and masks) or name == "repeat_interleave":
-            self.waits[name] += 1
-        given = {leaf.untyped_storage().data_ptr() for leaf in tree_leaves((args, kwargs)) if torch.is_tensor(leaf)}
-        result = function(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if torch.is_tensor(leaf) and leaf.untyped_storage().data_ptr() not in given:
-                self.sizes.append(leaf.untyped_storage().nbytes())
-        return result
 
 
 def record(loss, batch):
     logits, targets, errors = batch
     logits, errors = logits.requires_grad_(), errors.requires_grad_()
-    with Recorder() as recorder:
+    with OperationCounter() as recorder:
         LOSSES[loss](logits, targets, errors).backward()
     return recorder
 

@@ -1,0 +1,49 @@
+"""Counts what a piece of code makes PyTorch do, on any machine, instead of timing it."""
+
+from collections import Counter
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+# Operators that return a number or a size that the host must know, and so wait for a GPU. Boolean masks as indices
+# count as nonzero, which they are turned into first.
+WAITING = (
+    *("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive"),
+    *("is_nonzero", "equal", "bincount", "repeat_interleave"),
+)
+INDEXING = ("index", "index_put", "index_put_", "_index_put_impl_")
+
+
+class OperationCounter(TorchDispatchMode):
+    """Counts the operators that run inside.
+
+    Attributes:
+        counts: by name.
+        collectives: names of those that talk to other processes, in order.
+        sizes: bytes of every tensor that was made.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+        self.collectives: list[str] = []
+        self.sizes: list[int] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        masked = name in INDEXING and any(index is not None and index.dtype == torch.bool for index in args[1])
+        self.counts["nonzero" if masked else name] += 1
+        if function.namespace == "c10d":
+            self.collectives.append(name)
+        given = {leaf.untyped_storage().data_ptr() for leaf in tree_leaves((args, kwargs)) if torch.is_tensor(leaf)}
+        result = function(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if torch.is_tensor(leaf) and leaf.untyped_storage().data_ptr() not in given:
+                self.sizes.append(leaf.untyped_storage().nbytes())
+        return result
+
+    @property
+    def waits(self) -> Counter[str]:
+        """Operators for which the host waits for a GPU."""
+        return Counter({name: self.counts[name] for name in WAITING if self.counts[name]})
