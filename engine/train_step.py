@@ -70,17 +70,12 @@ class TrainStep:
             )
         self.statistics: dict[str, Tensor] = {}  # of the latest step if that was watched, see `Monitor`
         if config.run.compile:
-            self._compile_network()
+            if not any(map(shutil.which, (os.environ.get("CXX", ""), "c++", "g++", "clang++"))):
+                raise ConfigError("run.compile: needs a C++ compiler and found none; install g++ or use false")
+            self.detector.compile_network()
         self.done = 0  # optimizer steps, the skipped ones included
         self.skipped = 0
         self.skipped_in_a_row = 0  # up to the latest step
-
-    def _compile_network(self) -> None:
-        """All but the criterion, whose shapes change with the number of objects. Names of parameters stay."""
-        if not any(map(shutil.which, (os.environ.get("CXX", ""), "c++", "g++", "clang++"))):
-            raise ConfigError("run.compile: needs a C++ compiler and found none; install g++ or set run.compile=false")
-        for part in (self.detector.backbone, self.detector.fpn, self.detector.head):
-            part.compile()
 
     @property
     def eval_detector(self) -> nn.Module:

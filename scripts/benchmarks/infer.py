@@ -23,8 +23,7 @@ def benchmark_infer(size: tuple[int, int], batch_size: int, device: torch.device
     sizes = [size] * batch_size
 
     compiled = copy.deepcopy(own)
-    for part in (compiled.backbone, compiled.fpn, compiled.head):
-        part.compile()
+    compiled.compile_network()
     cases = {
         "torchvision": partial(detect, peer, list(images)),
         "ours": partial(detect, own, padded, image_sizes=sizes),

@@ -33,7 +33,7 @@ def batch(num_objects: int) -> tuple[torch.Tensor, list[dict]]:
 
 def test_without_a_compiler_it_is_refused(config_file, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(ConfigError, match=r"run\.compile: .*C\+\+ compiler.*run\.compile=false"):
+    with pytest.raises(ConfigError, match=r"run\.compile: .*C\+\+ compiler.*use false"):
         make_step(config_file, "run.compile=true")
 
 
