@@ -6,6 +6,7 @@ They cut the score axis into 2P + 1 bins, inside which every sum is linear: the 
 each bin say all about the negatives, a value and a slope in each bin all about the positives.
 """
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -122,23 +123,30 @@ class ScoreBins:
         return torch.nn.functional.pad(torch.stack([anchors, slopes, values]), (1, 0)).to(self.dtype)
 
     def _build_table(self) -> Tensor:
-        """First slot of the bin of every cell, equal cuts of the axis; negative where an edge lies in the cell.
+        """First slot of the bin of every cell, equal cuts of the axis; negative where an edge lies inside the cell.
 
-        Exact whatever the rounding, because scores and edges go through the same monotone map.
+        Exact whatever the rounding, because scores and edges go through the same monotone map. Cells begin at
+        multiples of a power of two: so do many scores of a coarse type, such as bfloat16, and the edges that they make.
+        An edge at the beginning of a cell, below which a score is in another cell, is below all scores of the cell.
         """
         num_cells = 1 << max(16, min(19, (128 * len(self.edges)).bit_length()))
-        width = ((self.breakpoints[-1] - self.breakpoints[0]) / (num_cells - 4)).clamp_min(1e-30)
-        self.origin = (self.breakpoints[0] - 2 * width).to(self.dtype)
-        self.cells_per_unit = (1 / width).to(self.dtype)
-        self.last_cell = num_cells - 1
-        table = self.edges.new_zeros(num_cells, dtype=torch.int32)
-        cells = self._cell(self.edges.clone(), torch.empty_like(self.edges, dtype=torch.int32))
+        span = max(1e-30, float(self.breakpoints[-1] - self.breakpoints[0]))
+        self.cells_per_unit = 2.0 ** round(math.log2(num_cells / span))
+        self.origin = float((self.edges[0] * self.cells_per_unit).floor() - 2)
+        self.last_cell = math.inf
+        cells, before = (
+            self._cell(edges, torch.empty_like(edges, dtype=torch.int32))
+            for edges in (self.edges.clone(), torch.nextafter(self.edges, torch.full_like(self.edges, -torch.inf)))
+        )
+        self.last_cell = int(cells[-1]) + 1
+        table = self.edges.new_zeros(self.last_cell + 1, dtype=torch.int32)
         table.index_add_(0, cells, torch.full_like(cells, self.lanes)).cumsum_(0)
-        return table.index_fill_(0, cells.long(), -self.lanes)
+        inside = (cells == before) | (cells == 0)  # in cell 0 are the scores out of sight
+        return table.index_fill_(0, cells[inside].long(), -self.lanes)
 
     def _cell(self, scores: Tensor, out: Tensor) -> Tensor:
         """Cell of each score (n,), written to out; overwrites the scores."""
-        out.copy_(scores.sub_(self.origin).mul_(self.cells_per_unit).clamp_(0, self.last_cell))
+        out.copy_(scores.mul_(self.cells_per_unit).floor_().sub_(self.origin).clamp_(0, self.last_cell))
         return out.clamp_(min=0)  # NaN became some integer
 
 

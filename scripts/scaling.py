@@ -82,8 +82,8 @@ def row(name: str, config: Config, rate: float, measured: Config, args: argparse
         "config": name,
         "images": str(args.images or num_images),
         "steps per epoch": str(result.steps_per_epoch),
-        "ms per step: compute": f"{1e3 * result.compute:.3g}",
-        "communication": f"{1e3 * result.communication:.3g}",
+        "ms per step: compute": _number(1e3 * result.compute),
+        "communication": _number(1e3 * result.communication),
         "MB sent: gradients": f"{traffic.gradients / 1e6:.1f}",
         "ranking": f"{traffic.ranking / 1e6:.3f}",
         "norm": f"{traffic.norm / 1e6:.3f}",
@@ -149,8 +149,11 @@ def positive_number(text: str) -> float:
 
 
 def _span(low: float, high: float) -> str:
-    low, high = (f"{value:.3g}" if value < 1000 else f"{value:.0f}" for value in (low, high))
-    return low if low == high else f"{low}–{high}"
+    return _number(low) if low == high else f"{_number(low)}–{_number(high)}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from operation_counter import OperationCounter
 
 from losses.bins import ScoreBins
 
@@ -26,6 +27,16 @@ def test_bin_is_the_number_of_breakpoints_at_or_below(dtype, positives, others, 
     assert torch.equal(bins.locate(scores, targets) // bins.lanes, expected.int())
     bins.slot_of_cell = None  # as on a GPU
     assert torch.equal(bins.locate(scores, targets) // bins.lanes, expected.int())
+
+
+def test_scores_from_bfloat16_are_never_searched_for():
+    generator = torch.Generator().manual_seed(0)
+    scores, positives = ((5 * torch.rand(n, generator=generator) - 7).bfloat16().float() for n in (5000, 300))
+    bins = ScoreBins(positives.double(), 1.0, torch.float32)
+    with OperationCounter() as operations:
+        slots = bins.locate(scores, torch.zeros(5000))
+    assert not operations.counts["searchsorted"]
+    assert torch.equal(slots // bins.lanes, torch.searchsorted(bins.edges, scores, right=True, out_int32=True))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
