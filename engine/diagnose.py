@@ -195,7 +195,7 @@ def check_scores(records: Sequence[Record], config: Config, schedule: Schedule) 
     return Finding(
         "below_threshold",
         f"{above:.0%} of the positives score above model.score_thresh={threshold:g} (median {scores:.2g}), so the "
-        "evaluation drops the detections of the others and AP is too low; ranking losses order scores and do not fix their "
+        "evaluation drops the others' detections and AP is too low; ranking losses order scores and do not fix their "
         f"height: set model.score_thresh to about {scores / 10:.1g}, or 0, and train on if ranks still improve",
     )
 

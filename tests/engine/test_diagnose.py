@@ -151,6 +151,7 @@ def test_nothing_to_rank_is_of_ranking_losses():
 
 
 def test_scores_below_the_threshold_where_ranks_are_good():
+    assert "below_threshold" in findings(run(above_threshold=0.12))
     low = {"above_threshold": 0.0, "score_positive": [0.001, 0.01, 0.02]}
     assert "model.score_thresh to about 0.001" in findings(run(**low))["below_threshold"]
     assert findings(run(**low, precision=0.05)) == {}
