@@ -10,7 +10,7 @@ from engine.checkpoint import write_atomically
 from engine.figures import PALETTE, STYLE, figure_png
 
 MASSES = {"positives": "train/grad_mass_positive", "negatives": "train/grad_mass_negative"}
-SMOOTHING = 15  # logged steps
+SMOOTHING = 5  # logged steps
 
 
 def draw_figures(cells: list[Cell], results: dict[Cell, Result], runs: Path, output: Path) -> list[Path]:
@@ -83,9 +83,7 @@ def _draw_gradient_mass(by_variant: dict[str, list[Cell]], results: dict[Cell, R
                 width = min(SMOOTHING, len(points))
                 mass = np.convolve([point.value for point in points], np.ones(width) / width, mode="valid")
                 axes.plot([point.step for point in points][width - 1 :], mass, style, color=color, label=label)
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("")
+        axes.set_ylim(0, None)
         axes.set_title(variant, loc="left")
     grid[0].legend()
     figure.supxlabel("step", fontsize=9)
