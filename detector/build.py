@@ -60,6 +60,7 @@ def build_detector(config: Any, num_classes: int, load_weights: bool = True) -> 
         loss.name,
         loss.loc_error,
         loss.box_loss,
+        loss.box_weights,
         loss.delta,
         loss.alpha,
         loss.gamma,

@@ -64,10 +64,12 @@ class LossConfig(BaseModel):
     name: Literal["alrp", "rs", "ap", "focal"] = "alrp"
     loc_error: Literal["iou", "diou", "giou"] = "giou"  # alrp and rs
     box_loss: Literal["smooth_l1", "iou", "diou", "giou"] = "smooth_l1"  # ap and focal
+    # alrp: a box counts by the positives that rank below it, as published; or all count alike, for short trainings
+    box_weights: Literal["rank", "equal"] = "rank"
     delta: PositiveFloat = 1.0  # half-width of the smoothed step; the paper of rs has 0.5
     # rank over the batch of all processes or of each; the trainer sets the detector's `group` from it
     ranking: Literal["global", "local"] = "global"
-    self_balance: bool = True  # alrp, and rs in every step
+    self_balance: bool = True  # alrp; rs, and alrp with equal box_weights, in every step
     balance_every: int | None = Field(None, ge=1)  # steps between two weights of alrp's; null: an epoch, as published
     alpha: Probability = 0.25  # focal only
     gamma: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 2.0  # focal only

@@ -105,9 +105,11 @@ class Criterion(nn.Module):
         name: "alrp", "rs", "ap" or "focal".
         loc_error: "iou", "diou" or "giou", what alrp and rs measure localisation with.
         box_loss: one of these, or "smooth_l1" on the offsets: the localisation part of ap and focal.
+        box_weights: "rank" weighs the boxes of alrp by the positives that rank below, as published; "equal" takes the
+            mean over all, like ap and focal.
         delta: half-width of the smoothed step of the ranking losses. alpha, gamma: of focal loss.
-        self_balance: weigh the localisation part, alrp's by `self.self_balance.weight`, which is only read here, and
-            rs's such that both parts are equal in every step.
+        self_balance: weigh the localisation part, alrp's by `self.self_balance.weight`, which is only read here; rs's,
+            and alrp's with equal box_weights, such that both parts are equal in every step.
         ignore_crowd: see `assign_targets`.
         coding: of the boxes.
     """
@@ -118,6 +120,7 @@ class Criterion(nn.Module):
         name: str = "alrp",
         loc_error: str = "giou",
         box_loss: str = "smooth_l1",
+        box_weights: str = "rank",
         delta: float = 1.0,
         alpha: float = 0.25,
         gamma: float = 2.0,
@@ -130,11 +133,12 @@ class Criterion(nn.Module):
         self.name = name
         self.loc_error = loc_error
         self.box_loss = box_loss
+        self.box_weights = box_weights
         self.delta = delta
         self.alpha = alpha
         self.gamma = gamma
-        self.self_balance = SelfBalance() if name == "alrp" and self_balance else None
-        self.equal_parts = name == "rs" and self_balance
+        self.equal_parts = self_balance and (name == "rs" or (name == "alrp" and box_weights == "equal"))
+        self.self_balance = SelfBalance() if self_balance and name == "alrp" and box_weights == "rank" else None
         self.ignore_crowd = ignore_crowd
         self.coding = coding
 
@@ -171,6 +175,8 @@ class Criterion(nn.Module):
         if self.name == "alrp":
             loc_errors = localisation_errors(pred_boxes, gt_boxes, self.loc_error)
             loss_cls, loss_loc = alrp_loss(logits, cls_targets, loc_errors, self.delta, group, entries)
+            if self.box_weights == "equal":
+                loss_loc = ratio_over_group(loc_errors.sum(), torch.ones_like(loc_errors).sum(), group)
         elif self.name == "rs":
             ious = paired_iou(pred_boxes.detach(), gt_boxes)
             loss_cls = sum(rs_loss(logits, cls_targets, ious, self.delta, group, entries))

@@ -71,13 +71,14 @@ def check_anchors(fit: AnchorFit, base_scale: float, best_scale: Callable[[], fl
 def check_schedule(config: Config, schedule: Schedule) -> Finding | None:
     """Before the first step: whether self-balancing will ever move its weight."""
     stop = min(schedule.total_steps, config.schedule.max_steps or schedule.total_steps)
-    if config.loss.name != "alrp" or not config.loss.self_balance or stop > _balance_steps(config, schedule):
+    by_means = config.loss.name == "alrp" and config.loss.self_balance and config.loss.box_weights == "rank"
+    if not by_means or stop > _balance_steps(config, schedule):
         return None
     return Finding(
         "balance_stuck",
         f"the run ends after {stop} steps, and self-balancing first sets the weight of the localisation part after "
-        f"{_balance_steps(config, schedule)}, so it stays at 50; set loss.balance_every to some 50 steps, or train for "
-        "more epochs (schedule.epochs, schedule.max_steps)",
+        f"{_balance_steps(config, schedule)}, so it stays at 50; set loss.box_weights=equal, which balances in every "
+        "step, or loss.balance_every to some 50 steps, or train for more epochs (schedule.epochs, schedule.max_steps)",
     )
 
 

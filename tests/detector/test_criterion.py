@@ -145,6 +145,21 @@ def test_self_balance_weighs_the_localisation_part_of_alrp_only(two_targets):
     assert list(balanced.state_dict()) and not list(Criterion(MaxIoUMatcher(), "ap").state_dict())
 
 
+def test_equal_box_weights_take_the_mean_error_and_balance_in_every_step(two_targets):
+    arguments = (*outputs(2), LEVELS, two_targets)
+    ranked, equal = Criterion(MaxIoUMatcher()), Criterion(MaxIoUMatcher(), box_weights="equal")
+    losses = equal(*arguments)
+    assignment = assign_targets(MaxIoUMatcher(), LEVELS, two_targets, K, False)
+    boxes = decode_boxes(arguments[1].flatten(0, 1), ANCHORS.repeat(2, 1))[assignment.positives]
+    mean = (1 - ops.generalized_box_iou(boxes, assignment.gt_boxes).diag()).mean()
+    torch.testing.assert_close(losses["loss_loc"], mean)
+    torch.testing.assert_close(losses["loss"], 2 * losses["loss_cls"])
+    torch.testing.assert_close(losses["loss_cls"], ranked(*arguments)["loss_cls"])
+    assert equal.self_balance is None
+    plain = Criterion(MaxIoUMatcher(), box_weights="equal", self_balance=False)(*arguments)
+    torch.testing.assert_close(plain["loss"], plain["loss_cls"] + mean)
+
+
 @pytest.mark.parametrize("name", ["ap", "focal"])
 def test_baselines_localise_with_smooth_l1(two_targets, name):
     cls_logits, box_deltas = outputs(2)
