@@ -7,10 +7,11 @@ from tensorboard.compat.proto.event_pb2 import Event
 from engine.checkpoint import write_atomically
 
 EVENT_FILES = "events.out.tfevents.*"
+EVALUATION_TAGS = ("eval/", "curves/")
 
 
 def drop_later_points(folder: Path, step: int, evaluated_step: int) -> None:
-    """Removes the points after `step`, and those tagged eval/… after `evaluated_step`, from the curves in `folder`.
+    """Removes the points after `step`, and those of evaluations after `evaluated_step`, from the curves in `folder`.
 
     TensorBoard itself only passes over points after a restart's first step: not over an evaluation that is repeated at
     the step of the checkpoint. A record that was cut off goes too.
@@ -19,7 +20,7 @@ def drop_later_points(folder: Path, step: int, evaluated_step: int) -> None:
     from tensorboard.summary.writer.record_writer import RecordWriter
 
     def stays(event: Event) -> bool:
-        is_evaluation = any(value.tag.startswith("eval/") for value in event.summary.value)
+        is_evaluation = any(value.tag.startswith(EVALUATION_TAGS) for value in event.summary.value)
         return event.step <= (evaluated_step if is_evaluation else step)
 
     for path in sorted(folder.glob(EVENT_FILES), reverse=True):

@@ -252,9 +252,12 @@ def test_an_evaluation_repeated_after_a_crash_leaves_one_point(config_file):
     train(config_file, resume="auto")
     for path in folder.path.glob("events*"):  # what TensorBoard shows does not depend on its own repair
         assert len(path.read_bytes()) > 0
+    everything = {"scalars": 0, "images": 0}
+    events = EventAccumulator(str(folder.path), everything, purge_orphaned_data=False).Reload()
     for tag, steps in (("eval/AP", [3, 6]), ("train/loss", [1, 2, 3, 4, 5, 6])):
-        events = EventAccumulator(str(folder.path), purge_orphaned_data=False).Reload()
         assert [point.step for point in events.Scalars(tag)] == steps
+    for tag in ("eval/examples/0", "curves/precision_recall", "curves/lrp"):
+        assert [picture.step for picture in events.Images(tag)] == [3, 6]
 
 
 def test_what_killed_writers_left_is_removed(config_file):
