@@ -157,12 +157,14 @@ def write_report(grid: Grid, output: Path) -> None:
     csv.writer(text, lineterminator="\n").writerows(csv_rows(grid, results))
     write_atomically(output / "table.md", lambda file: file.write((table + "\n").encode()))
     write_atomically(output / "results.csv", lambda file: file.write(text.getvalue().encode()))
-    tested = [cell for cell in chosen_cells(grid, results) if cell in results and results[cell].test is not None]
+    chosen = chosen_cells(grid, results)
+    tested = [cell for cell in chosen if cell in results and results[cell].test is not None]
     written = [output / "table.md", output / "results.csv"]
     if tested:
         written += draw_figures(tested, results, output / "runs", output)
     print(table)
-    print(f"\n{len(results)} of {grid.size} cells; written: {', '.join(map(str, written))}")
+    done = results.keys() & {*search_cells(grid), *chosen}  # others are of an earlier choice
+    print(f"\n{len(done)} of {grid.size} cells; written: {', '.join(map(str, written))}")
 
 
 def main() -> int:
