@@ -7,15 +7,15 @@ python eval.py --ckpt runs/mine/checkpoints/best.pt --report report data.root=da
 import argparse
 import os
 
-from engine.checkpoint import load_checkpoint
-from engine.cli import ArgumentParser, log_to_console, user_errors
-from engine.config import ConfigError, parse_config
-from engine.datasets import evaluation_set, prepare_data
-from engine.distributed import join_processes, run_process
-from engine.evaluation_report import write_report
-from engine.evaluator import evaluate
-from engine.load import detector_from_state
-from engine.report import format_report, write_json
+from engine.evaluation.evaluator import evaluate
+from engine.reporting.evaluation_report import write_report
+from engine.reporting.report import format_report, write_json
+from engine.run.checkpoint import load_checkpoint
+from engine.run.cli import ArgumentParser, log_to_console, user_errors
+from engine.run.config import ConfigError, parse_config
+from engine.run.datasets import evaluation_set, prepare_data
+from engine.run.distributed import join_processes, run_process
+from engine.run.load import detector_from_state
 
 
 def main() -> int:

@@ -13,13 +13,13 @@ Eight GPUs of one host:
 import argparse
 import os
 
-from engine.cli import ArgumentParser, log_to_console, user_errors
-from engine.config import load_config
-from engine.datasets import prepare_data
-from engine.distributed import join_processes, run_process
-from engine.dry_run import dry_run
-from engine.run_folder import RunFolder, require_same_recipe
-from engine.trainer import Trainer
+from engine.run.cli import ArgumentParser, log_to_console, user_errors
+from engine.run.config import load_config
+from engine.run.datasets import prepare_data
+from engine.run.distributed import join_processes, run_process
+from engine.run.run_folder import RunFolder, require_same_recipe
+from engine.training.dry_run import dry_run
+from engine.training.trainer import Trainer
 
 
 def main() -> int:

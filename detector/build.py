@@ -5,15 +5,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from detector.anchors import AnchorGenerator
+from detector.backbones.fpn import FPN
+from detector.backbones.resnet import ResNet
 from detector.boxes import PAPER_CODING, TORCHVISION_CODING
 from detector.config import LossConfig, ModelConfig
 from detector.criterion import Criterion, Matcher
-from detector.fpn import FPN
-from detector.head import RetinaNetHead
 from detector.matcher import ATSSMatcher, MaxIoUMatcher
 from detector.postprocess import PostProcessor
-from detector.resnet import ResNet
-from detector.retinanet import RetinaNet
+from detector.retinanet.head import RetinaNetHead
+from detector.retinanet.retinanet import RetinaNet
 from detector.weights import load_detector_weights, load_imagenet_weights
 
 logger = logging.getLogger(__name__)

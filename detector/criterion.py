@@ -24,7 +24,7 @@ from detector.boxes import (
 from detector.matcher import IGNORED, NEGATIVE
 from detector.monitor import Monitor
 from losses import SelfBalance, alrp_loss, ap_loss, focal_loss, rs_loss, smooth_l1_loss
-from losses.normalise import ratio_over_group
+from losses.group_sums import ratio_over_group
 
 Matcher = Callable[[Sequence[Tensor], Tensor], Tensor]
 

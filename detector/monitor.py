@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from detector.boxes import paired_iou, pairwise_iou
-from losses.ranking import Ranking
+from losses.ranking.ranking import Ranking
 
 GRADIENT_MASS = "grad_mass_"  # prefix of the statistics that belong to the scaled loss; all others are counts and sums
 REACHED_IOU = 0.4  # best anchor IoU from which an object has an anchor that fits; the matcher forces the others

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
-from detector.resnet import ResNet
+from detector.backbones.resnet import ResNet
 
 logger = logging.getLogger(__name__)
 
@@ -18,6 +18,8 @@ SELF_BALANCE = "criterion.self_balance."
 
 class WeightsError(ValueError):
     """Weights that cannot be found, read or used; one line for the user, with the remedy."""
+
+    exit_status = 2
 
 
 def load_imagenet_weights(backbone: ResNet, name: str, weights: str) -> None:

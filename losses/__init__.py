@@ -4,11 +4,11 @@ Letters: M logits in the ranked vector, P positives among them (over the whole p
 Targets are 1 for a positive, 0 for a negative and -1 for an ignored entry, in any integer, float or bool dtype.
 """
 
-from losses.alrp import alrp_loss
-from losses.ap import ap_loss
-from losses.focal import focal_loss
-from losses.rank_sort import rs_loss
-from losses.self_balance import SelfBalance
-from losses.smooth_l1 import smooth_l1_loss
+from .alrp import alrp_loss
+from .ap import ap_loss
+from .balance import SelfBalance
+from .focal import focal_loss
+from .rank_sort import rs_loss
+from .smooth_l1 import smooth_l1_loss
 
 __all__ = ["SelfBalance", "alrp_loss", "ap_loss", "focal_loss", "rs_loss", "smooth_l1_loss"]

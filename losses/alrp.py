@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from losses.ranking import Ranking
+from .ranking.ranking import Ranking
 
 # A positive with fewer false positives above it drives no gradient (released code).
 MIN_FALSE_POSITIVES = 1e-5

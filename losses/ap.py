@@ -4,7 +4,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from losses.ranking import Ranking
+from .ranking.ranking import Ranking
 
 
 def ap_loss(

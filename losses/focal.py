@@ -5,8 +5,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from losses import fused
-from losses.normalise import ratio_over_group
+from . import triton_support
+from .group_sums import ratio_over_group
 
 
 def focal_loss(
@@ -28,8 +28,8 @@ def focal_loss(
     Returns:
         scalar >= 0, float64 for float64 logits and float32 for others; not finite if any logit is not.
     """
-    if logits.dtype != torch.float64 and fused.usable(logits):
-        from losses.focal_kernels import FocalSum
+    if logits.dtype != torch.float64 and triton_support.usable(logits):
+        from .focal_triton import FocalSum
 
         return ratio_over_group(*FocalSum.apply(logits, targets, alpha, gamma), group).float()
     logits = logits if logits.dtype == torch.float64 else logits.float()

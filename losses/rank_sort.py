@@ -7,8 +7,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from losses.dominance import sum_over_smaller_keys
-from losses.ranking import Ranking
+from .ranking.ranking import Ranking
+from .ranking.smaller_keys import sum_over_smaller_keys
 
 # Positives in the wrong order that weigh less than this drive no sorting gradient (released code).
 MIN_MISSORTED = 1e-10

@@ -5,7 +5,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from losses.normalise import ratio_over_group
+from .group_sums import ratio_over_group
 
 
 def smooth_l1_loss(pred: Tensor, target: Tensor, beta: float = 1.0, group: dist.ProcessGroup | None = None) -> Tensor:

@@ -26,7 +26,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from engine.ablation import (
+from data.files import write_atomically
+from engine.run.cli import ArgumentParser, log_to_console, user_errors
+from engine.run.progress import progress
+from engine.run.run_folder import RunFolder
+from engine.tools.ablation import (
     Cell,
     Grid,
     Result,
@@ -37,11 +41,7 @@ from engine.ablation import (
     metrics_with_correlation,
     search_cells,
 )
-from engine.ablation_figures import draw_figures
-from engine.checkpoint import write_atomically
-from engine.cli import ArgumentParser, log_to_console, user_errors
-from engine.progress import progress
-from engine.run_folder import RunFolder
+from engine.tools.ablation_figures import draw_figures
 
 log = logging.getLogger(__name__)
 

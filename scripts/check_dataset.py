@@ -13,10 +13,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data import CocoDetection
-from engine.cli import ArgumentParser, log_to_console, user_errors
-from engine.config import load_config, parse_config
-from engine.dataset_check import check_split
-from engine.dataset_report import draw_report, format_split
+from engine.run.cli import ArgumentParser, log_to_console, user_errors
+from engine.run.config import load_config, parse_config
+from engine.tools.dataset_check import check_split
+from engine.tools.dataset_report import draw_report, format_split
 
 
 def main() -> int:

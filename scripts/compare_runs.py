@@ -10,10 +10,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from engine.checkpoint import write_atomically
-from engine.cli import ArgumentParser, user_errors
-from engine.comparison import format_comparison, read_runs
-from engine.figures import comparison_figure, figure_png
+from data.files import write_atomically
+from engine.reporting.comparison import format_comparison, read_runs
+from engine.reporting.figures import comparison_figure, figure_png
+from engine.run.cli import ArgumentParser, user_errors
 
 
 def main() -> None:

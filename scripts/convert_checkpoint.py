@@ -10,9 +10,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from engine.checkpoint import save_checkpoint
-from engine.cli import ArgumentParser, user_errors
-from engine.released import convert_alrp, convert_torchvision, read_released
+from engine.run.checkpoint import save_checkpoint
+from engine.run.cli import ArgumentParser, user_errors
+from engine.tools.released import convert_alrp, convert_torchvision, read_released
 
 # and where their files keep the tensors
 CONVERTERS = {"alrp": (convert_alrp, "state_dict"), "torchvision": (convert_torchvision, "model")}

@@ -14,8 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from engine.cli import ArgumentParser, user_errors
-from engine.download import COCO_2017, COCO_SERVER, disk_need, fetch_archives
+from engine.run.cli import ArgumentParser, user_errors
+from engine.tools.download import COCO_2017, COCO_SERVER, disk_need, fetch_archives
 
 
 def main() -> None:

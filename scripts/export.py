@@ -13,9 +13,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from engine.cli import ArgumentParser, user_errors
-from engine.export import export_onnx, export_torch
-from engine.load import load_detector
+from engine.run.cli import ArgumentParser, user_errors
+from engine.run.load import load_detector
+from engine.tools.export import export_onnx, export_torch
 
 FORMATS = {"torch": (export_torch, ".pt2"), "onnx": (export_onnx, ".onnx")}
 

@@ -14,10 +14,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from data.scene import CLASSES
-from data.shapes import generate_shapes
-from engine.cli import ArgumentParser, user_errors
-from engine.config import GenerateConfig
+from data.synthetic.scene import CLASSES
+from data.synthetic.shapes import generate_shapes
+from engine.run.cli import ArgumentParser, user_errors
+from engine.run.config import GenerateConfig
 
 TILE = 256
 COLOURS = ("#ff4d4d", "#ffd23f", "#3ddc84", "#4dc9ff", "#ff8c42", "#c792ff", "#ff6ec7", "#f0f0f0")

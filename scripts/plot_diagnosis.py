@@ -10,10 +10,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from engine.checkpoint import write_atomically
-from engine.cli import ArgumentParser, log_to_console, user_errors
-from engine.diagnosis_figure import diagnosis_figure, read_records
-from engine.figures import figure_png
+from data.files import write_atomically
+from engine.diagnosis.figure import diagnosis_figure, read_records
+from engine.reporting.figures import figure_png
+from engine.run.cli import ArgumentParser, log_to_console, user_errors
 
 
 def main() -> int:

@@ -14,9 +14,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from engine import load_detector
-from engine.cli import ArgumentParser, user_errors
-from engine.distributed import choose_device
-from engine.prediction import DEFAULT_THRESHOLD, classes_without_threshold, find_images, predict_files
+from engine.run.cli import ArgumentParser, user_errors
+from engine.run.distributed import choose_device
+from engine.tools.prediction import DEFAULT_THRESHOLD, classes_without_threshold, find_images, predict_files
 
 
 def main() -> int:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from data.convert import split_at_random, write_splits
-from data.yolo import YoloFolder
-from engine.cli import ArgumentParser, user_errors
-from engine.conversion import add_conversion_options, print_conversion
+from data.formats.convert import split_at_random, write_splits
+from data.formats.yolo import YoloFolder
+from engine.run.cli import ArgumentParser, user_errors
+from engine.tools.conversion import add_conversion_options, print_conversion
 
 
 def main() -> None:

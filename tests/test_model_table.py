@@ -1,4 +1,4 @@
-"""scripts/model_table.py: what it counts, and that docs/models.md shows what it prints."""
+"""scripts/dev/model_table.py: what it counts, and that docs/models.md shows what it prints."""
 
 import runpy
 from pathlib import Path
@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="module")
 def script():
-    return runpy.run_path(str(ROOT / "scripts/model_table.py"))
+    return runpy.run_path(str(ROOT / "scripts/dev/model_table.py"))
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from torchvision.transforms import v2
 
 from benchmarks.timing import interleave
 from data import CocoDetection, train_transform
-from data.scene import draw_scene
+from data.synthetic.scene import draw_scene
 
 NUM_IMAGES, REPETITIONS = 24, 5
 FILE_SIZE = 640  # pixels, about COCO's

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.loss import SCORES, STEPS, make_batch
-from losses import fused
+from losses import triton_support
 
 NUM_LOGITS, REPETITIONS, WARM_UP = 30_000_000, 20, 3
 POSITIVES = (10, 1000, 10_000)
@@ -74,7 +74,7 @@ def copy_of(logits: Tensor) -> Callable[[], object]:
 def step_of(loss: str, path: str, batch: tuple[Tensor, Tensor, Tensor]) -> Callable[[], object]:
     def run() -> None:
         if path == OPERATORS:
-            with patch.object(fused, "usable", return_value=False):
+            with patch.object(triton_support, "usable", return_value=False):
                 STEPS[loss](*batch)
         else:
             STEPS[loss](*batch)

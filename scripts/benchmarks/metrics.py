@@ -17,7 +17,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from engine.coco_metrics import COCO_STATS, evaluate_detections
+from engine.metrics.coco_metrics import COCO_STATS, evaluate_detections
 
 NUM_IMAGES, NUM_CLASSES, OBJECTS, DETECTIONS = 5000, 80, 7.3, 100  # the last two of an image, on average
 WIDTH, HEIGHT = 640, 480

@@ -9,8 +9,8 @@ from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from detector import build_detector
-from engine.config import load_config
-from engine.released import CONFIGS, convert_torchvision
+from engine.run.config import load_config
+from engine.tools.released import CONFIGS, convert_torchvision
 
 NUM_COLUMNS, NUM_CLASSES = 91, 80  # torchvision's ids of COCO have gaps
 LOGIT_SPREAD = 1.15  # of the random class head: 2245 logits of a 500×833 image then pass the score threshold

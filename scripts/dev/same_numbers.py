@@ -3,8 +3,8 @@
 python scripts/dev/same_numbers.py --tree ../before --record before.json
 python scripts/dev/same_numbers.py --against before.json
 
-Trains the quickstart's detector for 30 steps with each of four losses, in one process and in two, from a checkout. Losses
-are those of every step, weights the network's after the last one. Exit status: 0 no difference, 1 a difference.
+Trains the quickstart's detector for 30 steps with each of four losses, in one process and in two, from a checkout.
+Losses are those of every step, weights the network's after the last one. Exit status: 0 no difference, 1 a difference.
 """
 
 import argparse

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from detector import build_detector
-from detector.retinanet import RetinaNet
+from detector.retinanet.retinanet import RetinaNet
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch
 import torchvision
 
 from detector import WeightsError
-from detector.resnet import ResNet
+from detector.backbones.resnet import ResNet
 from detector.weights import load_detector_weights, load_imagenet_weights
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.shapes import generate_shapes
+from data.synthetic.shapes import generate_shapes
 from detector import build_detector
-from engine.checkpoint import save_checkpoint
-from engine.config import load_config
+from engine.run.checkpoint import save_checkpoint
+from engine.run.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -16,8 +16,9 @@ from triton.compiler import ASTSource
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from losses import focal_kernels, ranking_kernels
-from losses.ranking_kernels import BLOCK, NUM_WARPS
+from losses import focal_triton
+from losses.ranking import triton_passes
+from losses.ranking.triton_passes import BLOCK, NUM_WARPS
 
 PTXAS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
 POINTERS = {"counts": "*i32", "holds": "*i8", "relevants": "*i8", "ends": "*i64", "index": "*i64", "copies": "*fp64"}
@@ -26,17 +27,17 @@ IN_COMPUTE_TYPE = ("edges", "anchors", "slopes", "values")
 IN_LOGITS_TYPE = ("logits", "result", "gradient")
 SCALARS = {"alpha": "fp32", "gamma": "fp32"}
 KERNELS = {
-    "i8": (ranking_kernels._survey, ranking_kernels._collect),
+    "i8": (triton_passes._survey, triton_passes._collect),
     "fp32": (
-        *(ranking_kernels._survey, ranking_kernels._collect, ranking_kernels._histogram),
-        *(ranking_kernels._weighted_steps, focal_kernels._focal_sum, focal_kernels._focal_gradient),
+        *(triton_passes._survey, triton_passes._collect, triton_passes._histogram),
+        *(triton_passes._weighted_steps, focal_triton._focal_sum, focal_triton._focal_gradient),
     ),
     "bf16": (
-        *(ranking_kernels._histogram, ranking_kernels._weighted_steps),
-        *(focal_kernels._focal_sum, focal_kernels._focal_gradient),
+        *(triton_passes._histogram, triton_passes._weighted_steps),
+        *(focal_triton._focal_sum, focal_triton._focal_gradient),
     ),
-    "fp16": (ranking_kernels._histogram, ranking_kernels._weighted_steps),
-    "fp64": (ranking_kernels._histogram, ranking_kernels._weighted_steps),
+    "fp16": (triton_passes._histogram, triton_passes._weighted_steps),
+    "fp64": (triton_passes._histogram, triton_passes._weighted_steps),
 }
 
 

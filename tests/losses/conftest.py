@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from losses import fused
+from losses import triton_support
 
 PATHS = ["triton interpreter", *(pytest.param(f"{path} CUDA", marks=pytest.mark.gpu) for path in ("triton", "torch"))]
 
@@ -16,7 +16,7 @@ def device(request):
             triton = pytest.importorskip("triton")
             if not triton.knobs.runtime.interpret:
                 pytest.skip("Triton compiles its kernels in this process")
-            for module in ("ranking_kernels", "focal_kernels"):
+            for module in ("ranking.triton_passes", "focal_triton"):
                 patch.setattr(f"losses.{module}.BLOCK", 256)
-        patch.setattr(fused, "usable", lambda logits: "triton" in request.param)
+        patch.setattr(triton_support, "usable", lambda logits: "triton" in request.param)
         yield torch.device("cuda" if "CUDA" in request.param else "cpu")

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from losses import triton_support
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 from benchmarks import loss_cuda
-
-from losses import fused
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_rows_for_every_loss_and_path(without_gpu):
 
 def test_operators_are_measured_without_the_kernels(monkeypatch):
     asked = []
-    monkeypatch.setattr(fused, "usable", lambda logits: asked.append("kernels") or False)
+    monkeypatch.setattr(triton_support, "usable", lambda logits: asked.append("kernels") or False)
     batch = loss_cuda.make_batch("initial", 10, 1000)
     loss_cuda.step_of("aLRP", loss_cuda.OPERATORS, batch)()
     assert not asked and batch[0].grad is not None

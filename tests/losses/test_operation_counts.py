@@ -8,7 +8,7 @@ from operation_counter import OperationCounter
 from ranking_batches import random_batch
 from torch.utils._python_dispatch import _disable_current_modes
 
-from losses import alrp_loss, ap_loss, focal_loss, fused, rs_loss
+from losses import alrp_loss, ap_loss, focal_loss, rs_loss, triton_support
 
 LOSSES = {
     "aLRP": lambda logits, targets, errors: sum(alrp_loss(logits, targets, errors)),
@@ -41,8 +41,8 @@ def interpreter(monkeypatch):
             return launch(*args, **kwargs)
 
     monkeypatch.setattr(GridExecutor, "__call__", launch_unrecorded)
-    monkeypatch.setattr("losses.bins.ScoreBins._build_table", lambda bins: None)  # for CPUs
-    monkeypatch.setattr(fused, "usable", lambda logits: True)
+    monkeypatch.setattr("losses.ranking.score_bins.ScoreBins._build_table", lambda bins: None)  # for CPUs
+    monkeypatch.setattr(triton_support, "usable", lambda logits: True)
 
 
 @pytest.fixture
@@ -78,8 +78,8 @@ def test_kernels_wait_for_the_device_once_at_most(loss, num_positives, interpret
 
 @pytest.mark.parametrize("loss", RANKING_LOSSES)
 def test_operators_wait_for_the_device_once(loss, one_thread, monkeypatch):
-    monkeypatch.setattr("losses.bins.ScoreBins._build_table", lambda bins: None)  # as on a GPU, both
-    monkeypatch.setattr("losses.passes.true_indices", lambda mask: mask.nonzero().squeeze(1))
+    monkeypatch.setattr("losses.ranking.score_bins.ScoreBins._build_table", lambda bins: None)  # as on a GPU, both
+    monkeypatch.setattr("losses.ranking.torch_passes.true_indices", lambda mask: mask.nonzero().squeeze(1))
     recorder = record(loss, random_batch(5000, 50))
     assert recorder.waits == {"nonzero": 1}
 
@@ -88,7 +88,7 @@ def test_operators_wait_for_the_device_once(loss, one_thread, monkeypatch):
 @pytest.mark.parametrize("kernels", [True, False], ids=["triton", "torch"])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_gpu_is_waited_for_once_at_most(loss, kernels, monkeypatch):
-    monkeypatch.setattr(fused, "usable", lambda logits: kernels)
+    monkeypatch.setattr(triton_support, "usable", lambda logits: kernels)
     batch = [tensor.cuda() for tensor in random_batch(100_000, 500)]
     record(loss, batch)  # compiles
     torch.cuda.synchronize()

@@ -9,7 +9,7 @@ from ranking_batches import DELTAS, ENTRIES, PROPERTY, TARGET_TYPES, as_tensors,
 from ranking_oracle import assert_close
 
 from losses import rs_loss
-from losses.dominance import sum_over_smaller_keys
+from losses.ranking.smaller_keys import sum_over_smaller_keys
 
 
 def run(logits, targets, ious, delta=0.5):

@@ -1,0 +1,1 @@
+"""Other annotation formats, converted to COCO's: Pascal VOC and YOLO."""

@@ -1,0 +1,1 @@
+"""Generated data: scenes of textured shapes in COCO format."""

@@ -1,0 +1,1 @@
+"""Networks from images to pyramid features: ResNets, their norms and deformable convolutions, FPN."""

@@ -1,0 +1,72 @@
+"""Classification and box heads, shared by all pyramid levels."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from detector.backbones.winograd import Conv3x3
+
+
+class RetinaNetHead(nn.Module):
+    """Two towers of 3×3 convolutions with ReLU, one ending in class logits and one in box offsets.
+
+    Args:
+        in_channels: channels of the pyramid, and of the towers.
+        num_anchors: anchors per cell. num_classes: K.
+        num_convs: convolutions before the last, in each tower.
+        group_norm: GroupNorm after each of them, 32 groups of two channels or more. Not in the paper; without it,
+            weights this small leave towers that start from scratch with next to no signal, and narrow ones with less.
+        prior: score of every class and anchor before training (arXiv:1708.02002, section 4.1).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_anchors: int,
+        num_classes: int,
+        num_convs: int = 4,
+        group_norm: bool = False,
+        prior: float = 0.01,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.cls_tower = _tower(in_channels, num_convs, group_norm)
+        self.box_tower = _tower(in_channels, num_convs, group_norm)
+        self.cls_logits = Conv3x3(in_channels, num_anchors * num_classes)
+        self.box_deltas = Conv3x3(in_channels, num_anchors * 4)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=0.01)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.constant_(self.cls_logits.bias, -math.log((1 - prior) / prior))
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Feature maps, level by level, to the predictions of all A anchors, float32.
+
+        Returns:
+            cls_logits (B, A, K) and box_deltas (B, A, 4), in the order level, row, column, anchor of the
+            cell.
+        """
+        cls_logits = [_by_anchor(self.cls_logits(self.cls_tower(x)), self.num_classes) for x in features]
+        box_deltas = [_by_anchor(self.box_deltas(self.box_tower(x)), 4) for x in features]
+        return torch.cat(cls_logits, dim=1).float(), torch.cat(box_deltas, dim=1).float()
+
+
+def _tower(channels: int, num_convs: int, group_norm: bool) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for _ in range(num_convs):
+        layers.append(Conv3x3(channels, channels, bias=not group_norm))
+        if group_norm:
+            # a group of one channel has a single value on a map of one cell, and no variance
+            layers.append(nn.GroupNorm(min(32, channels // 2), channels))
+        layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)
+
+
+def _by_anchor(maps: Tensor, width: int) -> Tensor:
+    """(B, anchors·width, h, w), anchor-major channels, to (B, h·w·anchors, width)."""
+    # shape[0], as len() would fix the batch size of an exported program
+    return maps.permute(0, 2, 3, 1).reshape(maps.shape[0], -1, width)

@@ -1,0 +1,1 @@
+"""Known causes of a training that does not converge, looked for while it runs."""

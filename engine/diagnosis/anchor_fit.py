@@ -1,0 +1,87 @@
+"""How well anchors fit the objects of a data set, found out before any training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from data import CocoDetection, padded_size
+from data.transforms import Resize, ResizeShortSide, scale_boxes
+from detector import ModelConfig
+from detector.boxes import box_area
+from detector.build import STRIDES, build_anchor_generator
+from detector.monitor import REACHED_IOU, best_anchor_ious
+from engine.run.config import DataConfig
+
+SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, float("inf"))}  # COCO's, pixels²
+IMAGES = 300  # looked at, evenly spaced
+MIN_OBJECTS = 20  # of a class or size that is judged
+
+
+@dataclass(frozen=True)
+class AnchorFit:
+    """Objects of a sample of images, at the size that training resizes to, and the anchors nearest to them.
+
+    Attributes:
+        objects: how many.
+        missed: share of them whose best anchor has an IoU below REACHED_IOU: "all", and each size and class of at
+            least MIN_OBJECTS objects.
+    """
+
+    objects: int
+    missed: dict[str, float]
+
+
+def anchor_fit(dataset: CocoDetection, model: ModelConfig, data: DataConfig) -> AnchorFit:
+    """Compares objects, crowd regions aside, with anchors; images as `data` resizes them, augmentation left out."""
+    images = _sample(dataset, data)
+    missed = _best_ious(images, model) < REACHED_IOU
+    area = box_area(torch.cat([image.boxes for image in images]))
+    label = torch.cat([image.labels for image in images])
+    groups = {"all": torch.ones_like(missed)}
+    groups |= {name: (area >= low) & (area < high) for name, (low, high) in SIZES.items()}
+    groups |= {f"class {name!r}": label == index for index, name in enumerate(dataset.class_names)}
+    shares = {
+        name: missed[group].float().mean().item()
+        for name, group in groups.items()
+        if group.sum() >= MIN_OBJECTS or (name == "all" and group.any())
+    }
+    return AnchorFit(len(missed), shares)
+
+
+def best_base_scale(dataset: CocoDetection, model: ModelConfig, data: DataConfig) -> float:
+    """The model.anchor_base_scale, among powers of √2 from ½ to 16, with anchors of IoU ≥ 0.5 for the most objects."""
+    images = _sample(dataset, data)
+    scales = [2 ** (power / 2) for power in range(-2, 9)]
+    models = {scale: model.model_copy(update={"anchor_base_scale": scale}) for scale in scales}
+    return max(scales, key=lambda scale: (_best_ious(images, models[scale]) >= 0.5).float().mean().item())
+
+
+class _Image(NamedTuple):
+    """An image of the sample: resized (height, width), boxes (n, 4) and labels (n,) of its objects."""
+
+    size: tuple[int, int]
+    boxes: Tensor
+    labels: Tensor
+
+
+def _sample(dataset: CocoDetection, data: DataConfig) -> list[_Image]:
+    sides = data.short_sides
+    transform = Resize(data.train_size) if sides is None else ResizeShortSide(sum(sides) // 2, data.long_side)
+    images = []
+    for index in range(0, len(dataset), -(-len(dataset) // IMAGES)):
+        target, (height, width) = dataset.objects(index), dataset.sizes[index].tolist()
+        objects, size = ~target["crowd"], transform.output_size((height, width))
+        boxes = scale_boxes(target["boxes"], (height, width), size)
+        images.append(_Image(size, boxes[objects], target["labels"][objects]))
+    return images
+
+
+def _best_ious(images: Sequence[_Image], model: ModelConfig) -> Tensor:
+    generator, ious = build_anchor_generator(model), []
+    for size, boxes, _ in images:
+        anchors = generator([tuple(-(-side // stride) for side in padded_size(size)) for stride in STRIDES])
+        ious.append(best_anchor_ious(torch.cat(anchors), boxes))
+    return torch.cat(ious)

@@ -1,0 +1,174 @@
+"""The diagnosis of a run as it goes on: its file, its warnings, its pages on TensorBoard and its summary."""
+
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from data import CocoDetection
+from data.files import write_atomically
+from detector.monitor import IOU_EDGES, LOGIT_EDGES, RANK_EDGES
+from engine.diagnosis.anchor_fit import anchor_fit, best_base_scale
+from engine.diagnosis.checks import (
+    EVALUATION_CHECKS,
+    STEP_CHECKS,
+    SYMPTOM_CHECKS,
+    WINDOW,
+    Finding,
+    check_anchors,
+    check_schedule,
+)
+from engine.diagnosis.step_record import Record, middle, summarise
+from engine.reporting.tensorboard import NullLogger
+from engine.run.config import Config
+from engine.run.schedule import Schedule
+
+log = logging.getLogger(__name__)
+
+HISTOGRAM_EVERY = 5  # records: a histogram takes the room of a hundred numbers
+HISTOGRAMS = {  # statistic -> its edges, and what its axis is
+    "hist_logit_positive": (LOGIT_EDGES, "logit_positive"),
+    "hist_logit_negative": (LOGIT_EDGES, "logit_negative"),
+    "hist_rank": (RANK_EDGES.log10(), "log10_rank_positive"),
+    "hist_iou": (IOU_EDGES, "matched_iou"),
+}
+
+
+class Diagnosis:
+    """Of one run, in its main process.
+
+    The file has one JSON object per line, appended as it is known: the configuration, how the anchors fit, a record
+    per logged step, and the findings (`cause`, `message`), each cause once a run. Every line has its `step`.
+
+    Args:
+        path: the file; lines of steps after `step` are dropped.
+        step: steps done so far.
+    """
+
+    def __init__(self, config: Config, schedule: Schedule, path: Path, step: int) -> None:
+        self.config, self.schedule, self.path = config, schedule, path
+        lines = [line for line in read_lines(path) if line["step"] <= step]
+        self.records: list[Record] = [line for line in lines if "loss" in line]
+        self.causes = {line["cause"]: line["step"] for line in lines if "cause" in line}
+        write_atomically(path, lambda file: file.write("".join(map(_json_line, lines)).encode()))
+        if not any("config" in line for line in lines):
+            self._write({"step": step, "config": config.to_dict()})
+
+    def look_at_data(self, dataset: CocoDetection) -> None:
+        """What can be seen before the first step."""
+        model, data = self.config.model, self.config.data
+        fit = anchor_fit(dataset, model, data)
+        self._write({"step": 0, "objects": fit.objects, "missed_by_anchors": fit.missed})
+        self._report(
+            [
+                check_anchors(fit, model.anchor_base_scale, lambda: best_base_scale(dataset, model, data)),
+                check_schedule(self.config, self.schedule),
+            ],
+            step=0,
+        )
+
+    def add(self, step: int, stats: dict[str, float], statistics: dict[str, Tensor], logger: NullLogger) -> None:
+        """Takes down a logged step and warns of what it gives away.
+
+        Args:
+            stats, statistics: of the step, see `TrainStep`.
+        """
+        record = summarise(statistics, stats, self.config.model.score_thresh)
+        record = {"step": step, "epoch": step // self.schedule.steps_per_epoch, **record}
+        self._write(record)
+        self.records.append(record)
+        logger.scalars("diagnose", _scalars(record, stats), step)
+        if statistics and (step // self.config.run.log_every) % HISTOGRAM_EVERY == 1:
+            for name, (edges, tag) in HISTOGRAMS.items():
+                logger.histogram(f"diagnose/{tag}", statistics[name], edges, step)
+        self._check(STEP_CHECKS)
+        if not self.causes:
+            self._check(SYMPTOM_CHECKS)
+
+    def evaluated(self) -> None:
+        """Says on the console how training stands."""
+        self._check(EVALUATION_CHECKS)
+        if self.records:
+            log.info("%s", format_summary(self.records, self.causes))
+
+    def _check(self, checks: Sequence[Callable[[Sequence[Record], Config, Schedule], Finding | None]]) -> None:
+        if self.records:
+            self._report(
+                [check(self.records, self.config, self.schedule) for check in checks], self.records[-1]["step"]
+            )
+
+    def _report(self, findings: Sequence[Finding | None], step: int) -> None:
+        for finding in findings:
+            if finding is not None and finding.cause not in self.causes:
+                self.causes[finding.cause] = step
+                self._write({"step": step, "cause": finding.cause, "message": finding.message})
+                log.warning("diagnosis (%s): %s", finding.cause, finding.message)
+
+    def _write(self, line: dict[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:  # closed, so that a kill loses nothing
+            file.write(_json_line(line))
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of the file; none if there is none, and without one that was cut off."""
+    lines = []
+    if path.exists():
+        for text in path.read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(text))
+            except ValueError:
+                break
+    return lines
+
+
+def format_summary(records: Sequence[Record], causes: dict[str, int]) -> str:
+    """A few lines for the console, medians of the last logged steps; no final newline.
+
+    Args:
+        causes: name -> step at which it was seen.
+    """
+    window, first = records[-WINDOW:], records[0]
+    names = {name for record in window for name in record} - {"positives_per_level"}
+    now = defaultdict(lambda: "-", {name: _text(middle(window, name)) for name in names})
+    levels = ", ".join(f"{name} {sum(counts) / len(counts):.0f}" for name, counts in _per_level(window).items())
+    lines = [
+        f"diagnosis at step {window[-1]['step']}, medians of {len(window)} logged steps:",
+        f"  positives  {now['num_positives']} a step for {now['num_objects']} objects ({levels}); "
+        f"share of objects that an anchor fits {now['objects_reached']}",
+        f"  ranking    precision {now['precision']} (at first {_text(first.get('precision'))}), rank {now['rank']}, "
+        f"score {now['score_positive']}; relevant negatives {now['relevant_negatives']} of all",
+        f"  boxes      IoU {now['matched_iou']} (at first {_text(first.get('matched_iou'))})",
+        f"  updates    {now['update_ratio']} of the weights' length, gradient norm {now['grad_norm']}"
+        + (f", balance weight {now['self_balance']}" if "self_balance" in now else ""),
+        "  causes     " + (", ".join(f"{cause} (step {step})" for cause, step in causes.items()) or "none seen"),
+    ]
+    return "\n".join(lines)
+
+
+def _scalars(record: Record, stats: dict[str, float]) -> dict[str, float]:
+    """What a record holds beside the numbers of the step, one by one."""
+    values = {name: value for name, value in record.items() if name not in (*stats, "step", "epoch")}
+    flat = {f"positives_{name}": counts[0] for name, counts in _per_level([record]).items()}
+    for name, value in values.items():
+        if isinstance(value, list) and name != "positives_per_level":
+            flat[name] = value[1]
+        elif not isinstance(value, list):
+            flat[name] = value
+    return {name: value for name, value in flat.items() if value is not None}
+
+
+def _per_level(records: Sequence[Record]) -> dict[str, list[float]]:
+    levels = zip(*(record["positives_per_level"] for record in records if "positives_per_level" in record), strict=True)
+    return {f"P{level}": list(counts) for level, counts in enumerate(levels, start=3)}
+
+
+def _text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+def _json_line(line: dict[str, Any]) -> str:
+    return json.dumps(line) + "\n"

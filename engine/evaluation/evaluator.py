@@ -1,0 +1,162 @@
+"""A detector over a data set: detections in the files' own pixels, metrics, and pictures."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from pycocotools.cocoeval import COCOeval
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from data import CocoDetection, eval_loader, to_original
+from data.transforms import resize
+from engine.evaluation.tta import merge, mirror_boxes, mirror_images, views
+from engine.metrics.coco_metrics import match_detections, metrics_of
+from engine.reporting.drawing import side_by_side
+from engine.run.config import Config
+from engine.run.distributed import Processes
+from engine.run.progress import progress
+
+MIN_PICTURE_SIDE = 320  # pixels of the longer side of an example
+
+
+@dataclass
+class Evaluation:
+    """What one pass over a split gives; the same on every process but for `examples` and `matches`, of the main one.
+
+    Attributes:
+        detections: COCO results, by image and within an image best first.
+        metrics: names of `evaluate_detections`; None where the split has no annotations.
+        thresholds: LRP-optimal score per class in label order, None for a class without true positives.
+        matches: `detections` matched to the annotations (see `match_detections`).
+        examples: (3, H, W) uint8 pictures, ground truth left, detections above the threshold right.
+    """
+
+    detections: list[dict[str, Any]]
+    metrics: dict[str, Any] | None = None
+    thresholds: list[float | None] | None = None
+    matches: COCOeval | None = None
+    examples: list[Tensor] = field(default_factory=list)
+
+
+def evaluate(
+    detector: nn.Module, dataset: CocoDetection, config: Config, processes: Processes, num_examples: int = 0
+) -> Evaluation:
+    """Detects on every image of `dataset` once, whatever the number of processes, and computes AP, AR and oLRP.
+
+    In float32, whatever training runs in: bfloat16 has so few distinct scores that ties cost AP. Leaves the detector
+    in eval mode. With test-time augmentation the pictures show the first view's detections.
+    """
+    all_views = views(dataset, config.evaluation)
+    loaders = [_loader(view.dataset, config, processes) for view in all_views]
+    total = sum(map(len, loaders))
+    kept: list[tuple[Tensor, dict[str, Any], dict[str, Tensor]]] = []
+    pending: list[Future[list[dict[str, Any]]]] = []
+    with (
+        progress(total=total, desc="evaluate", unit="batch", disable=not processes.is_main, leave=False) as bar,
+        ThreadPoolExecutor(1) as converter,  # of one batch while the detector is at the next; processes load a third
+    ):
+        for view in all_views:
+            loader = loaders.pop(0)  # whose processes then end with it
+            for images, targets, detections in _detect(detector, loader, processes, view.flip):
+                pending.append(converter.submit(_coco_results, detections, targets, dataset.category_ids))
+                if processes.is_main and view is all_views[0]:
+                    wanted = slice(num_examples - len(kept))
+                    kept += map(_example, images[wanted], targets[wanted], detections[wanted])
+                bar.update()
+    parts = processes.gather([result for batch in pending for result in batch.result()])
+    results = [result for part in parts for result in part]
+    results.sort(key=lambda result: result["image_id"])  # stable: within an image best first, for any world size
+    if len(all_views) > 1:
+        results = merge(results, config.model.nms_thresh, config.model.detections_per_img)
+    evaluation = Evaluation(results)
+    if not dataset.has_annotations:
+        return evaluation
+    if processes.is_main:
+        evaluation.matches = match_detections(
+            dataset.ground_truth,
+            results,
+            category_ids=dataset.category_ids,
+            image_ids=dataset.image_ids.tolist(),
+        )
+        evaluation.metrics = metrics_of(evaluation.matches)
+    evaluation.metrics = processes.from_main(evaluation.metrics)
+    per_class = evaluation.metrics["per_class"]
+    evaluation.thresholds = [per_class[name]["lrp_threshold"] for name in dataset.class_names]
+    evaluation.examples = [_picture(*example, evaluation.thresholds, dataset.class_names) for example in kept]
+    return evaluation
+
+
+def _loader(dataset: CocoDetection, config: Config, processes: Processes) -> DataLoader:
+    return eval_loader(
+        dataset,
+        config.evaluation.batch_size,
+        workers=config.data.workers,
+        rank=processes.rank,
+        world_size=processes.world_size,
+    )
+
+
+@torch.inference_mode()
+def _detect(
+    detector: nn.Module, loader: DataLoader, processes: Processes, flip: bool
+) -> Iterator[tuple[Tensor, list[dict[str, Any]], list[dict[str, Tensor]]]]:
+    """Batches as the loader has them, with the detections in their pixels, on the detector's device; `flip`: found in
+    the mirrored images."""
+    detector.eval()
+    for images, targets in loader:
+        sizes = [target["size"] for target in targets]
+        device_images = images.to(processes.device, non_blocking=True) / 255
+        device_images = device_images.contiguous(memory_format=torch.channels_last)
+        detections = detector(mirror_images(device_images, sizes) if flip else device_images, image_sizes=sizes)
+        if flip:
+            for found, (_, width) in zip(detections, sizes, strict=True):
+                found["boxes"] = mirror_boxes(found["boxes"], width)
+        yield images, targets, detections
+
+
+@torch.inference_mode()
+def _coco_results(
+    detections: Sequence[dict[str, Tensor]], targets: Sequence[dict[str, Any]], category_ids: list[int]
+) -> list[dict[str, Any]]:
+    """Detections of a batch, on any device, as COCO results."""
+    # one table, as each copy from a GPU waits for it: x1, y1, x2, y2, score, label
+    tables = [torch.cat([d["boxes"], d["scores"][:, None], d["labels"][:, None]], dim=1) for d in detections]
+    results = []
+    for table, target in zip(torch.cat(tables).cpu().split([len(t) for t in tables]), targets, strict=True):
+        boxes = to_original(table[:, :4], target["size"], target["orig_size"])
+        boxes[:, 2:] -= boxes[:, :2]  # COCO: x, y, width, height
+        labels = table[:, 5].long().tolist()
+        results += [
+            {"image_id": target["image_id"], "category_id": category_ids[label], "bbox": box, "score": score}
+            for box, score, label in zip(boxes.tolist(), table[:, 4].tolist(), labels, strict=True)
+        ]
+    return results
+
+
+def _example(
+    image: Tensor, target: dict[str, Any], found: dict[str, Tensor]
+) -> tuple[Tensor, dict[str, Any], dict[str, Tensor]]:
+    """What `_picture` takes, without padding and on the CPU."""
+    height, width = target["size"]
+    return image[:, :height, :width].to(torch.uint8), target, {name: value.cpu() for name, value in found.items()}
+
+
+def _picture(
+    image: Tensor,
+    target: dict[str, Any],
+    found: dict[str, Tensor],
+    thresholds: list[float | None],
+    class_names: list[str],
+) -> Tensor:
+    """Detections at the operating point that LRP calls the best; a class without one shows nothing."""
+    limits = torch.tensor([2.0 if threshold is None else threshold for threshold in thresholds])
+    shown = found["scores"] >= limits[found["labels"]]
+    found = {name: value[shown] for name, value in found.items()}
+    scale = max(1, MIN_PICTURE_SIDE / max(target["size"]))  # captions would cover a small image
+    size = tuple(round(side * scale) for side in target["size"])
+    _, found = resize(image, found, size)
+    image, target = resize(image, target, size)
+    return side_by_side(image, target, found, class_names)

@@ -1,0 +1,59 @@
+"""Test-time augmentation: every image seen at several sizes and mirrored, its detections merged by NMS."""
+
+import copy
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from data import CocoDetection, eval_transform
+from detector.nms import batched_nms
+from engine.run.config import EvaluationConfig
+
+
+class View(NamedTuple):
+    """One way to look at a data set: its images through one transform, mirrored left to right or not."""
+
+    dataset: CocoDetection
+    flip: bool
+
+
+def views(dataset: CocoDetection, evaluation: EvaluationConfig) -> list[View]:
+    """The data set as it is first, then what evaluation.flip and evaluation.extra_short_sides add."""
+    datasets = [dataset]
+    for short_side in evaluation.extra_short_sides:
+        resized = copy.copy(dataset)
+        long_side = round(evaluation.long_side * short_side / evaluation.short_side)
+        resized.transform = eval_transform(short_side, long_side, as_torchvision=evaluation.resize == "torchvision")
+        datasets.append(resized)
+    return [View(each, flip) for each in datasets for flip in ([False, True] if evaluation.flip else [False])]
+
+
+def mirror_images(images: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
+    """(B, 3, H, W) with the part of each image that is not padding, (height, width), mirrored left to right."""
+    mirrored = images.clone()
+    for image, (height, width) in zip(mirrored, sizes, strict=True):
+        image[:, :height, :width] = image[:, :height, :width].flip(-1)
+    return mirrored
+
+
+def mirror_boxes(boxes: Tensor, width: int) -> Tensor:
+    """(n, 4) xyxy boxes of an image that wide, in its mirror image."""
+    x1, y1, x2, y2 = boxes.unbind(1)
+    return torch.stack([width - x2, y1, width - x1, y2], dim=1)
+
+
+def merge(results: Sequence[dict[str, Any]], nms_thresh: float, detections_per_img: int) -> list[dict[str, Any]]:
+    """COCO results of several views, sorted by image, to those that NMS per class leaves, best first in each image."""
+    merged = []
+    for _, group in groupby(results, key=lambda result: result["image_id"]):
+        found = list(group)
+        boxes = torch.tensor([result["bbox"] for result in found])
+        boxes[:, 2:] += boxes[:, :2]
+        scores = torch.tensor([result["score"] for result in found])
+        labels = torch.tensor([result["category_id"] for result in found])
+        kept = batched_nms(boxes, scores, labels, nms_thresh)[:detections_per_img]
+        merged += [found[index] for index in kept.tolist()]
+    return merged

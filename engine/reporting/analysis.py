@@ -1,0 +1,197 @@
+"""What the matching behind AP and oLRP says beyond its averages: curves, errors of each class and image, confusion.
+
+Everything is taken at the LRP-optimal cut of each class, with the matches that COCO AP and oLRP count: the numbers here
+add up to theirs.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+from pycocotools import mask as coco_mask
+from pycocotools.cocoeval import COCOeval
+
+from engine.metrics.lrp import TAU, LRPCurve, lrp_curve
+
+MAX_CONFUSED = 20  # classes that a confusion matrix shows one by one
+
+
+@dataclass
+class Errors:
+    """Counts of a class or an image at the operating point, and the LRP that they make.
+
+    Attributes:
+        tp, fp, fn: true positives, false positives and missed objects.
+        loc_error: sum of 1 - IoU over the true positives.
+    """
+
+    tp: int = 0
+    fp: int = 0
+    fn: int = 0
+    loc_error: float = 0.0
+
+    @property
+    def budget(self) -> tuple[float, float, float] | None:
+        """Shares of LRP that localisation, false positives and misses make: their sum is LRP. None without any."""
+        total = self.tp + self.fp + self.fn
+        if total == 0:
+            return None
+        return self.loc_error / (1 - TAU) / total, self.fp / total, self.fn / total
+
+    @property
+    def lrp(self) -> float | None:
+        return None if self.budget is None else sum(self.budget)
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """An evaluation in detail; K classes in the order of their category ids.
+
+    Attributes:
+        class_names: K names.
+        num_objects: (K,) counted objects, crowds left out.
+        recall: (R,) COCO's recall points.
+        precision: name of the IoU threshold ("0.50", "0.75", "0.50:0.95") -> (K, R) interpolated precision, NaN for
+            a class without ground truth. The means over recall are the classes' AP50, AP75 and AP.
+        curves: LRP at every cut; None for a class without ground truth.
+        classes: errors of each class at its LRP-optimal cut; None without ground truth. Without a true positive no
+            detection is kept, and every object is missed.
+        confusion: (K + 1, K + 1) counts at those cuts; row: class of the object, last row: no object; column: class
+            of the detection, last column: missed. The diagonal holds the true positives, so a row of a class adds
+            up to its objects and a column to its detections. A false positive counts for a missed object of another
+            class that it overlaps with IoU ≥ 0.5, best score first and one for one, else for the last row.
+        images: image id -> its errors, over all classes; images without objects and detections are left out.
+    """
+
+    class_names: list[str]
+    num_objects: np.ndarray
+    recall: np.ndarray
+    precision: dict[str, np.ndarray]
+    curves: list[LRPCurve | None]
+    classes: list[Errors | None]
+    confusion: np.ndarray
+    images: dict[int, Errors]
+
+    @property
+    def budget(self) -> tuple[float, float, float] | None:
+        """Means of the classes' budgets: they add up to oLRP. None without ground truth."""
+        budgets = [errors.budget for errors in self.classes if errors is not None]
+        return tuple(np.mean(budgets, axis=0).tolist()) if budgets else None
+
+    def ranked_images(self) -> list[int]:
+        """Ids of the images that have objects or detections, lowest LRP first; of equals, more objects first."""
+        return sorted(self.images, key=lambda i: (self.images[i].lrp, -self.images[i].tp - self.images[i].fn, i))
+
+    def most_confused(self) -> tuple[list[str], np.ndarray]:
+        """Names of k classes and their (k + 1, k + 1) part of `confusion`.
+
+        All classes, or of more than 20 those most often taken for another or for which another is taken, and the
+        rest as one class "N other classes", so that rows and columns add up as in `confusion`.
+        """
+        between = self.confusion[:-1, :-1].copy()
+        np.fill_diagonal(between, 0)
+        if len(between) <= MAX_CONFUSED:
+            return self.class_names, self.confusion
+        # of equally confused classes those with more objects first
+        order = np.lexsort((-self.confusion[:-1].sum(axis=1), -between.sum(axis=0) - between.sum(axis=1)))
+        shown = sorted(order[:MAX_CONFUSED].tolist())
+        group = np.full(len(self.confusion), MAX_CONFUSED)
+        group[shown], group[-1] = np.arange(MAX_CONFUSED), MAX_CONFUSED + 1
+        join = np.eye(MAX_CONFUSED + 2, dtype=np.int64)[group]
+        names = [self.class_names[label] for label in shown]
+        return [*names, f"{len(between) - MAX_CONFUSED} other classes"], join.T @ self.confusion @ join
+
+
+def analyse(coco_eval: COCOeval) -> Analysis:
+    """Details of matched detections (see `match_detections`), over all areas at the largest of `maxDets`."""
+    category_ids = list(coco_eval.params.catIds)
+    curves = [lrp_curve(coco_eval, category) for category in range(len(category_ids))]
+    confusion, images = _count(coco_eval, curves)
+    return Analysis(
+        class_names=[coco_eval.cocoGt.cats[category_id]["name"] for category_id in category_ids],
+        num_objects=np.array([0 if curve is None else curve.num_gt for curve in curves], dtype=np.int64),
+        recall=np.asarray(coco_eval.params.recThrs),
+        precision=_precision(coco_eval),
+        curves=curves,
+        classes=[None if curve is None else _class_errors(curve) for curve in curves],
+        confusion=confusion,
+        images=images,
+    )
+
+
+def _precision(coco_eval: COCOeval) -> dict[str, np.ndarray]:
+    precision = coco_eval.eval["precision"][:, :, :, 0, -1].transpose(0, 2, 1)  # (thresholds, K, R), -1 undefined
+    precision = np.where(precision < 0, np.nan, precision)
+    at = {f"{threshold:.2f}": index for index, threshold in enumerate(coco_eval.params.iouThrs)}
+    return {"0.50": precision[at["0.50"]], "0.75": precision[at["0.75"]], "0.50:0.95": precision.mean(axis=0)}
+
+
+def _class_errors(curve: LRPCurve) -> Errors:
+    if curve.best is None:
+        return Errors(fn=curve.num_gt)
+    tp, fp = int(curve.tp[curve.best]), int(curve.fp[curve.best])
+    return Errors(tp, fp, curve.num_gt - tp, float(curve.loc_error[curve.best]))
+
+
+def _count(coco_eval: COCOeval, curves: list[LRPCurve | None]) -> tuple[np.ndarray, dict[int, Errors]]:
+    """The confusion matrix and the errors of each image."""
+    gt_anns, dt_anns = coco_eval.cocoGt.anns, coco_eval.cocoDt.anns
+    num_classes = len(curves)
+    confusion = np.zeros((num_classes + 1, num_classes + 1), dtype=np.int64)
+    images: dict[int, Errors] = defaultdict(Errors)
+    false: dict[int, list[tuple[int, int]]] = defaultdict(list)  # image id -> (class, detection id)
+    missed: dict[int, list[tuple[int, int]]] = defaultdict(list)  # image id -> (class, object id)
+    for label, curve in enumerate(curves):
+        if curve is None:
+            continue
+        loc_errors = np.diff(curve.loc_error[: curve.kept], prepend=0.0)
+        kept = zip(curve.dt_ids.tolist(), curve.matched_ids.tolist(), loc_errors.tolist(), strict=False)
+        found = set()
+        for dt_id, matched_id, loc_error in kept:
+            image_id = dt_anns[dt_id]["image_id"]
+            if matched_id:
+                found.add(matched_id)
+                confusion[label, label] += 1
+                images[image_id].tp += 1
+                images[image_id].loc_error += loc_error
+            else:
+                false[image_id].append((label, dt_id))
+                images[image_id].fp += 1
+        for object_id in curve.object_ids.tolist():
+            if object_id not in found:
+                image_id = gt_anns[object_id]["image_id"]
+                missed[image_id].append((label, object_id))
+                images[image_id].fn += 1
+    for image_id in false.keys() | missed.keys():
+        pairs, false_labels, missed_labels = _confused(false[image_id], missed[image_id], gt_anns, dt_anns)
+        for gt_label, dt_label in pairs:
+            confusion[gt_label, dt_label] += 1
+        for label in false_labels:
+            confusion[-1, label] += 1
+        for label in missed_labels:
+            confusion[label, -1] += 1
+    return confusion, dict(images)
+
+
+def _confused(
+    false: list[tuple[int, int]], missed: list[tuple[int, int]], gt_anns: dict, dt_anns: dict
+) -> tuple[list[tuple[int, int]], list[int], list[int]]:
+    """(class of the object, class of the detection) of false positives on missed objects; classes of those left."""
+    pairs, lonely = [], []
+    false = sorted(false, key=lambda entry: -dt_anns[entry[1]]["score"])
+    missed = list(missed)
+    overlaps = coco_mask.iou(
+        np.array([dt_anns[dt_id]["bbox"] for _, dt_id in false], dtype=np.float64).reshape(-1, 4),
+        np.array([gt_anns[gt_id]["bbox"] for _, gt_id in missed], dtype=np.float64).reshape(-1, 4),
+        [0] * len(missed),
+    )
+    overlaps = np.array(overlaps, dtype=np.float64).reshape(len(false), len(missed))  # a list where one is empty
+    free = np.ones(len(missed), dtype=bool)
+    for (label, _), row in zip(false, overlaps, strict=True):
+        row = np.where(free, row, -1.0)
+        if len(row) and row.max() >= TAU:
+            free[row.argmax()] = False
+            pairs.append((missed[row.argmax()][0], label))
+        else:
+            lonely.append(label)
+    return pairs, lonely, [label for (label, _), is_free in zip(missed, free, strict=True) if is_free]

@@ -1,0 +1,224 @@
+"""Figures of evaluations as PNG files and as SVG for pages; matplotlib is imported when the first one is drawn.
+
+Colours tell apart on white and on black, and with the common colour blindnesses. Names are drawn literally.
+"""
+
+import io
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from engine.reporting.analysis import Analysis
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, GRID, MUTED = "#24292f", "#d8dee3", "#8c959f"
+PALETTE = ("#0b84d8", "#e4682a", "#1a9e77", "#b958b0", "#c99a06", "#d6455d", "#5a6ee0", "#6f9e2c", "#9a6b4f", "#3fa7b5")
+BUDGET_PARTS = ("localisation", "false positives", "misses")
+BUDGET_COLORS = ("#0b84d8", "#e4682a", "#8c7bbd")
+MAX_COLORED = len(PALETTE)  # classes drawn in colours of their own
+MAX_POINTS = 400  # of a curve
+DPI = 150
+STYLE = {
+    "text.parse_math": False,  # a class may be called $
+    "svg.fonttype": "none",
+    "svg.hashsalt": "report",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.edgecolor": GRID,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color"), INK),
+}
+
+
+def precision_recall_figure(analysis: Analysis) -> "Figure":
+    """Interpolated precision over recall: of each class at IoU 0.5, and the classes' means at three thresholds."""
+    with _axes(4.6, 3.6) as (figure, axes):
+        classes = analysis.precision["0.50"]
+        faint = 0.6 if len(classes) <= MAX_COLORED else 0.3
+        for label in range(len(analysis.class_names)):
+            axes.plot(analysis.recall, classes[label], color=MUTED, linewidth=0.6, alpha=faint)
+        for (threshold, precision), color in zip(analysis.precision.items(), PALETTE, strict=False):
+            defined = precision[~np.isnan(precision).any(axis=1)]
+            if len(defined):
+                text = f"IoU {threshold}: {defined.mean():.3f}"
+                axes.plot(analysis.recall, defined.mean(axis=0), color=color, linewidth=2, label=text)
+        axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+        axes.set_title("Precision over recall, mean of the classes", loc="left")
+        _legend(axes)
+    return figure
+
+
+def lrp_figure(analysis: Analysis) -> "Figure":
+    """LRP of each class over the score threshold, its LRP-optimal threshold marked where it has one."""
+    with _axes(4.6, 3.6) as (figure, axes):
+        shown = [label for label, curve in enumerate(analysis.curves) if curve is not None and curve.best is not None]
+        colored = shown if len(shown) <= MAX_COLORED else []
+        for rank, label in enumerate(shown):
+            curve = analysis.curves[label]
+            color = PALETTE[rank] if colored else MUTED
+            kept = np.unique([*np.linspace(0, len(curve.lrp) - 1, MAX_POINTS).round().astype(int), curve.best])
+            # keeping what scores at least t gives lrp[i] for t in (scores[i + 1], scores[i]]
+            axes.step(
+                curve.scores[kept][::-1],
+                curve.lrp[kept][::-1],
+                where="pre",
+                color=color,
+                linewidth=1.4 if colored else 0.6,
+                alpha=1 if colored else 0.4,
+                label=analysis.class_names[label] if colored else None,
+            )
+            mark = (curve.scores[curve.best], curve.lrp[curve.best])
+            axes.plot(*mark, "o", color=color if colored else PALETTE[0], markersize=5 if colored else 3, gid="optimum")
+        axes.set(xlabel="score threshold", ylabel="LRP", ylim=(0, 1.02))
+        axes.set_xlim(left=0)
+        axes.set_title("LRP over the score threshold; dot: LRP-optimal", loc="left")
+        if colored:
+            _legend(axes)
+    return figure
+
+
+def per_class_figure(analysis: Analysis) -> "Figure":
+    """AP of each class, and its oLRP as the sum of its error budget; without ground truth neither."""
+    names = analysis.class_names
+    with _axes(8.5, 1.1 + 0.19 * len(names), columns=2, sharey=True) as (figure, (left, right)):
+        rows = np.arange(len(names))
+        left.barh(rows, np.nan_to_num(analysis.precision["0.50:0.95"].mean(axis=1)), color=PALETTE[2], height=0.7)
+        budgets = [(0.0, 0.0, 0.0) if errors is None else errors.budget for errors in analysis.classes]
+        start = np.zeros(len(names))
+        for part, color, widths in zip(BUDGET_PARTS, BUDGET_COLORS, np.array(budgets).reshape(-1, 3).T, strict=True):
+            right.barh(rows, widths, left=start, color=color, height=0.7, label=part)
+            start += widths
+        left.set_yticks(rows, [_short(name) for name in names])
+        left.set(xlim=(0, 1), ylim=(len(names) - 0.4, -0.6), title="AP (higher is better)")
+        right.set(xlim=(0, 1), title="oLRP (lower is better)")
+        right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.35 / (0.4 + 0.19 * len(names))), ncol=3)
+        for axes in (left, right):
+            axes.grid(axis="y", visible=False)
+    return figure
+
+
+def confusion_figure(names: Sequence[str], matrix: np.ndarray) -> "Figure":
+    """Counts of (k + 1, k + 1) objects and detections, `names` naming the first k; colour: share of the row."""
+    side = 1.8 + 0.3 * len(matrix)
+    with _axes(side, side) as (figure, axes):
+        shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        for (row, column), count in np.ndenumerate(matrix):
+            if count:
+                color = "white" if shares[row, column] > 0.5 else INK
+                axes.text(column, row, str(count), ha="center", va="center", fontsize=7, color=color)
+        ticks = np.arange(len(matrix))
+        axes.set_xticks(ticks, [*map(_short, names), "missed"], rotation=90)
+        axes.set_yticks(ticks, [*map(_short, names), "no object"])
+        axes.set(xlabel="detected as", ylabel="object")
+        axes.grid(visible=False)
+    return figure
+
+
+def comparison_figure(runs: Sequence[tuple[str, list[dict[str, Any]]]]) -> "Figure":
+    """AP and oLRP over the epochs of several runs.
+
+    Args:
+        runs: (name, evaluations in the form of metrics.jsonl).
+    """
+    with _axes(9, 3.6, columns=2) as (figure, panels):
+        for axes, metric, better in zip(panels, ("AP", "oLRP"), ("higher", "lower"), strict=True):
+            for index, (name, records) in enumerate(runs):
+                points = [(record["epoch"], record[metric]) for record in records if record[metric] >= 0]
+                axes.plot(
+                    [epoch for epoch, _ in points],
+                    [value for _, value in points],
+                    color=PALETTE[index % len(PALETTE)],
+                    linestyle=("-", "--", ":")[index // len(PALETTE) % 3],
+                    marker="o",
+                    markersize=3,
+                    label=name,
+                )
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.set(xlabel="epoch", title=f"{metric} ({better} is better)")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncol=min(len(runs), 3))
+    return figure
+
+
+def figure_png(figure: "Figure") -> bytes:
+    buffer = io.BytesIO()
+    _save(figure, buffer, "png")
+    return buffer.getvalue()
+
+
+def figure_pixels(figure: "Figure", dpi: int) -> np.ndarray:
+    """(3, H, W) uint8, RGB on white."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    figure.set_dpi(dpi)
+    with _quiet_style():
+        canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].transpose(2, 0, 1)
+
+
+def figure_svg(figure: "Figure", label: str) -> str:
+    """An <svg> element that takes the page's font and its colours --ink, --grid and --muted.
+
+    Args:
+        label: what it shows, for who cannot see it; text, not HTML.
+    """
+    buffer = io.StringIO()
+    _save(figure, buffer, "svg")
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    for color, variable in ((INK, "--ink"), (GRID, "--grid"), (MUTED, "--muted")):
+        svg = svg.replace(color, f"var({variable})")
+    label = label.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    return svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+
+
+@contextmanager
+def _axes(width: float, height: float, columns: int = 1, **options: Any) -> Iterator[tuple["Figure", Any]]:
+    """A figure of so many inches and its axes, or the array of them."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure, figure.subplots(1, columns, **options)
+
+
+@contextmanager
+def _quiet_style() -> Iterator[None]:
+    from matplotlib import rc_context
+
+    with rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # of names in scripts that matplotlib's font lacks
+        yield
+
+
+def _save(figure: "Figure", target: io.IOBase, kind: str) -> None:
+    with _quiet_style():
+        figure.savefig(target, format=kind, dpi=DPI, transparent=kind == "svg")
+
+
+def _legend(axes: "Axes") -> None:
+    """Below the axes, where it covers no curve."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=3)
+
+
+def _short(name: str) -> str:
+    name = " ".join(name.split())
+    return name if len(name) <= 20 else name[:19] + "…"

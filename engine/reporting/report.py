@@ -1,0 +1,95 @@
+"""Evaluation results as tables for a terminal of 80 columns and as JSON."""
+
+import json
+import math
+import unicodedata
+from pathlib import Path
+
+from data.files import write_atomically
+
+SUMMARY_TABLES = (
+    ("AP", "AP50", "AP75", "APs", "APm", "APl"),
+    ("AR1", "AR10", "AR100", "ARs", "ARm", "ARl"),
+    ("oLRP", "oLRP_loc", "oLRP_fp", "oLRP_fn", "oLRP_s", "oLRP_m", "oLRP_l"),
+)
+MAX_CLASSES = 100  # longer tables than this are for the JSON file
+TWO_COLUMNS_FROM = 21  # classes
+NAME_WIDTH = 16
+
+
+def format_report(metrics: dict, title: str | None = None) -> str:
+    """Tables of AP and AR, of oLRP with its components, and of the classes; no final newline.
+
+    Args:
+        metrics: what `evaluate_detections` returns: fractions of 1; -1 and None are shown as "-". Without
+            `per_class`, or with more than 100 classes, there is no table of the classes.
+        title: first line, underlined.
+    """
+    blocks = [f"{title}\n{'=' * _width(title)}"] if title else []
+    for names in SUMMARY_TABLES:
+        header = "".join(f"{name:>10}" for name in names)
+        blocks.append(header + "\n" + "".join(f"{format_number(metrics[name]):>10}" for name in names))
+    per_class = metrics.get("per_class", {})
+    if 0 < len(per_class) <= MAX_CLASSES:
+        blocks.append(_class_table(per_class))
+    elif per_class:
+        blocks.append(f"({len(per_class)} classes: too many for a table here)")
+    return "\n\n".join(blocks)
+
+
+def write_json(path: str | Path, content: object) -> None:
+    """Writes `content` as JSON, at once: readers see the old file or the whole new one.
+
+    Numbers that are not finite become null; missing parent folders are made.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    indent = 1 if isinstance(content, dict) else None  # lists of detections are long, and for machines
+    text = json.dumps(_finite(content), indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomically(Path(path), lambda file: file.write(text.encode()))
+
+
+def _class_table(per_class: dict[str, dict]) -> str:
+    header = _class_row("class", "AP", "oLRP", "threshold")
+    rows = [
+        _class_row(name, format_number(row["AP"]), format_number(row["oLRP"]), format_number(row["lrp_threshold"]))
+        for name, row in per_class.items()
+    ]
+    if len(rows) < TWO_COLUMNS_FROM:
+        return "\n".join([header, *rows])
+    half = (len(rows) + 1) // 2  # reads down the left column, then the right
+    right = [*rows[half:], ""]
+    lines = [f"{left}  {right}".rstrip() for left, right in zip(rows[:half], right, strict=False)]
+    return "\n".join([f"{header}  {header}", *lines])
+
+
+def _class_row(name: str, ap: str, olrp: str, threshold: str) -> str:
+    return f"{_pad(name, NAME_WIDTH)}{ap:>6}{olrp:>6}{threshold:>10}"
+
+
+def format_number(value: float | None) -> str:
+    """Three decimals; "-" where undefined: None, -1 or not finite."""
+    return "-" if value is None or value == -1 or not math.isfinite(value) else f"{value:.3f}"
+
+
+def _width(text: str) -> int:
+    """Terminal columns: East Asian wide characters take two, combining ones none."""
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def _pad(text: str, width: int) -> str:
+    text = " ".join(text.split())
+    if _width(text) >= width:
+        while _width(text) > width - 2:
+            text = text[:-1]
+        text += "…"
+    return text + " " * (width - _width(text))
+
+
+def _finite(content: object) -> object:
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content

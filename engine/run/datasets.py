@@ -1,0 +1,77 @@
+"""Data sets as the configuration names them."""
+
+import logging
+import os
+from pathlib import Path
+
+from data import CocoDetection, DatasetError, eval_transform, train_transform
+from data.synthetic.shapes import generate_shapes
+from data.transforms import Transform
+from engine.run.config import Config
+from engine.run.distributed import Processes
+from engine.run.progress import progress
+
+log = logging.getLogger(__name__)
+
+
+def prepare_data(config: Config, processes: Processes) -> None:
+    """Writes the splits of the generated data set (`data.generate`) that are missing, in the main process."""
+    plan = config.data.generate
+    if plan is None:
+        return
+    if processes.is_main:
+        data, root = config.data, Path(config.data.root)
+        counts = {data.train_split: plan.train, data.val_split: plan.val, data.test_split: plan.test}
+        missing = {
+            split: count
+            for split, count in counts.items()
+            if split is not None and not (root / "annotations" / f"instances_{split}.json").exists()
+        }
+        generate_shapes(root, splits=missing, image_size=plan.image_size, seed=plan.seed)
+    processes.barrier()
+
+
+def training_set(config: Config) -> CocoDetection:
+    """The training split with its augmentation. Raises DatasetError."""
+    data = config.data
+    dataset = CocoDetection(
+        data.root,
+        data.train_split,
+        classes=data.classes,
+        transform=train_transform(data.augmentation, data.train_size, data.short_sides, data.long_side),
+        seed=config.run.seed,
+        on_error=data.on_error,
+    )
+    if not dataset.has_annotations:
+        raise DatasetError(f"{dataset.annotation_file}: no annotations to train on; set data.train_split")
+    return dataset
+
+
+def hold_files(dataset: CocoDetection, processes: Processes) -> None:
+    """Reads the image files into memory (`data.cache`), in every process. Raises DatasetError where they do not fit."""
+    copies = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    with progress(
+        total=len(dataset), desc="data.cache", unit="file", disable=not processes.is_main, leave=False
+    ) as bar:
+        size = dataset.hold_files(copies, bar.update)
+    log.info("data.cache: %d files, %.2f GB of memory, times %d process(es) a host", len(dataset), size / 1e9, copies)
+
+
+def evaluation_set(config: Config, split: str) -> CocoDetection:
+    """A split, by role ("val", "test") or literal name, resized for evaluation. Raises DatasetError."""
+    data = config.data
+    roles = {"val": data.val_split, "test": data.test_split}
+    name = roles.get(split, split)
+    if name is None:
+        raise DatasetError(f"--split {split}: the configuration names no test split; set data.test_split=NAME")
+    transform = evaluation_transform(config)
+    return CocoDetection(data.root, name, classes=data.classes, transform=transform, on_error=data.on_error)
+
+
+def evaluation_transform(config: Config) -> Transform:
+    """The resizing of images that are detected on."""
+    evaluation = config.evaluation
+    if evaluation.short_side is None:
+        return eval_transform(size=config.data.train_size)
+    as_torchvision = evaluation.resize == "torchvision"
+    return eval_transform(evaluation.short_side, evaluation.long_side, as_torchvision=as_torchvision)

@@ -1,0 +1,158 @@
+"""The folder of one run: what is in it, who may write it, and what a resumed run may change."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from data.files import remove_temporaries, write_atomically
+from engine.run.checkpoint import CheckpointError, checkpoint_history, load_checkpoint, save_checkpoint
+from engine.run.config import Config, ConfigError, parse_config
+from engine.run.event_files import EVENT_FILES, drop_later_points
+
+log = logging.getLogger(__name__)
+
+# keys that a resumed run may change although their group must stay the same
+FREE_ON_RESUME = {"data.root", "data.workers", "data.cache", "schedule.max_steps"}
+BAD_BATCHES = "bad_batch.rank*.pt"  # of steps without a finite loss and gradient
+FIXED_GROUPS = ("model", "loss", "data", "optimizer", "schedule")
+
+
+class RunFolder:
+    """`<run.dir>/<run.name>/` with config.yaml, metrics.jsonl, train_batch.png, TensorBoard events and
+    checkpoints/{last,best}.pt, and with run.diagnose diagnosis.jsonl.
+
+    Beside last.pt are the `run.keep_checkpoints` - 1 before it, last.1.pt the newest.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.path = Path(config.run.dir) / str(config.run.name)
+        self.last = self.path / "checkpoints" / "last.pt"
+        self.best = self.path / "checkpoints" / "best.pt"
+        self.batch_picture = self.path / "train_batch.png"
+        self.diagnosis = self.path / "diagnosis.jsonl"
+        self._metrics = self.path / "metrics.jsonl"
+        self._to_be_replaced = self.path / ".to_be_replaced"
+        self._keep = config.run.keep_checkpoints
+        self._damaged: list[Path] = []
+
+    def find_checkpoint(self, resume: str | None, overwrite: bool, restarted: bool = False) -> dict[str, Any] | None:
+        """The checkpoint that this run continues from, None for a fresh start.
+
+        Args:
+            resume: "auto" (the newest of last.pt, those before it and best.pt that can be read, else afresh), a
+                checkpoint file, or None.
+            overwrite: whether an existing run may be replaced.
+            restarted: whether torchrun starts these processes again after a failure: they go on with what they have
+                written so far, if anything, and only else do what the two options say.
+        Raises:
+            ConfigError: the run exists and neither `--resume` nor `--overwrite` is given.
+            CheckpointError: the checkpoint cannot be used, or with "auto" none of those that exist.
+        """
+        if restarted and not self._to_be_replaced.exists():
+            newest = self._newest_checkpoint()
+            if newest is not None or resume is None:
+                return newest
+        if resume == "auto":
+            return self._newest_checkpoint()
+        if resume is not None:
+            return load_checkpoint(resume)
+        if self._files():
+            if not overwrite:
+                raise ConfigError(
+                    f"{self.path}: this run exists; continue it with --resume auto, replace it with --overwrite, "
+                    "or choose another run.name"
+                )
+            self._to_be_replaced.touch()  # until `begin`: should torchrun restart, the old run must not be continued
+        return None
+
+    def _newest_checkpoint(self) -> dict[str, Any] | None:
+        problems = []
+        for path in (*checkpoint_history(self.last), self.best):
+            if not path.exists():
+                continue
+            try:
+                state = load_checkpoint(path)
+            except CheckpointError as error:
+                problems.append(error)
+                self._damaged.append(path)
+                continue
+            for problem in problems:
+                log.warning("%s", problem)
+            if problems:
+                log.warning("going on from the one before it, %s (step %d)", path, state["step"])
+            return state
+        if problems:
+            raise CheckpointError(f"{problems[0]}; no other checkpoint here can be used; --overwrite starts afresh")
+        return None
+
+    def begin(self, config: Config, step: int, evaluated_step: int) -> None:
+        """Makes the folder ready for a run that continues after `step` steps, the newest evaluation being that of
+        `evaluated_step`; what an interrupted run wrote later is dropped. Step 0 removes what an earlier run left."""
+        if step == 0:
+            for path in self._files():
+                path.unlink()
+        self._to_be_replaced.unlink(missing_ok=True)
+        for path in self._damaged:  # out of the way, or the next checkpoint would push out the good one
+            if path.exists():
+                path.rename(path.with_name(path.name + ".damaged"))
+        for folder in (self.path, self.last.parent):
+            remove_temporaries(folder)
+        self.path.mkdir(parents=True, exist_ok=True)
+        drop_later_points(self.path, step, evaluated_step)
+        kept = [record for record in self.metrics() if record["step"] <= evaluated_step]
+        self._write_metrics(kept)
+        text = yaml.safe_dump(config.to_dict(), sort_keys=False)
+        write_atomically(self.path / "config.yaml", lambda file: file.write(text.encode()))
+
+    def save_last(self, state: dict[str, Any]) -> None:
+        save_checkpoint(self.last, state, self._keep)
+
+    def save_best(self, state: dict[str, Any]) -> None:
+        save_checkpoint(self.best, state)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The evaluations so far, oldest first."""
+        if not self._metrics.exists():
+            return []
+        try:
+            records = [json.loads(line) for line in self._metrics.read_text(encoding="utf-8").splitlines()]
+            valid = all(isinstance(record["step"], int) for record in records)
+        except (ValueError, TypeError, KeyError):
+            valid = False
+        if not valid:
+            raise ConfigError(f"{self._metrics}: not one JSON object with a step per line; mend or remove the file")
+        return records
+
+    def add_metrics(self, record: dict[str, Any]) -> None:
+        self._write_metrics([*self.metrics(), record])
+
+    def _write_metrics(self, records: list[dict[str, Any]]) -> None:
+        text = "".join(json.dumps(record) + "\n" for record in records)
+        write_atomically(self._metrics, lambda file: file.write(text.encode()))
+
+    def _files(self) -> list[Path]:
+        """What an earlier run wrote here; files of other origin are never touched."""
+        own = [self.path / "config.yaml", self._metrics, self.diagnosis, self.batch_picture, self.best]
+        own += checkpoint_history(self.last)
+        others = [*self.last.parent.glob("*.pt.damaged"), *self.path.glob(BAD_BATCHES), *self.path.glob(EVENT_FILES)]
+        return [path for path in (*own, *sorted(others)) if path.exists()]
+
+
+def require_same_recipe(config: Config, state: dict[str, Any], source: str) -> None:
+    """Refuses a resume that would change what is being trained. Raises ConfigError naming the first difference."""
+    try:
+        saved = parse_config(state["config"], source)
+    except ConfigError as error:
+        raise CheckpointError(f"{error}; the checkpoint is of another version of this project") from error
+    now, before = config.to_dict(), saved.to_dict()
+    for group in FIXED_GROUPS:
+        for key, value in now[group].items():
+            name = f"{group}.{key}"
+            if name not in FREE_ON_RESUME and value != before[group][key]:
+                raise ConfigError(
+                    f"{source}: {name} is {value!r} now and was {before[group][key]!r}; resume with the same value, "
+                    "or start another run.name (model.init_from takes over the weights)"
+                )

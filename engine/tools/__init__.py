@@ -1,0 +1,1 @@
+"""Work of single commands: dataset check, prediction, export, conversion, ablation, download, cost."""

@@ -1,0 +1,91 @@
+"""Figures of an ablation: AP of the runs, AP over training, and the gradient mass that the losses give."""
+
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from data.files import write_atomically
+from engine.reporting.figures import PALETTE, STYLE, figure_png
+from engine.tools.ablation import Cell, Result
+
+MASSES = {"positives": "train/grad_mass_positive", "negatives": "train/grad_mass_negative"}
+SMOOTHING = 5  # logged steps
+
+
+def draw_figures(cells: list[Cell], results: dict[Cell, Result], runs: Path, output: Path) -> list[Path]:
+    """Writes ap.png, training.png and gradient_mass.png of the given finished cells; returns their paths."""
+    import matplotlib
+
+    by_variant: dict[str, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        by_variant[cell.variant].append(cell)
+    drawings = {"ap.png": _draw_ap, "training.png": _draw_training, "gradient_mass.png": _draw_gradient_mass}
+    paths = []
+    for name, draw in drawings.items():
+        with matplotlib.rc_context(STYLE):
+            png = figure_png(draw(by_variant, results, runs))
+        write_atomically(output / name, lambda file, png=png: file.write(png))
+        paths.append(output / name)
+    return paths
+
+
+def _figure(width: float, height: float):
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _draw_ap(by_variant: dict[str, list[Cell]], results: dict[Cell, Result], runs: Path):
+    """A dot for each seed, a line at the mean."""
+    figure = _figure(6.5, 0.8 + 0.35 * len(by_variant))
+    axes = figure.subplots()
+    for row, cells in enumerate(by_variant.values()):
+        values = [results[cell].test["AP"] for cell in cells]
+        color = PALETTE[row % len(PALETTE)]
+        axes.plot(values, [row] * len(values), "o", color=color, alpha=0.6, markersize=5)
+        axes.plot([np.mean(values)] * 2, [row - 0.3, row + 0.3], color=color, linewidth=2)
+    axes.set_yticks(range(len(by_variant)), list(by_variant))
+    axes.set(xlabel="AP on the test split, a dot for each seed", ylim=(len(by_variant) - 0.5, -0.5))
+    return figure
+
+
+def _draw_training(by_variant: dict[str, list[Cell]], results: dict[Cell, Result], runs: Path):
+    """AP on val over the epochs, mean and range over the seeds."""
+    figure = _figure(6.5, 4)
+    axes = figure.subplots()
+    for color, (variant, cells) in zip(PALETTE, by_variant.items(), strict=False):
+        epochs = [record["epoch"] for record in results[cells[0]].history]
+        curves = [[record["AP"] for record in results[cell].history] for cell in cells]
+        curves = np.array([curve for curve in curves if len(curve) == len(epochs)])
+        axes.plot(epochs, curves.mean(0), "o-", markersize=3, color=color, label=variant)
+        axes.fill_between(epochs, curves.min(0), curves.max(0), color=color, alpha=0.15, linewidth=0)
+    axes.set(xlabel="epoch", ylabel="AP on the val split", ylim=(0, None))
+    axes.legend()
+    return figure
+
+
+def _draw_gradient_mass(by_variant: dict[str, list[Cell]], results: dict[Cell, Result], runs: Path):
+    """Σ|∂L/∂s| over positives and over negatives, first seed of each variant; ranking losses keep them equal."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    columns = min(4, len(by_variant))
+    rows = -(-len(by_variant) // columns)
+    figure = _figure(max(4.0, 2.6 * columns), 2.4 * rows)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid[len(by_variant) :]:
+        axes.set_axis_off()
+    for axes, (variant, cells) in zip(grid, by_variant.items(), strict=False):
+        events = EventAccumulator(str(runs / cells[0].name)).Reload()
+        for (label, tag), color, style in zip(MASSES.items(), PALETTE, ("-", "--"), strict=False):
+            if tag in events.Tags()["scalars"]:
+                points = events.Scalars(tag)
+                width = min(SMOOTHING, len(points))
+                mass = np.convolve([point.value for point in points], np.ones(width) / width, mode="valid")
+                axes.plot([point.step for point in points][width - 1 :], mass, style, color=color, label=label)
+        axes.set_ylim(0, None)
+        axes.set_title(variant, loc="left")
+    grid[0].legend()
+    figure.supxlabel("step", fontsize=9)
+    figure.supylabel("gradient mass on the logits", fontsize=9)
+    return figure

@@ -1,0 +1,81 @@
+"""A checked data set as text for a terminal and as a picture."""
+
+from pathlib import Path
+
+import numpy as np
+
+from data.files import write_atomically
+from detector import ModelConfig
+from detector.build import STRIDES
+from engine.tools.dataset_check import AREAS, EXAMPLES, SplitReport
+
+MOST_CLASSES = 40  # bars that stay readable
+
+
+def format_split(name: str, report: SplitReport, size: tuple[int, int]) -> str:
+    """Problems with counts, sizes, classes and anchors, and the metrics that will be -1; no final newline.
+
+    Args:
+        size: (height, width) that training resizes to.
+    """
+    objects = sum(row["objects"] for row in report.classes.values())
+    crowd = sum(row["crowd"] for row in report.classes.values())
+    title = f"{name}: {report.num_images} images ({report.num_empty} without objects), {objects:.0f} objects"
+    lines = [title + (f", {crowd:.0f} crowd regions" if crowd else ""), "=" * len(title), ""]
+    count = sum(map(len, report.problems.values()))
+    lines.append(f"Problems: {count}" if count else "No problems.")
+    for kind, messages in report.problems.items():
+        lines.append(f"  {len(messages):>6} {kind}")
+        lines += [f"           {message}" for message in messages[:EXAMPLES]]
+    if objects:
+        height, width = size
+        lines += ["", f"{'objects of COCO size':<34}{'small':>8}{'medium':>8}{'large':>8}"]
+        for label, sides in (("in the files", report.sides), (f"resized to {width}×{height}", report.resized_sides)):
+            shares = [np.mean((sides**2 >= low) & (sides**2 < high)) for low, high in AREAS.values()]
+            lines.append(f"  {label:<32}" + "".join(f"{share:>8.1%}" for share in shares))
+        lines += ["", f"{'class':<24}{'images':>8}{'objects':>9}{'crowd':>7}{'anchors each':>14}{'without':>9}"]
+        for class_name, row in report.classes.items():
+            lines.append(
+                f"  {class_name[:21]:<22}{row['images']:>8.0f}{row['objects']:>9.0f}{row['crowd']:>7.0f}"
+                f"{row['positives']:>14.1f}{row['unmatched']:>9.1%}"
+            )
+    if report.undefined:
+        lines += ["", "Metrics on this split that will be -1:"]
+        lines += [f"  {metrics}: {reason}" for metrics, reason in report.undefined.items()]
+    return "\n".join(lines)
+
+
+def draw_report(path: Path, reports: dict[str, SplitReport], model: ModelConfig) -> None:
+    """PNG with the size of objects beside the anchors', objects per class, and the anchors that they get."""
+    from matplotlib.figure import Figure  # imported late: it takes a second
+
+    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    by_size, by_class, by_anchors = figure.subplots(1, 3)
+    anchor_sizes = [
+        model.anchor_base_scale * stride * scale for stride in STRIDES for scale in model.anchor_octave_scales
+    ]
+    largest = max([*anchor_sizes, *(report.resized_sides.max(initial=1) for report in reports.values())])
+    bins = np.geomspace(4, 2 * largest, 40)
+    for size in anchor_sizes:
+        by_size.axvline(size, color="0.8", linewidth=1, zorder=0)
+    first = next(iter(reports.values()))
+    classes = sorted(first.classes, key=lambda name: -first.classes[name]["objects"])[:MOST_CLASSES]
+    height = 0.8 / len(reports)
+    for index, (name, report) in enumerate(reports.items()):
+        sides = report.resized_sides
+        by_size.hist(sides, bins, weights=np.full(len(sides), 1 / max(1, len(sides))), histtype="step", label=name)
+        rows = np.arange(len(classes)) + index * height
+        table = [report.classes.get(class_name, {}) for class_name in classes]
+        by_class.barh(rows, [row.get("objects", 0) for row in table], height, label=name)
+        by_anchors.barh(rows, [row.get("positives", 0) for row in table], height, label=name)
+    by_size.set(xscale="log", xlabel="√area in pixels, as training resizes it", ylabel="share of objects")
+    by_size.set_title("Object sizes; grey: anchor sizes", fontsize=10)
+    by_class.set(xlabel="objects", xscale="symlog")
+    by_class.set_title("Objects per class", fontsize=10)
+    by_anchors.set(xlabel="mean number")
+    by_anchors.set_title("Positive anchors per object", fontsize=10)
+    for axes in (by_class, by_anchors):
+        axes.set_yticks(np.arange(len(classes)) + 0.4 - height / 2, classes, fontsize=8 if len(classes) < 20 else 5)
+        axes.invert_yaxis()
+    by_size.legend()
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=110))

@@ -1,0 +1,57 @@
+"""What a run will be, found out with its first few steps and before a run folder is made."""
+
+import logging
+import math
+import time
+from statistics import median
+
+from engine.reporting.tensorboard import peak_memory_gb
+from engine.run.clock import duration
+from engine.training.train_step import LOSSES, TrainingError
+from engine.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+MAX_STEPS = 6
+ENOUGH = 10.0  # seconds, from which no further step is timed
+
+
+def dry_run(trainer: Trainer) -> str:
+    """Takes a few steps, the first of which is a warm-up and not timed; writes nothing.
+
+    Returns:
+        The plan, a line each: images, batch, steps, learning rate, memory and time.
+    Raises:
+        TrainingError: a loss that is not finite.
+    """
+    trainer.log_plan()
+    data, processes, batches = trainer.config.data, trainer.processes, iter(trainer.batches)
+    seconds: list[float] = []
+    while len(seconds) < 2 or (len(seconds) < MAX_STEPS and sum(seconds) < ENOUGH):
+        start = time.monotonic()
+        stats, _ = trainer.train_step([next(batches) for _ in range(data.accumulate)])
+        # the main process's clock, so that all take equally many steps
+        seconds.append(processes.from_main(time.monotonic() - start))
+        if len(seconds) == 1:
+            log.info("the first batch gives %s", ", ".join(f"{name} {stats[name]:.4f}" for name in LOSSES))
+        if not math.isfinite(stats["loss"]):
+            raise TrainingError("dry run: the loss is not finite; look at the data, or lower optimizer.lr")
+    memory = max(processes.gather(peak_memory_gb(processes.device)))
+
+    schedule, step_time = trainer.schedule, median(seconds[1:])
+    decay = "cosine" if schedule.cosine else f"× {schedule.gamma:g} after epochs {[*schedule.milestones]}"
+    height, width = data.train_size
+    epoch, rest = (
+        duration(steps * step_time) for steps in (schedule.steps_per_epoch, trainer.stop_step - trainer.step)
+    )
+    rows = {
+        "images": f"{len(trainer.dataset)} training, {len(trainer.eval_set)} validation",
+        "classes": f"{len(trainer.dataset.class_names)}",
+        "batch": f"{data.batch_size} images of {width}×{height} pixels over {processes.world_size} process(es)",
+        "steps": f"{schedule.steps_per_epoch} an epoch, {trainer.stop_step} in all",
+        "learning rate": f"{schedule.lr:g} after {schedule.warmup_steps} steps of warm-up, {decay}",
+        "memory": f"{memory:.2f} GB {'of the GPU' if processes.device.type == 'cuda' else 'of RAM'} a process",
+        "time": f"about {step_time:.2g} s a step, {epoch} an epoch, {rest} in all, evaluation aside",
+        "run folder": f"{trainer.folder.path}, not made yet",
+    }
+    return "\n".join(f"{name:<15}{text}" for name, text in rows.items())

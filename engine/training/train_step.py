@@ -1,0 +1,208 @@
+"""The model in training and the step that advances it: forward, backward, joint finiteness, update."""
+
+import math
+import os
+import shutil
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from data.seeds import mix_seed
+from detector import build_detector
+from detector.monitor import GRADIENT_MASS, Monitor
+from engine.run.checkpoint import CheckpointError
+from engine.run.config import Config, ConfigError
+from engine.run.distributed import Processes
+from engine.run.precision import autocast
+from engine.run.schedule import Schedule
+from engine.training.ema import WeightEMA
+
+LOSSES = ("loss", "loss_cls", "loss_loc")
+MONITORED = ("num_positives", "num_relevant_negatives", "grad_mass_positive", "grad_mass_negative")  # numbers of a step
+MicroBatch = tuple[Tensor, list[dict[str, Any]]]  # uint8 images (b, 3, H, W) and their targets
+
+
+class TrainingError(RuntimeError):
+    """Training that cannot go on; the message is one line for the user."""
+
+    exit_status = 1
+
+
+class TrainStep:
+    """Weights, optimizer, EMA and self-balance of a run; calling it takes one optimizer step.
+
+    Args:
+        config, processes, schedule: of the run.
+        num_classes: K.
+        load_weights: False when `load_state_dict` follows, so that no ImageNet weights are asked for.
+    """
+
+    def __init__(
+        self, config: Config, processes: Processes, schedule: Schedule, num_classes: int, load_weights: bool
+    ) -> None:
+        self.config, self.processes, self.schedule = config, processes, schedule
+        if config.model.norm == "sync_batch" and processes.world_size > 1 and processes.device.type == "cpu":
+            raise ConfigError("model.norm: sync_batch needs GPUs; on CPU processes use group")
+        torch.manual_seed(config.run.seed)
+        detector = build_detector(config, num_classes, load_weights=load_weights)
+        self.detector: nn.Module = detector.to(processes.device, memory_format=torch.channels_last).train()
+        ranks_globally = config.loss.ranking == "global"
+        self.detector.group = processes.group if ranks_globally else None
+        # DistributedDataParallel averages over the processes, but the gradients of a global loss add up
+        self.loss_scale = (processes.world_size if ranks_globally else 1) / config.data.accumulate
+        self.ema = WeightEMA(self.detector, config.optimizer.ema_decay) if config.optimizer.ema_decay else None
+        self.parameters = [parameter for parameter in self.detector.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.SGD(
+            self.parameters,
+            lr=schedule.lr,
+            momentum=config.optimizer.momentum,
+            weight_decay=config.optimizer.weight_decay,
+            fused=True,
+        )
+        self.model: nn.Module = self.detector
+        if processes.world_size > 1:
+            self.model = DistributedDataParallel(
+                self.detector,
+                device_ids=[processes.device] if processes.device.type == "cuda" else None,
+                broadcast_buffers=config.model.norm == "batch",  # the only norm whose statistics differ
+                gradient_as_bucket_view=True,
+            )
+        self.statistics: dict[str, Tensor] = {}  # of the latest step if that was watched, see `Monitor`
+        if config.run.compile:
+            if not any(map(shutil.which, (os.environ.get("CXX", ""), "c++", "g++", "clang++"))):
+                raise ConfigError("run.compile: needs a C++ compiler and found none; install g++ or use false")
+            self.detector.compile_network()
+        self.done = 0  # optimizer steps, the skipped ones included
+        self.skipped = 0
+        self.skipped_in_a_row = 0  # up to the latest step
+
+    @property
+    def eval_detector(self) -> nn.Module:
+        """The weights to evaluate: the EMA where there is one."""
+        return self.detector if self.ema is None else self.ema.module
+
+    def __call__(self, micro_batches: list[MicroBatch], stop: bool = False) -> tuple[dict[str, float], bool]:
+        """One optimizer step on the micro-batches of this process.
+
+        A loss or gradient that is not finite on any process lets no process update; the step still counts, also in
+        `skipped` and `skipped_in_a_row`. Random numbers depend on seed, step and process only.
+
+        Args:
+            stop: whether this process was asked to stop.
+        Returns:
+            (numbers of the step, the same on every process; whether any process was asked to stop).
+        """
+        torch.manual_seed(mix_seed(self.config.run.seed, self.done, self.processes.rank))
+        rate = self.schedule.learning_rate(self.done)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        watched = (self.done + 1) % self.config.run.log_every == 0
+        stats, norm, stop = self.forward_backward(micro_batches, stop, watched)
+        stats["lr"] = rate
+        if watched and self.config.run.diagnose:
+            stats["update_ratio"] = self._update_ratio(stats["grad_norm"], rate)
+        self.done += 1
+        finite = math.isfinite(stats["loss"]) and math.isfinite(stats["grad_norm"])
+        self.skipped += not finite
+        self.skipped_in_a_row = 0 if finite else self.skipped_in_a_row + 1
+        stats["skipped_steps"] = self.skipped
+        if not finite:
+            return stats, stop
+        if self.config.optimizer.clip_grad_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.optimizer.clip_grad_norm, norm)
+        self.optimizer.step()
+        balance = self.detector.self_balance
+        if balance is not None:
+            balance.record(torch.tensor(stats["loss_cls"]), torch.tensor(stats["loss_loc"]))
+        if self.ema is not None:
+            self.ema.update(self.detector, self.done - 1)
+        return stats, stop
+
+    def forward_backward(
+        self, micro_batches: list[MicroBatch], stop: bool = False, watched: bool = False
+    ) -> tuple[dict[str, float], Tensor, bool]:
+        """Accumulates the gradients of the batch, and reads all numbers of the step back from the device at once.
+
+        Returns:
+            (losses averaged over micro-batches and processes, norm of the gradient and weight of self-balancing, with
+            what the detector monitors when `watched`; the norm as a tensor; whether any process was asked to stop).
+        """
+        sums = torch.zeros(len(LOSSES) + 1, device=self.processes.device)
+        monitors, self.statistics = [], {}
+        for index, (images, targets) in enumerate(micro_batches):
+            images, targets = self._to_device(images, targets)
+            self.detector.monitor = Monitor(self.config.run.diagnose) if watched else None
+            last = index == len(micro_batches) - 1
+            synchronised = last or not isinstance(self.model, DistributedDataParallel)
+            with nullcontext() if synchronised else self.model.no_sync():
+                with autocast(self.config.run.precision, self.processes.device):
+                    losses = self.model(images, targets)
+                values = torch.stack([losses[name].detach().float() for name in LOSSES])
+                values = self.processes.mean(torch.cat([values, values.new_tensor([float(stop)])]))
+                sums += values
+                (losses["loss"] * self.loss_scale).backward()
+            if watched:
+                monitors.append(self.detector.monitor.values)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        numbers = dict(zip((*LOSSES, "stop"), sums / len(micro_batches), strict=True)) | {"grad_norm": norm}
+        if self.detector.self_balance is not None:
+            numbers["self_balance"] = self.detector.self_balance.weight.float()
+        stats = dict(zip(numbers, torch.stack(list(numbers.values())).tolist(), strict=True))
+        stop = stats.pop("stop") > 0
+        if len(monitors) == len(micro_batches):
+            self.statistics = self._read_monitors(monitors)
+            stats |= {name: value.item() for name, value in self.statistics.items() if name in MONITORED}
+        return stats, norm, stop
+
+    def _to_device(self, images: Tensor, targets: list[dict[str, Any]]) -> MicroBatch:
+        device = self.processes.device
+        images = images.to(device, non_blocking=True).float().div_(255).contiguous(memory_format=torch.channels_last)
+        keys = ("boxes", "labels", "crowd")
+        return images, [{key: target[key].to(device, non_blocking=True) for key in keys} for target in targets]
+
+    def _update_ratio(self, grad_norm: float, rate: float) -> float:
+        """How far a step without momentum goes, relative to the length of all weights."""
+        clip = self.config.optimizer.clip_grad_norm or math.inf
+        return rate * min(grad_norm, clip) / torch.nn.utils.get_total_norm(self.parameters).item()
+
+    def _read_monitors(self, monitors: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """The statistics of the whole batch, on the CPU."""
+        names, like = sorted(monitors[0]), monitors[0]
+        flat = [torch.cat([monitor[name].double().flatten() for name in names]) for monitor in monitors]
+        means = self.processes.mean(torch.stack(flat).sum(0)).cpu().split([like[name].numel() for name in names])
+        # a mass is of the scaled loss, so its mean over the processes is the batch's; all else adds up
+        count = self.processes.world_size
+        return {
+            name: (mean * (1 if name.startswith(GRADIENT_MASS) else count)).view(like[name].shape)
+            for name, mean in zip(names, means, strict=True)
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the checkpoint holds of the model in training."""
+        state = {
+            "model": self.detector.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.done,
+            "skipped": self.skipped,
+            "skipped_in_a_row": self.skipped_in_a_row,
+        }
+        if self.ema is not None:
+            state["ema"] = self.ema.module.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues from a checkpoint of the same recipe. Raises CheckpointError where it does not fit."""
+        try:
+            self.detector.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.ema is not None:
+                self.ema.module.load_state_dict(state["ema"])
+            self.skipped, self.skipped_in_a_row = int(state["skipped"]), int(state["skipped_in_a_row"])
+        except (KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise CheckpointError(f"--resume: the checkpoint does not fit this configuration: {reason}") from error
+        self.done = state["step"]

@@ -1,0 +1,284 @@
+"""The training loop of a run: steps, evaluations, checkpoints, and what TensorBoard shows."""
+
+import logging
+from collections import Counter
+from functools import partial
+from typing import Any
+
+from data import train_loader
+from data.files import write_atomically
+from engine.diagnosis.diagnosis import Diagnosis
+from engine.evaluation.evaluator import evaluate
+from engine.reporting.analysis import analyse
+from engine.reporting.report import format_report
+from engine.reporting.tensorboard import NullLogger, TensorBoardLogger, peak_memory_gb, scalar_metrics
+from engine.run.checkpoint import CheckpointError
+from engine.run.clock import Clock
+from engine.run.config import Config, ConfigError
+from engine.run.datasets import evaluation_set, hold_files, training_set
+from engine.run.distributed import Processes
+from engine.run.precision import resolve_precision
+from engine.run.progress import progress
+from engine.run.run_folder import RunFolder
+from engine.run.schedule import build_schedule
+from engine.run.stop_signal import StopSignal
+from engine.training.bad_steps import report_bad_step
+from engine.training.batch_picture import draw_batch
+from engine.training.train_step import TrainStep
+
+log = logging.getLogger(__name__)
+
+NUM_EXAMPLES = 4  # pictures on the TensorBoard page per evaluation
+
+
+class Trainer:
+    """Builds everything that a run needs and trains it; writes nothing before `fit`.
+
+    Args:
+        config: the experiment.
+        processes: this process among the run's.
+        folder: where results go.
+        state: checkpoint to continue from; None starts afresh.
+    Raises:
+        ConfigError, DatasetError, WeightsError, CheckpointError: the run cannot start; alike on every process.
+    """
+
+    def __init__(self, config: Config, processes: Processes, folder: RunFolder, state: dict[str, Any] | None) -> None:
+        self.config, self.processes, self.folder = config, processes, folder
+        self.dataset = training_set(config)
+        self.eval_set = evaluation_set(config, "val")
+        if self.eval_set.class_names != self.dataset.class_names:
+            raise ConfigError(
+                f"data.val_split: {self.eval_set.annotation_file} has other categories than "
+                f"{self.dataset.annotation_file}; give both files the same categories"
+            )
+        self.batches = train_loader(
+            self.dataset,
+            config.data.batch_size,
+            workers=config.data.workers,
+            rank=processes.rank,
+            world_size=processes.world_size,
+            accumulate=config.data.accumulate,
+            start_step=0 if state is None else state["step"],
+        )
+        self.schedule = build_schedule(config, len(self.dataset))
+        num_classes = len(self.dataset.class_names)
+        self.train_step = TrainStep(config, processes, self.schedule, num_classes, load_weights=state is None)
+        self.best_ap: float | None = None
+        self.thresholds: list[float | None] | None = None
+        self.evaluated_step = 0  # of the newest evaluation
+        if state is not None:
+            if list(state["classes"]) != self.dataset.class_names:
+                raise CheckpointError(
+                    f"--resume: the checkpoint's {len(state['classes'])} classes are not the {num_classes} of "
+                    f"{self.dataset.annotation_file}; train other classes with model.init_from"
+                )
+            self.train_step.load_state_dict(state)
+            self.thresholds, self.evaluated_step = state.get("thresholds"), state.get("evaluated_step", 0)
+            # a run folder that continues another one's checkpoint starts without a best.pt
+            self.best_ap = processes.from_main(state.get("best_ap") if folder.best.exists() else None)
+            if len(set(processes.gather(self.step))) > 1:
+                raise ConfigError(
+                    f"--resume: the processes' checkpoints differ (here step {self.step}); "
+                    "put run.dir on a disk that all hosts share"
+                )
+            before, now = state.get("world_size", processes.world_size), processes.world_size
+            if before != now:
+                log.warning(
+                    "continues on %d processes what %d began: every step takes the same images in the same order, but "
+                    "sums are rounded differently, so the weights will not equal an undisturbed run's bit for bit",
+                    now,
+                    before,
+                )
+        total = self.schedule.total_steps
+        self.stop_step = min(total, config.schedule.max_steps or total)
+        self.logger = NullLogger()
+        self.diagnosis: Diagnosis | None = None
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return self.train_step.done
+
+    @property
+    def epoch(self) -> int:
+        """Completed epochs."""
+        return self.step // self.schedule.steps_per_epoch
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done and evaluated."""
+        return self.step >= self.stop_step and not self._evaluation_due
+
+    @property
+    def _evaluation_due(self) -> bool:
+        """Whether the weights of this step are to be evaluated and have not been."""
+        due = self.epoch > 0 and self.step % (self.schedule.steps_per_epoch * self.config.evaluation.every) == 0
+        return (due or self.step >= self.stop_step) and self.evaluated_step != self.step
+
+    def fit(self) -> int:
+        """Trains to the end of the schedule or `schedule.max_steps`, evaluating on the way and at the end.
+
+        Returns:
+            exit status: 0 when done, 128 + signal number when a signal stopped it after a checkpoint.
+        Raises:
+            TrainingError: too many steps in a row without a finite loss and gradient.
+        """
+        with StopSignal() as stop:
+            try:
+                signal_number = self._fit(stop)
+            finally:
+                self.logger.close()  # also when it fails: the last points are then the interesting ones
+        if signal_number:
+            log.info("stopped by signal %d after step %d; continue with --resume auto", signal_number, self.step)
+            return 128 + signal_number
+        log.info("done after %d steps; results are in %s", self.step, self.folder.path)
+        return 0
+
+    def _fit(self, stop: StopSignal) -> int:
+        self.log_plan()
+        main = self.processes.is_main
+        if main:
+            self.folder.begin(self.config, self.step, self.evaluated_step)
+            self.logger = TensorBoardLogger(self.folder.path, self.step, self.config.to_dict())
+            if self.config.run.diagnose:
+                self.diagnosis = Diagnosis(self.config, self.schedule, self.folder.diagnosis, self.step)
+                if self.step == 0:
+                    self.diagnosis.look_at_data(self.dataset)
+        if self.config.data.cache and not self.finished:
+            hold_files(self.dataset, self.processes)
+        batches, clock = iter(self.batches), Clock()
+        must_stop = False
+        with progress(total=self.stop_step, initial=self.step, desc="train", unit="step", disable=not main) as bar:
+            while not must_stop:
+                if self._evaluation_due:
+                    self._evaluate()
+                    self._report_unreadable()
+                    self._save(clock)
+                    clock.restart()
+                if self.finished:
+                    break
+                with clock.waiting_for_data():
+                    micro_batches = [next(batches) for _ in range(self.config.data.accumulate)]
+                if main and not self.folder.batch_picture.exists():
+                    picture = draw_batch(self.train_step.detector, *micro_batches[0], self.dataset.class_names)
+                    write_atomically(self.folder.batch_picture, partial(picture.save, format="PNG"))
+                stats, must_stop = self.train_step(micro_batches, bool(stop.number))
+                if self.train_step.skipped_in_a_row:
+                    report_bad_step(self.train_step, stats, micro_batches, self.folder.path)
+                clock.steps += 1
+                bar.set_postfix_str(f"loss {stats['loss']:.3f}, epoch {self.epoch}", refresh=False)
+                bar.update()
+                if self.step % self.config.run.log_every == 0:
+                    self.logger.scalars("train", stats, self.step)
+                    self.logger.scalars("perf", self._performance(clock), self.step)
+                    if self.diagnosis is not None:
+                        self.diagnosis.add(self.step, stats, self.train_step.statistics, self.logger)
+                epoch_ends = self.step % self.schedule.steps_per_epoch == 0
+                balance, every = self.train_step.detector.self_balance, self.config.loss.balance_every
+                if balance is not None and (self.step % every == 0 if every else epoch_ends):
+                    balance.update()
+                if epoch_ends or must_stop or self._checkpoint_due(clock):
+                    self._save(clock)
+        self._report_unreadable()
+        # the signal may have reached some processes only
+        return max(self.processes.gather(stop.number)) if must_stop else 0
+
+    def _evaluate(self) -> None:
+        self.processes.copy_buffers_from_main(self.train_step.eval_detector)
+        result = evaluate(self.train_step.eval_detector, self.eval_set, self.config, self.processes, NUM_EXAMPLES)
+        self.train_step.detector.train()
+        self.thresholds, self.evaluated_step = result.thresholds, self.step
+        if result.metrics is None:
+            return
+        if self.processes.is_main:
+            log.info("\n%s\n", format_report(result.metrics, f"epoch {self.epoch}, step {self.step}"))
+            self.logger.scalars("eval", scalar_metrics(result.metrics), self.step)
+            self.logger.curves(analyse(result.matches), self.step)
+            self.logger.images("eval/examples", result.examples, self.step)
+            record = {name: value for name, value in result.metrics.items() if name != "per_class"}
+            self.folder.add_metrics({"epoch": self.epoch, "step": self.step, **record})
+            if self.diagnosis is not None:
+                self.diagnosis.evaluated()
+        if self.best_ap is None or result.metrics["AP"] > self.best_ap:
+            self.best_ap = result.metrics["AP"]
+            if self.processes.is_main:
+                self.folder.save_best(self._state())
+
+    def _report_unreadable(self) -> None:
+        """Warns of the images that any process had to skip (data.on_error)."""
+        unreadable: dict[int, str] = {}
+        for found in self.processes.gather(self.dataset.unreadable):
+            unreadable |= found
+        if unreadable:
+            counts = ", ".join(f"{count} {kind}" for kind, count in Counter(unreadable.values()).items())
+            log.warning("%d training images could not be read and were skipped: %s", len(unreadable), counts)
+
+    def _save(self, clock: Clock) -> None:
+        if self.processes.is_main:
+            self.logger.flush()  # first, so that no point before the checkpoint can be lost
+            self.folder.save_last(self._state())
+        clock.saved()
+
+    def _state(self) -> dict[str, Any]:
+        return self.train_step.state_dict() | {
+            "config": self.config.to_dict(),
+            "epoch": self.epoch,
+            "classes": self.dataset.class_names,
+            "category_ids": self.dataset.category_ids,
+            "thresholds": self.thresholds,
+            "best_ap": self.best_ap,
+            "evaluated_step": self.evaluated_step,
+            "world_size": self.processes.world_size,
+        }
+
+    def _checkpoint_due(self, clock: Clock) -> bool:
+        every, minutes = self.config.run.checkpoint_every, self.config.run.checkpoint_minutes
+        return (every is not None and self.step % every == 0) or (
+            minutes is not None and clock.minutes_since_save() >= minutes
+        )
+
+    def _performance(self, clock: Clock) -> dict[str, float]:
+        seconds, waited, steps = clock.read()
+        return {
+            "images_per_second": steps * self.config.data.batch_size / seconds,
+            "data_wait": waited / seconds,  # share of the time
+            "memory_gb": peak_memory_gb(self.processes.device),
+        }
+
+    def log_plan(self) -> None:
+        """Says on the console what will be trained on what."""
+        data, schedule = self.config.data, self.schedule
+        parameters = sum(parameter.numel() for parameter in self.train_step.parameters)
+        precision = resolve_precision(self.config.run.precision, self.processes.device)
+        log.info(
+            "%d training and %d validation images of %d classes; %.1f M trained parameters; %d process(es) on %s in %s",
+            len(self.dataset),
+            len(self.eval_set),
+            len(self.dataset.class_names),
+            parameters / 1e6,
+            self.processes.world_size,
+            self.processes.device.type,
+            precision,
+        )
+        log.info(
+            "%d epochs of %d steps, at step %d of %d",
+            schedule.epochs,
+            schedule.steps_per_epoch,
+            self.step,
+            self.stop_step,
+        )
+        log.info(schedule.summary)
+        if schedule.warmup_steps > schedule.total_steps / 2:
+            log.warning(
+                "the warm-up takes %d of %d steps; lower schedule.warmup_steps",
+                schedule.warmup_steps,
+                schedule.total_steps,
+            )
+        if data.accumulate > 1:
+            log.info(
+                "data.accumulate: %d micro-batches a step, each ranked by itself: %d images rank together, not %d",
+                data.accumulate,
+                data.batch_size // data.accumulate,
+                data.batch_size,
+            )

@@ -1,0 +1,160 @@
+"""Error-driven ranking losses: what AP Loss and aLRP Loss share (arXiv 2009.13592, Sec. 3).
+
+With x_ij = s_j - s_i and H the step smoothed over [-delta, delta], every positive i has
+rank(i) = rank+(i) + N_FP(i): N_FP(i) is the sum of H(x_ij) over the negatives j, and rank+(i) is 1 plus the sum of
+H(x_ik) over the other positives k.
+
+A loss gives every positive an error g(i), how far it is from its target. The error-driven update distributes it:
+g(i) lifts positive i, and pushes the negatives j down in the proportions H(x_ij) / N_FP(i). Lift and push balance.
+"""
+
+import math
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .score_bins import ScoreBins
+from .torch_passes import make_passes, nan_unless_finite
+
+
+class Ranking:
+    """Ranks of the positives among all logits of a process group, or of this process.
+
+    Nothing here is differentiated; `loss` attaches the gradient. Memory and time are O(M + P log P).
+
+    Args:
+        logits: (M,) float.
+        targets: (M,) 1 positive, 0 negative, -1 ignored.
+        delta: half-width of the smoothed step, > 0.
+        group: process group to rank over, None for this process alone. Every process of it takes part in the same
+            three collectives (two if there is no positive), whatever it holds.
+        values: (own positives,) a number for each positive, in the order of logits[targets == 1]; None for none.
+        positives: (own positives,) int64, the indices of the targets that are 1, ascending, if known. Without them they
+            are searched, which waits for a GPU; wrong ones make wrong ranks.
+    Raises:
+        ValueError: delta is not a positive number, or shapes do not fit.
+
+    Attributes, all float64, of the P positives of all processes in the order of the processes:
+        scores: (P,), 0 where not finite.
+        values: (P,) the given numbers, 0 if none.
+        false_positives, positive_rank, rank: (P,) N_FP, rank+ and their sum; NaN if any logit is not finite.
+        values_above: (P,) sum of values[k] * H(x_ik) over the other positives k.
+        own: slice of the positives of this process.
+        not_finite: 0, or NaN if any logit is not finite.
+    """
+
+    def __init__(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        delta: float,
+        group: dist.ProcessGroup | None = None,
+        values: Tensor | None = None,
+        positives: Tensor | None = None,
+    ) -> None:
+        if not (delta > 0 and math.isfinite(delta)):
+            raise ValueError(f"delta must be a positive number, got {delta}")
+        if logits.dim() != 1 or targets.shape != logits.shape:
+            shapes = f"{tuple(logits.shape)} and {tuple(targets.shape)}"
+            raise ValueError(f"logits and targets must both have shape (M,), got {shapes}")
+        logits = logits.detach()
+        self.passes = make_passes(logits)
+        self.own_index = self.passes.find_positives(targets, positives)
+        values = torch.zeros_like(self.own_index) if values is None else values.detach()
+        if values.shape != self.own_index.shape:
+            raise ValueError(f"expected {len(self.own_index)} values, one for each positive, got {tuple(values.shape)}")
+        own = torch.stack([logits[self.own_index].double(), values.double()])
+        (scores, self.values), self.own = _gather_columns(own, group)
+        self.scores = torch.nan_to_num(scores, nan=0.0, posinf=0.0, neginf=0.0)
+        self.num_positives = len(self.scores)
+
+        if self.num_positives:
+            self.bins = ScoreBins(self.scores, delta, _compute_dtype(logits))
+            negatives = self.passes.histogram(self.bins, logits, targets)
+        else:
+            negatives = nan_unless_finite(logits).expand(2, 1).clone()
+        # NaN if any logit is not finite; above every breakpoint it reaches all ranks, and by the group all processes.
+        if group is not None:
+            dist.all_reduce(negatives, group=group)
+        self.not_finite = 0 * negatives[0, -1]
+        self.false_positives, among, self.values_above = self._hits(negatives)
+        self.positive_rank = 1 + among
+        self.rank = self.positive_rank + self.false_positives
+
+    def _hits(self, negatives: Tensor) -> Tensor:
+        """Sum of H over the negatives, over the other positives, and over them weighted by their values: (3, P)."""
+        if not self.num_positives:
+            return self.scores.new_zeros(3, 0)
+        weights = torch.stack([torch.ones_like(self.scores), self.values])  # (2, P)
+        positives = negatives.new_zeros(4, negatives.shape[1])
+        bins = torch.searchsorted(self.bins.breakpoints, self.scores, right=True)
+        positives.index_add_(1, bins, torch.stack([weights, weights * self.scores], 1).flatten(0, 1))
+        hits = self.bins.hits(torch.cat([negatives[None], positives.view(2, 2, -1)]))
+        hits[0].clamp_(min=0)
+        hits[1:] -= weights / 2  # without k = i: H(0) = 1/2
+        return hits
+
+    def sum_over_lower(self, weights: Tensor) -> Tensor:
+        """Sum over the positives i with s_i <= s_k of weights[i], for each positive k: (P,) from (P,)."""
+        ordered, order = self.scores.sort()
+        running = torch.nn.functional.pad(weights[order].cumsum(0), (1, 0))
+        return running[torch.searchsorted(ordered, self.scores, right=True)]
+
+    def loss(self, logits: Tensor, targets: Tensor, values: Tensor, errors: Tensor) -> Tensor:
+        """Mean over the positives of values (P,), with the gradient that their errors (P,) drive.
+
+        Returns:
+            scalar, float64 for float64 logits and float32 for others; 0 with a zero gradient if P = 0.
+        """
+        mean = values.sum() / max(1, self.num_positives) + self.not_finite
+        return _ErrorDriven.apply(logits, targets, mean, errors, self)
+
+    def gradient(self, logits: Tensor, targets: Tensor, errors: Tensor) -> Tensor:
+        """Gradient (M,) of the own logits, driven by the errors (P,)."""
+        if not self.num_positives:
+            return torch.zeros_like(logits)
+        errors = errors / self.num_positives
+        weights = torch.where(self.false_positives > 0, errors / self.false_positives, 0)
+        gradient = self.passes.weighted_steps(self.bins, weights, logits, targets)
+        gradient[self.own_index] = -errors[self.own].to(gradient.dtype)
+        return gradient
+
+
+class _ErrorDriven(torch.autograd.Function):
+    """Gives a value its gradient by the error-driven update, worked out when asked for."""
+
+    @staticmethod
+    def forward(ctx, logits: Tensor, targets: Tensor, value: Tensor, errors: Tensor, ranking: Ranking) -> Tensor:
+        ctx.save_for_backward(logits, targets, errors)
+        ctx.ranking = ranking
+        return value.to(_compute_dtype(logits), copy=True)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_output: Tensor) -> tuple[Tensor, None, None, None, None]:
+        logits, targets, errors = ctx.saved_tensors
+        gradient = ctx.ranking.gradient(logits, targets, errors * grad_output.double())
+        return gradient, None, None, None, None
+
+
+def _compute_dtype(logits: Tensor) -> torch.dtype:
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
+
+
+def _gather_columns(own: Tensor, group: dist.ProcessGroup | None) -> tuple[Tensor, slice]:
+    """The columns of every process's (R, n) tensor side by side, n differing; and which of them are one's own."""
+    if group is None:
+        return own, slice(0, own.shape[1])
+    count = torch.full((1,), own.shape[1], device=own.device)  # waits for no device
+    counts = [torch.empty_like(count) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(counts, count, group=group)
+    counts = torch.cat(counts).tolist()
+    parts = [own.new_empty(own.shape[0], max(counts)) for _ in counts]
+    if max(counts):
+        padded = torch.nn.functional.pad(own, (0, max(counts) - own.shape[1]))
+        dist.all_gather(parts, padded, group=group)
+    start = sum(counts[: dist.get_rank(group)])
+    joined = torch.cat([part[:, :n] for part, n in zip(parts, counts, strict=True)], dim=1)
+    return joined, slice(start, start + own.shape[1])

@@ -1,0 +1,239 @@
+"""VOC and YOLO labels become COCO data that the loader reads, box for box."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from data import CocoDetection, DatasetError
+from data.formats.convert import split_at_random, write_splits
+from data.formats.voc import VocFolder
+from data.formats.yolo import YoloFolder
+
+
+def voc_object(name="cat", box=(11, 21, 30, 40), difficult=None) -> str:
+    corners = "".join(
+        f"<{k}>{v}</{k}>" for k, v in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True) if v is not None
+    )
+    mark = "" if difficult is None else f"<difficult>{difficult}</difficult>"
+    part = "<part><name>ear</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part>"
+    return f"<object><name> {name}</name><pose>x</pose>{mark}<bndbox>{corners}</bndbox>{part}</object>"
+
+
+@pytest.fixture
+def voc(tmp_path: Path):
+    """voc({name: objects}, size=(width, height) of the XML or None, lists={split: names}) -> folder."""
+
+    def write(files: dict[str, list[str]], size=(64, 48), lists=None, exif=None) -> Path:
+        root = tmp_path / "voc"
+        for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+        tags = Image.Exif()
+        if exif:
+            tags[0x0112] = exif
+        for name, objects in files.items():
+            sides = "" if size is None else f"<size><width>{size[0]}</width><height>{size[1]}</height></size>"
+            text = f"<annotation><filename>C:\\old\\{name}.png</filename>{sides}{''.join(objects)}</annotation>"
+            (root / "Annotations" / f"{name}.xml").write_text(text)
+            Image.new("RGB", (64, 48)).save(root / "JPEGImages" / f"{name}.jpg", exif=tags)
+        for split, names in (lists or {}).items():
+            (root / "ImageSets/Main" / f"{split}.txt").write_text("".join(f"{name} 1\n" for name in names))
+        return root
+
+    return write
+
+
+def read(root: Path, difficult="crowd"):
+    folder = VocFolder(root)
+    return folder.read(folder.xml_files, difficult)
+
+
+def test_voc_corners_are_one_based_and_inclusive(voc, tmp_path):
+    images = read(voc({"a": [voc_object(box=(1, 1, 64, 48)), voc_object("dog", (11, 21, 11, 40))]}))
+    assert [item.box for item in images[0].objects] == [(0, 0, 64, 48), (10, 20, 11, 40)]
+    write_splits(tmp_path / "out", {"train": images}, ["cat", "dog"], copy=False)
+    _, target = CocoDetection(tmp_path / "out", "train")[0]
+    assert torch.equal(target["boxes"], torch.tensor([[0.0, 0, 64, 48], [10, 20, 11, 40]]))
+    assert target["labels"].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("difficult", "crowd"), [("crowd", [False, True]), ("keep", [False, False]), ("drop", [False])]
+)
+def test_difficult_objects(voc, difficult, crowd):
+    (image,) = read(voc({"a": [voc_object(difficult=0), voc_object(difficult=1)]}), difficult)
+    assert [item.crowd for item in image.objects] == crowd
+
+
+def test_boxes_are_cut_at_the_border_and_those_without_area_are_counted(voc, tmp_path):
+    boxes = [(0, 0, 0, 0), (60, 40, 99, 99), (30, 30, 20, 40)]
+    images = read(voc({"a": [voc_object(box=box) for box in boxes], "b": []}))
+    report = write_splits(tmp_path / "out", {"train": images}, ["cat"], copy=True)["train"]
+    document = json.loads(report.annotation_file.read_text())
+    assert [record["bbox"] for record in document["annotations"]] == [[59, 39, 5, 9]]
+    assert report.dropped == ["a.jpg (cat)", "a.jpg (cat)"]
+    assert [image["file_name"] for image in document["images"]] == ["a.jpg", "b.jpg"]  # b has no object and stays
+
+
+@pytest.mark.parametrize("size", [None, (0, 0), (64, 48)])
+def test_the_size_comes_from_the_file_where_the_annotation_has_none(voc, size):
+    assert read(voc({"a": []}, size=size))[0].size == (48, 64)
+
+
+def test_a_size_turned_by_exif_is_kept_and_readable(voc, tmp_path):
+    images = read(voc({"a": [voc_object()]}, size=(48, 64), exif=6))
+    assert images[0].size == (64, 48)
+    write_splits(tmp_path / "out", {"train": images}, ["cat"], copy=False)
+    image, _ = CocoDetection(tmp_path / "out", "train")[0]
+    assert image.shape == (3, 64, 48)
+
+
+def test_image_sets_give_the_splits(voc):
+    root = voc({"a": [], "b": [], "c": []}, lists={"train": ["a", "c"], "test": ["b"]})
+    splits = VocFolder(root).image_sets()
+    assert {split: [path.stem for path in paths] for split, paths in splits.items()} == {
+        "train": ["a", "c"],
+        "test": ["b"],
+    }
+    (root / "ImageSets/Main/val.txt").write_text("gone\n")
+    with pytest.raises(DatasetError, match=r"val\.txt: lists gone"):
+        VocFolder(root).image_sets()
+
+
+def test_xml_files_beside_their_images(tmp_path):
+    (tmp_path / "x.xml").write_text(f"<annotation>{voc_object()}</annotation>")
+    Image.new("RGB", (64, 48)).save(tmp_path / "x.PNG")
+    assert read(tmp_path)[0].path == tmp_path / "x.PNG"
+
+
+@pytest.mark.parametrize(
+    ("objects", "size", "match"),
+    [
+        ([voc_object(name="")], (64, 48), r"a\.xml: object 1 has no name"),
+        ([voc_object(), voc_object(box=(1, 2, "x", 4))], (64, 48), r"a\.xml: object 2 has no bndbox"),
+        ([voc_object(box=(1, 2, None, 4))], (64, 48), r"a\.xml: object 1 has no bndbox"),
+        (["<object>"], (64, 48), r"a\.xml: not valid XML"),
+        ([], (63, 48), r"a\.xml: says that the image is 63×48, and a\.jpg is 64×48"),
+    ],
+)
+def test_voc_files_that_cannot_be_used_are_named(voc, objects, size, match):
+    with pytest.raises(DatasetError, match=match):
+        read(voc({"a": objects}, size=size))
+
+
+def test_an_annotation_without_its_image_is_named(voc):
+    root = voc({"a": []})
+    (root / "JPEGImages/a.jpg").unlink()
+    with pytest.raises(DatasetError, match=r"a\.xml: no image a\.\*"):
+        read(root)
+
+
+def test_images_are_linked_or_copied_and_never_moved(voc, tmp_path):
+    root = voc({"a": [voc_object()]})
+    for copy in (False, True):
+        out = tmp_path / f"out{copy}"
+        write_splits(out, {"train": read(root)}, ["cat"], copy)
+        image = out / "train" / "a.jpg"
+        assert image.is_symlink() is not copy
+        assert image.read_bytes() == (root / "JPEGImages/a.jpg").read_bytes()
+        assert {path.name for path in out.rglob("*")} == {"train", "annotations", "a.jpg", "instances_train.json"}
+
+
+def test_an_existing_data_set_is_not_replaced(voc, tmp_path):
+    images = read(voc({"a": [voc_object()]}))
+    write_splits(tmp_path / "out", {"val": images}, ["cat"], copy=False)
+    with pytest.raises(DatasetError, match=r"instances_val\.json: exists"):
+        write_splits(tmp_path / "out", {"train": images, "val": images}, ["cat"], copy=False)
+    assert not (tmp_path / "out/train").exists()
+
+
+def test_random_splits_depend_on_names_and_seed_alone():
+    paths = [Path(f"/data/{index:03}.xml") for index in range(50)]
+    splits = split_at_random(paths, {"val": 0.2, "test": 0.1}, seed=3)
+    assert {split: len(files) for split, files in splits.items()} == {"train": 35, "val": 10, "test": 5}
+    assert sorted(path for files in splits.values() for path in files) == paths
+    assert split_at_random(paths[::-1], {"val": 0.2, "test": 0.1}, seed=3) == splits
+    assert split_at_random(paths, {"val": 0.2, "test": 0.1}, seed=4) != splits
+    with pytest.raises(DatasetError, match="too few"):
+        split_at_random(paths[:2], {"val": 0.2, "test": 0}, seed=0)
+    with pytest.raises(DatasetError, match="shares"):
+        split_at_random(paths, {"val": 0.6, "test": 0.4}, seed=0)
+
+
+@pytest.fixture
+def yolo(tmp_path: Path):
+    """yolo({"train/images/a.jpg": lines of its label file, or None for no file}, data_yaml) -> folder."""
+
+    def write(files: dict[str, list[str] | None], data_yaml: str | None) -> Path:
+        root = tmp_path / "yolo"
+        for name, lines in files.items():
+            image = root / name
+            labels = Path(*["labels" if part == "images" else part for part in image.parts]).with_suffix(".txt")
+            for path in (image, labels):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (200, 100)).save(image)
+            if lines is not None:
+                labels.write_text("\n".join(lines) + "\n")
+        if data_yaml is not None:
+            (root / "data.yaml").write_text(data_yaml)
+        return root
+
+    return write
+
+
+def test_yolo_boxes_polygons_and_images_without_labels(yolo, tmp_path):
+    lines = ["1 0.5 0.5 0.25 0.5", "", "0 0.1 0.2 0.3 0.2 0.2 0.8"]
+    root = yolo({"images/a.jpg": lines, "images/b.jpg": None}, None)
+    (root / "classes.txt").write_text("cat\ndog\n")
+    folder = YoloFolder(root)
+    assert folder.image_sets() == {}
+    write_splits(tmp_path / "out", {"train": folder.read(folder.all_images())}, folder.class_names, copy=False)
+    dataset = CocoDetection(tmp_path / "out", "train")
+    torch.testing.assert_close(dataset[0][1]["boxes"], torch.tensor([[75.0, 25, 125, 75], [20, 20, 60, 80]]))
+    assert dataset[0][1]["labels"].tolist() == [1, 0]
+    assert len(dataset) == 2 and len(dataset[1][1]["boxes"]) == 0
+
+
+@pytest.mark.parametrize("names", ["[cat, dog]", "{0: cat, 1: dog}"])
+@pytest.mark.parametrize("layout", ["train: images/train\nval: [images/val]", "train: ../images/train\nval: val.txt"])
+def test_data_yaml_gives_classes_and_splits(yolo, names, layout):
+    root = yolo({"images/train/a.jpg": [], "images/val/b.jpg": []}, f"names: {names}\n{layout}\n")
+    (root / "val.txt").write_text("./images/val/b.jpg\n")
+    folder = YoloFolder(root)
+    assert folder.class_names == ["cat", "dog"]
+    splits = folder.image_sets()
+    assert {split: [image.file_name for image in folder.read(paths)] for split, paths in splits.items()} == {
+        "train": ["a.jpg"],
+        "val": ["b.jpg"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "match"),
+    [
+        ("0 0.5 0.5 0.2", "line 2: needs"),
+        ("0 0.5 x 0.2 0.2", "line 2: .* not a row of numbers"),
+        ("2 0.5 0.5 0.2 0.2", "line 2: class 2 is none of the 2"),
+        ("0.5 0.5 0.5 0.2 0.2", "line 2: class 0.5"),
+        ("0 50 40 20 20", "line 2: .* fractions"),
+        ("0 nan 0.5 0.2 0.2", "line 2: .* fractions"),
+    ],
+)
+def test_yolo_lines_that_cannot_be_used_are_named(yolo, line, match):
+    folder = YoloFolder(yolo({"images/a.jpg": ["0 0.5 0.5 0.2 0.2", line]}, "names: [cat, dog]"))
+    with pytest.raises(DatasetError, match=rf"a\.txt: {match}"):
+        folder.read(folder.all_images())
+
+
+@pytest.mark.parametrize("text", ["names: [", "names: 3", "names: {1: cat}", "names: [cat, cat]", "[]"])
+def test_class_names_that_cannot_be_used(yolo, text):
+    with pytest.raises(DatasetError, match="yolo"):
+        YoloFolder(yolo({"images/a.jpg": []}, text))
+
+
+def test_two_images_of_one_name_are_refused(yolo, tmp_path):
+    folder = YoloFolder(yolo({"images/x/a.jpg": [], "images/y/a.jpg": []}, "names: [cat]"))
+    with pytest.raises(DatasetError, match="rename one"):
+        write_splits(tmp_path / "out", {"train": folder.read(folder.all_images())}, ["cat"], copy=False)

@@ -1,0 +1,210 @@
+"""Metrics of detections against pycocotools itself, incomplete annotation files, and mistakes in either file."""
+
+import contextlib
+import copy
+import io
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from engine.metrics.coco_metrics import COCO_STATS, DetectionsError, evaluate_detections
+
+SCRIPT = Path(__file__).resolve().parents[3] / "scripts/evaluate_detections.py"
+LRP_NAMES = ("oLRP", "oLRP_loc", "oLRP_fp", "oLRP_fn", "oLRP_s", "oLRP_m", "oLRP_l")
+
+
+@pytest.fixture
+def annotations() -> dict:
+    """The least that can be evaluated; annotation and image ids start at 0."""
+    return {
+        "images": [{"id": 0}, {"id": 1}],
+        "categories": [{"id": 3, "name": "cat"}, {"id": 8, "name": "dog"}],
+        "annotations": [
+            {"image_id": 0, "category_id": 3, "bbox": [0, 0, 50, 50], "id": 0},
+            {"image_id": 1, "category_id": 8, "bbox": [10, 10, 20, 20], "id": 1},
+        ],
+    }
+
+
+@pytest.fixture
+def detections() -> list[dict]:
+    return [
+        {"image_id": 0, "category_id": 3, "bbox": [0, 0, 50, 50], "score": 0.9},
+        {"image_id": 1, "category_id": 8, "bbox": [10, 10, 20, 20], "score": 0.4},
+    ]
+
+
+def write(path: Path, content: object) -> Path:
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+@pytest.fixture
+def golden(shared) -> tuple[Path, Path]:
+    return shared / "data/coco_tiny/annotations/instances_val2017.json", shared / "golden/lrp/detections.json"
+
+
+def test_equals_pycocotools_and_the_authors_evaluator(golden, shared):
+    annotations, detections = golden
+    metrics = evaluate_detections(annotations, detections)
+    with contextlib.redirect_stdout(io.StringIO()):
+        ground_truth = COCO(annotations)
+        reference = COCOeval(ground_truth, ground_truth.loadRes(str(detections)), "bbox")
+        reference.evaluate()
+        reference.accumulate()
+        reference.summarize()
+    assert [metrics[name] for name in COCO_STATS] == reference.stats.tolist()
+    expected = json.loads((shared / "golden/lrp/expected.json").read_text())["metrics"]
+    assert {name: metrics[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+    assert set(metrics) == {*expected, "per_class"}
+
+
+def test_class_values_are_those_of_evaluating_the_class_alone(golden):
+    ground_truth = json.loads(golden[0].read_text())
+    per_class = evaluate_detections(*golden)["per_class"]
+    for category in ground_truth["categories"][:80:16]:
+        alone = evaluate_detections(*golden, category_ids=[category["id"]])
+        assert list(alone["per_class"]) == [category["name"]]
+        assert per_class[category["name"]]["AP"] == pytest.approx(alone["AP"], abs=1e-12)
+        assert per_class[category["name"]]["oLRP"] == alone["oLRP"]
+
+
+def test_accepts_the_least_an_annotation_file_can_hold(annotations, detections, tmp_path, capsys):
+    before = copy.deepcopy((annotations, detections))
+    loaded = COCO()
+    loaded.dataset = annotations
+    metrics = evaluate_detections(loaded, detections)
+    assert (metrics["AP"], metrics["AR100"], metrics["oLRP"]) == (pytest.approx(1), 1, 0)  # annotation id 0 too
+    assert (metrics["APs"], metrics["APm"], metrics["APl"]) == (pytest.approx(1), pytest.approx(1), -1)
+    assert metrics["per_class"]["dog"] == {"AP": pytest.approx(1), "oLRP": 0, "lrp_threshold": 0.4}
+    assert (annotations, detections) == before
+    assert capsys.readouterr() == ("", "")
+    files = write(tmp_path / "a.json", annotations), write(tmp_path / "d.json", detections)
+    assert evaluate_detections(*files) == metrics
+
+
+def test_given_area_and_crowd_flag_count(annotations, detections, tmp_path):
+    annotations["annotations"][0]["area"] = 900  # of the mask: a small object in a medium box
+    annotations["annotations"][1]["iscrowd"] = 1
+    metrics = evaluate_detections(write(tmp_path / "a.json", annotations), detections)
+    assert (metrics["APs"], metrics["APm"]) == (pytest.approx(1), -1)
+    assert metrics["per_class"]["dog"] == {"AP": None, "oLRP": None, "lrp_threshold": None}
+
+
+def test_images_and_categories_can_be_restricted(annotations, detections, tmp_path):
+    path = write(tmp_path / "a.json", annotations)
+    assert set(evaluate_detections(path, detections, category_ids=[8])["per_class"]) == {"dog"}
+    metrics = evaluate_detections(path, detections[:1], image_ids=[1])
+    assert metrics["per_class"]["cat"]["AP"] is None
+    assert metrics["AP"] == 0
+
+
+def test_no_detections(annotations, tmp_path):
+    metrics = evaluate_detections(write(tmp_path / "a.json", annotations), [])
+    assert (metrics["AP"], metrics["AR100"], metrics["APl"]) == (0, 0, -1)
+    assert (metrics["oLRP"], metrics["oLRP_fn"], metrics["oLRP_loc"], metrics["oLRP_fp"]) == (1, 1, -1, -1)
+    assert metrics["per_class"]["cat"] == {"AP": 0, "oLRP": 1, "lrp_threshold": None}
+
+
+@pytest.mark.parametrize("missing", ["annotations", "images", "categories"])
+def test_nothing_to_detect(annotations, missing, tmp_path):
+    annotations["annotations"] = annotations[missing] = []
+    metrics = evaluate_detections(write(tmp_path / "a.json", annotations), [])
+    assert {metrics[name] for name in (*COCO_STATS, *LRP_NAMES)} == {-1}
+    assert all(set(values.values()) == {None} for values in metrics["per_class"].values())
+
+
+def test_boxes_that_are_not_finite_are_left_out_with_a_warning(annotations, detections, tmp_path, caplog):
+    annotations["annotations"].append({"image_id": 1, "category_id": 8, "bbox": [float("nan"), 0, 1, 1]})
+    assert evaluate_detections(write(tmp_path / "a.json", annotations), detections)["oLRP"] == 0
+    assert "left out 1 annotations" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"score": float("nan")}, "score nan"),
+        ({"score": "0.5"}, "score '0.5'"),
+        ({"bbox": [0, 0, 50]}, r"bbox \[0, 0, 50\]"),
+        ({"bbox": [0, 0, float("inf"), 50]}, r"bbox \[0, 0, inf, 50\]"),
+        ({"bbox": [60, 60, -10, -10]}, r"bbox \[60, 60, -10, -10\]; expected .* no side negative"),
+        ({"image_id": 7}, "image_id 7, unknown in .*a.json; use the ids"),
+        ({"image_id": [0]}, r"image_id \[0\]"),
+        ({"category_id": 0}, "category_id 0, unknown in .*a.json"),
+        ({"score": None}, "score None"),
+    ],
+)
+def test_wrong_detection_is_named(annotations, detections, change, message, tmp_path):
+    detections[1].update(change)
+    files = write(tmp_path / "a.json", annotations), write(tmp_path / "d.json", detections)
+    with pytest.raises(DetectionsError, match=f"^.*d.json: detection 1 has {message}") as error:
+        evaluate_detections(*files)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "is not JSON"),
+        ('[{"image_id": 0', "is not JSON"),
+        ("{}", "is not a list; expected"),
+        ("[5]", "detection 0 is not an object; expected"),
+        ('[{"image_id": 0, "category_id": 3, "bbox": [0, 0, 1, 1]}]', "detection 0 has no 'score'; expected"),
+    ],
+)
+def test_malformed_results_file(annotations, content, message, tmp_path):
+    with pytest.raises(DetectionsError, match=f"^.*d.json: {message}"):
+        evaluate_detections(write(tmp_path / "a.json", annotations), write(tmp_path / "d.json", content))
+
+
+def test_missing_files(annotations, tmp_path):
+    with pytest.raises(DetectionsError, match=r"a\.json: cannot be read"):
+        evaluate_detections(tmp_path / "a.json", [])
+    with pytest.raises(DetectionsError, match=r"d\.json: cannot be read"):
+        evaluate_detections(write(tmp_path / "a.json", annotations), tmp_path / "d.json")
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "message"),
+    [
+        ("annotations", None, "no list 'annotations'"),
+        ("annotations", [{"image_id": 0, "category_id": 3}], r"annotations\[0\] lacks a valid 'bbox'"),
+        ("annotations", [{"image_id": 0, "category_id": 3, "bbox": [1, 2]}], r"annotations\[0\] has bbox \[1, 2\]"),
+        ("images", [{"id": 0}, {"id": 0}], "2 images have id 0"),
+        ("images", [{"file_name": "a.jpg"}], r"images\[0\] lacks a valid 'id'"),
+        ("categories", [{"id": 3, "name": "cat"}, {"id": 8, "name": "cat"}], "2 categories have name 'cat'"),
+    ],
+)
+def test_malformed_annotations(annotations, section, value, message, tmp_path):
+    annotations[section] = value
+    with pytest.raises(DetectionsError, match=message):
+        evaluate_detections(write(tmp_path / "a.json", annotations), [])
+
+
+def run_script(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["evaluate_detections.py", *map(str, arguments)])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+
+
+def test_script_prints_the_report_and_writes_the_metrics(annotations, detections, tmp_path, monkeypatch, capsys):
+    files = write(tmp_path / "a.json", annotations), write(tmp_path / "d.json", detections)
+    out = tmp_path / "out/metrics.json"
+    run_script(monkeypatch, "--annotations", files[0], "--detections", files[1], "--json", out)
+    printed = capsys.readouterr()
+    assert "oLRP_loc" in printed.out and "cat" in printed.out and printed.err == ""
+    assert json.loads(out.read_text()) == evaluate_detections(*files)
+
+
+def test_script_reports_a_user_error_in_one_line(annotations, tmp_path, monkeypatch, capsys):
+    files = write(tmp_path / "a.json", annotations), write(tmp_path / "d.json", "{}")
+    with pytest.raises(SystemExit) as stopped:
+        run_script(monkeypatch, "--annotations", files[0], "--detections", files[1])
+    printed = capsys.readouterr()
+    assert (stopped.value.code, printed.out, printed.err.count("\n")) == (2, "", 1)
+    assert printed.err.startswith(f"error: {files[1]}: is not a list; expected")

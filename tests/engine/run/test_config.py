@@ -1,0 +1,108 @@
+"""Configuration files, overrides, and the one line that a mistake gives."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from engine.run.config import ConfigError, load_config, parse_config
+
+CONFIGS = sorted((Path(__file__).resolve().parents[3] / "configs").glob("*.yaml"))
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_configs_are_valid_and_survive_the_plain_form(path):
+    config = load_config(path)
+    assert config.run.name == path.stem
+    assert parse_config(yaml.safe_load(yaml.safe_dump(config.to_dict())), "copy") == config
+
+
+def test_base_is_overridden_key_by_key(tmp_path):
+    write(tmp_path / "base.yaml", "optimizer: {lr: 0.5, momentum: 0.8}\nloss: {name: focal}\n")
+    config = load_config(write(tmp_path / "top.yaml", "base: base.yaml\noptimizer: {lr: 0.25}\n"))
+    assert (config.optimizer.lr, config.optimizer.momentum, config.loss.name) == (0.25, 0.8, "focal")
+    assert config.run.name == "top"
+
+
+def test_overrides_come_last_and_are_yaml_values(tmp_path):
+    path = write(tmp_path / "c.yaml", "optimizer: {lr: 0.5}\n")
+    config = load_config(path, ["optimizer.lr=1e-3", "data.classes=[cat, dog]", "model.weights=null", "run.name=x"])
+    assert config.optimizer.lr == 1e-3
+    assert config.data.classes == ["cat", "dog"]
+    assert config.model.weights is None
+    assert config.run.name == "x"
+
+
+def test_the_focal_twin_differs_in_loss_and_learning_rate_only():
+    alrp, focal = (load_config(path).to_dict() for path in CONFIGS if path.stem.startswith("bccd_r18"))
+    for values in (alrp, focal):
+        del values["loss"], values["optimizer"]["lr"], values["run"]["name"]
+    assert alrp == focal
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("optimizer.learning_rate=3", "optimizer.learning_rate: unknown key; did you mean optimizer.lr?"),
+        ("lr=3", "lr: unknown key; did you mean optimizer.lr?"),
+        ("data.bach_size=3", "did you mean data.batch_size?"),
+        ("optimizer.lr=abc", "optimizer.lr: Input should be a valid number"),
+        ("optimizer.lr=true", "optimizer.lr: Input should be a valid number"),
+        ("optimizer.lr=-1", "optimizer.lr: Input should be greater than 0"),
+        ("optimizer.lr=.inf", "optimizer.lr"),
+        ("schedule.epochs=1.5", "schedule.epochs: Input should be a valid integer"),
+        ("model.backbone=vgg", "model.backbone: Input should be 'resnet18'"),
+        ("model.frozen_stages=true", "model.frozen_stages"),
+        ("loss.delta='1'", "loss.delta"),
+        ("loss.delta=0", "loss.delta: Input should be greater than 0"),
+        ("data.image_size=[1, 2, 3]", "data.image_size: must be one side or [height, width]"),
+        ("evaluation.short_side=300", "short_side and long_side are given together"),
+        ("evaluation.extra_short_sides=[400]", "extra_short_sides and resize: torchvision need short_side"),
+        ("evaluation.extra_short_sides=[4]", "evaluation.extra_short_sides"),
+        ("data.short_side=300", "short_side and long_side are given together"),
+        ("data.short_side=[800, 600]", "data.short_side: must be one side or [lowest, highest]"),
+        ("run.name=../x", "run.name"),
+        ("optimizer=3", "optimizer: "),
+        ("image_size=512", "did you mean data.image_size?"),
+        ("optimizer.lr=fast", "command line: optimizer.lr"),
+        ("schedule.milestones=[15, 5]", "schedule.milestones: must be epochs in ascending order"),
+        ("data.classes=[]", "data.classes: must be distinct"),
+        ("run.seed=99999999999999999999999", "run.seed"),
+        ("run.name=2024-02-30", "run.name: not a YAML value"),
+        ("nonsense", "not of the form KEY=VALUE"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_key(tmp_path, override, expected):
+    with pytest.raises(ConfigError) as error:
+        load_config(write(tmp_path / "c.yaml", "run: {seed: 1}\n"), [override])
+    assert expected in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "the config file is empty"),
+        ("data: [", "not valid YAML in line 1"),
+        ("- 1", "found a list"),
+        ("data:\n  rooot: x\n", "data.rooot: unknown key; did you mean data.root?"),
+        ("base: nowhere.yaml\n", "nowhere.yaml: no such config file"),
+        ("base: c.yaml\n", "in a circle"),
+        ("!!python/object/apply:os.system [ls]\n", "not valid YAML"),
+    ],
+)
+def test_a_broken_file_is_named(tmp_path, text, expected):
+    with pytest.raises(ConfigError) as error:
+        load_config(write(tmp_path / "c.yaml", text))
+    assert expected in str(error.value)
+    assert "c.yaml" in str(error.value) or "nowhere" in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"gone.yaml: no such config file"):
+        load_config(tmp_path / "gone.yaml")

@@ -1,0 +1,138 @@
+"""scripts/check_dataset.py: what it finds in broken data, what it counts, and its exit status."""
+
+import json
+import runpy
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SCRIPT = "scripts/check_dataset.py"
+
+
+@pytest.fixture
+def check(monkeypatch, capsys):
+    """check(arguments …) -> (exit status, what it printed, its errors)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [SCRIPT, *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            runpy.run_path(SCRIPT, run_name="__main__")
+        said = capsys.readouterr()
+        return stop.value.code, said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def write(tmp_path):
+    """write(annotations, images) -> root of a data set with one split, `train`, of 64×48 images."""
+
+    def run(annotations: list[dict], images: list[dict], categories=("cat", "dog")):
+        for folder in ("annotations", "train"):
+            (tmp_path / folder).mkdir()
+        for record in images:
+            record.setdefault("height", 48)
+            record.setdefault("width", 64)
+            if record["file_name"].startswith("good"):
+                Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(tmp_path / "train" / record["file_name"])
+        names = [{"id": 3 * i, "name": name} for i, name in enumerate(categories)]
+        document = {"images": images, "annotations": annotations, "categories": names}
+        (tmp_path / "annotations/instances_train.json").write_text(json.dumps(document))
+        return tmp_path
+
+    return run
+
+
+def test_sound_data_gives_status_0_counts_and_a_picture(check, shapes, tmp_path):
+    picture = tmp_path / "sizes.png"
+    arguments = ("--root", shapes, "--split", "train", "--split", "val", "data.image_size=64", "--picture", picture)
+    status, out, _ = check(*arguments)
+    assert status == 0, out
+    document = json.loads((shapes / "annotations/instances_train.json").read_text())
+    assert f"12 images (0 without objects), {len(document['annotations'])} objects" in out
+    assert out.count("No problems.") == 2
+    assert "resized to 64×64" in out
+    assert Image.open(picture).size[0] > 1000
+
+
+def test_every_problem_is_listed_with_its_count(check, write):
+    box = [5, 5, 20, 20]
+
+    def annotation(**changes):
+        return {"id": 1, "image_id": 1, "category_id": 0, "bbox": box, **changes}
+
+    bad_boxes = ([5, 5, 0, 3], [5, 5, 3, -1], [70, 5, 3, 3], [float("nan"), 5, 3, 3], [60, 5, 9, 3])
+    annotations = [annotation(id=10 + i, bbox=bbox) for i, bbox in enumerate(bad_boxes)]
+    annotations += [annotation(), annotation(), annotation(id=2, image_id=9), annotation(id=3, category_id=9)]
+    annotations += [annotation(id=4, bbox="text"), annotation(id=5, iscrowd=7), {"id": 6}, 7]
+    images = [
+        {"id": 1, "file_name": "good.png"},
+        {"id": 2, "file_name": "gone.png"},
+        {"id": 3, "file_name": "../outside.png"},
+        {"id": 1, "file_name": "good.png"},
+        {"id": 4, "file_name": "good4.png", "width": 99},
+        {"id": 5, "file_name": "empty.png"},
+    ]
+    root = write(annotations, images)
+    (root / "train/empty.png").write_bytes(b"")
+    Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(root / "train/good4.png")
+    status, out, _ = check("--root", root, "--split", "train")
+    assert status == 1
+    expected = [
+        "1 images: 'file_name' must be a relative path that stays inside the split's folder",
+        "1 images: id occurs more than once",
+        "1 annotations: unknown image_id",
+        "1 annotations: unknown category_id",
+        "1 annotations: 'bbox' must be four numbers",
+        "1 annotations: 'image_id' must be an integer",
+        "1 annotations: not an object",
+        "1 annotations: box of size zero",
+        "1 annotations: box of negative size",
+        "1 annotations: box outside of its image",
+        "1 annotations: box not finite",
+        "1 annotations: box reaches out of its image",
+        "1 annotations: id occurs more than once",
+        "1 annotations: 'iscrowd' must be 0 or 1",
+        "1 image files: missing",
+        "1 image files: empty",
+        "1 image files: of another size than annotated",
+    ]
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert [line for line in expected if line not in lines] == []
+    assert "Problems: 17" in lines
+    status, out, _ = check("--root", root, "--split", "train", "--no-images")
+    assert status == 1 and "image files" not in out
+
+
+def test_metrics_without_ground_truth_are_forecast_as_the_evaluation_then_gives_them(check, write):
+    from engine.metrics.coco_metrics import evaluate_detections
+
+    sizes = {"id": 1, "file_name": "good.png"}
+    root = write([{"id": 1, "image_id": 1, "category_id": 0, "bbox": [2, 2, 10, 10], "area": 100}], [sizes])
+    status, out, _ = check("--root", root, "--split", "train")
+    assert status == 0
+    for words in ("APm, ARm, oLRP_m: there is no object", "APl, ARl, oLRP_l: there is no", "AP and oLRP of 'dog'"):
+        assert words in out
+    assert "APs" not in out
+    metrics = evaluate_detections(root / "annotations/instances_train.json", [])
+    assert {name for name in ("APs", "APm", "APl", "oLRP_s", "oLRP_m", "oLRP_l") if metrics[name] == -1} == {
+        "APm",
+        "APl",
+        "oLRP_m",
+        "oLRP_l",
+    }
+    assert metrics["per_class"]["dog"]["AP"] is None
+
+
+def test_wrong_usage_and_files_that_are_not_coco_are_status_2(check, tmp_path):
+    status, _, err = check("--root", tmp_path)
+    assert status == 2 and err.startswith("error: give --config FILE")
+    status, _, err = check("--root", tmp_path, "--split", "train")
+    assert status == 2 and "no such annotation file" in err
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "train").mkdir()
+    (tmp_path / "annotations/instances_train.json").write_text("[1]")
+    status, _, err = check("--root", tmp_path, "--split", "train")
+    assert status == 2 and err.count("error:") == 1

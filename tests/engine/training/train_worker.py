@@ -1,0 +1,65 @@
+"""One of several training processes, forked from a server that has imported everything, and what may befall it."""
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+import train
+from engine.run.distributed import run_process
+from engine.training.train_step import TrainStep
+
+Fault = Callable[[TrainStep], None]
+
+
+def main(rank: int, world_size: int, port: int, arguments: list[str], output: Path, fault: Fault | None) -> None:
+    """Runs train.py as torchrun would; `fault` is called before each step. What it says goes to the file `output`."""
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(world_size),
+        LOCAL_WORLD_SIZE=str(world_size),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+        TORCHELASTIC_USE_AGENT_STORE="True",
+    )
+    torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # of loader workers, as where train.py is started itself
+    file = os.open(output, os.O_WRONLY | os.O_CREAT)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    sys.argv = ["train.py", *arguments]
+    if fault is not None:
+        take_step = TrainStep.__call__
+
+        def step(self: TrainStep, *args: object) -> object:
+            fault(self)
+            return take_step(self, *args)
+
+        TrainStep.__call__ = step
+    run_process(train.main)
+
+
+def raise_on_rank_1(step: TrainStep) -> None:
+    if step.done == 1 and step.processes.rank == 1:
+        raise ValueError("a bug on rank 1")
+
+
+def nan_on_rank_1(step: TrainStep) -> None:
+    """Steps 2 and 3 only."""
+    if step.processes.rank == 1:
+        step.detector.pixel_mean[:] = torch.nan if step.done in (1, 2) else 0.5
+
+
+def die_on_rank_1(step: TrainStep) -> None:
+    if step.done == 1 and step.processes.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hang_on_rank_1(step: TrainStep) -> None:
+    if step.done == 1 and step.processes.rank == 1:
+        signal.pause()
