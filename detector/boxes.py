@@ -1,14 +1,15 @@
-"""Every box formula of the project.
+"""Coding of boxes, and overlaps of every box with every other; those of boxes in pairs are in losses/overlaps.py.
 
-Boxes are (x1, y1, x2, y2) in continuous pixels, width x2 - x1. N, M, P: numbers of boxes.
+Boxes are (x1, y1, x2, y2) in continuous pixels, width x2 - x1. N, M, R, P: numbers of boxes.
 """
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from losses.overlaps import EPS, box_area, box_center, shared_area
 
 MAX_LOG_RATIO = abs(math.log(16 / 1000))
 
@@ -24,31 +25,12 @@ class BoxCoding(NamedTuple):
 PAPER_CODING = BoxCoding()
 TORCHVISION_CODING = BoxCoding(stds=(1.0, 1.0, 1.0, 1.0), min_log_ratio=-math.inf)
 
-_EPS = 1e-7  # pixels²; keeps quotients of degenerate boxes, and their gradients, finite
-
-
-def box_area(boxes: Tensor) -> Tensor:
-    """(..., 4) boxes to (...) areas, pixels²."""
-    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
-
-
-def box_center(boxes: Tensor) -> Tensor:
-    """(..., 4) boxes to (..., 2) centres (x, y)."""
-    return (boxes[..., :2] + boxes[..., 2:]) / 2
-
-
-def _intersection(boxes1: Sequence[Tensor], boxes2: Sequence[Tensor]) -> Tensor:
-    """Areas shared by boxes given as x1, y1, x2, y2, broadcast against each other."""
-    width = torch.minimum(boxes1[2], boxes2[2]) - torch.maximum(boxes1[0], boxes2[0])
-    height = torch.minimum(boxes1[3], boxes2[3]) - torch.maximum(boxes1[1], boxes2[1])
-    return width.clamp(min=0) * height.clamp(min=0)
-
 
 def _pairwise_intersection(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """(..., N, 4) and (..., M, 4) to (..., N, M)."""
     # one contiguous row per coordinate: several times faster than reading every fourth number
     boxes1, boxes2 = boxes1.movedim(-1, 0).contiguous(), boxes2.movedim(-1, 0).contiguous()
-    return _intersection(boxes1.unsqueeze(-1).unbind(), boxes2.unsqueeze(-2).unbind())
+    return shared_area(boxes1.unsqueeze(-1).unbind(), boxes2.unsqueeze(-2).unbind())
 
 
 def pairwise_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
@@ -69,39 +51,7 @@ def pairwise_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 def intersection_over_area(boxes: Tensor, regions: Tensor) -> Tensor:
     """Share of each box that each region covers: (..., N, 4), (..., R, 4) to (..., N, R) in [0, 1], leading axes
     broadcast; 0 for a box without area."""
-    return _pairwise_intersection(boxes, regions) / box_area(boxes).clamp(min=_EPS).unsqueeze(-1)
-
-
-def _paired_iou(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
-    """IoU and union of boxes1[i] with boxes2[i]."""
-    intersection = _intersection(boxes1.unbind(dim=1), boxes2.unbind(dim=1))
-    union = (box_area(boxes1) + box_area(boxes2) - intersection).clamp(min=_EPS)
-    return intersection / union, union
-
-
-def _paired_hull(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """(P, 2) width and height of the smallest box around boxes1[i] and boxes2[i]."""
-    return torch.maximum(boxes1[:, 2:], boxes2[:, 2:]) - torch.minimum(boxes1[:, :2], boxes2[:, :2])
-
-
-def paired_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """IoU of boxes1[i] with boxes2[i]: (P, 4) twice to (P,) in [0, 1]; 0 where neither has an area."""
-    return _paired_iou(boxes1, boxes2)[0]
-
-
-def paired_giou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """Generalised IoU of boxes1[i] with boxes2[i]: (P, 4) twice to (P,) in [-1, 1] (arXiv:1902.09630)."""
-    iou, union = _paired_iou(boxes1, boxes2)
-    hull_area = _paired_hull(boxes1, boxes2).prod(dim=1).clamp(min=_EPS)
-    return iou - (hull_area - union) / hull_area
-
-
-def paired_diou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """Distance IoU of boxes1[i] with boxes2[i]: (P, 4) twice to (P,) in [-1, 1] (arXiv:1911.08287, Eq. 6)."""
-    iou, _ = _paired_iou(boxes1, boxes2)
-    diagonal_sq = _paired_hull(boxes1, boxes2).square().sum(dim=1).clamp(min=_EPS)
-    distance_sq = (box_center(boxes1) - box_center(boxes2)).square().sum(dim=1)
-    return iou - distance_sq / diagonal_sq
+    return _pairwise_intersection(boxes, regions) / box_area(boxes).clamp(min=EPS).unsqueeze(-1)
 
 
 def encode_boxes(gt_boxes: Tensor, anchors: Tensor, coding: BoxCoding = PAPER_CODING) -> Tensor:

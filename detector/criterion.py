@@ -17,14 +17,12 @@ from detector.boxes import (
     decode_boxes,
     encode_boxes,
     intersection_over_area,
-    paired_diou,
-    paired_giou,
-    paired_iou,
 )
 from detector.matcher import IGNORED, NEGATIVE
 from detector.monitor import Monitor
 from losses import SelfBalance, alrp_loss, ap_loss, focal_loss, rs_loss, smooth_l1_loss
 from losses.group_sums import ratio_over_group
+from losses.overlaps import paired_diou, paired_giou, paired_iou
 
 Matcher = Callable[[Sequence[Tensor], Tensor], Tensor]
 

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from detector.boxes import box_center, pairwise_iou
+from detector.boxes import pairwise_iou
+from losses.overlaps import box_center
 
 NEGATIVE = -1
 IGNORED = -2

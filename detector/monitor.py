@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from detector.boxes import paired_iou, pairwise_iou
+from detector.boxes import pairwise_iou
+from losses.overlaps import paired_iou
 from losses.ranking.ranking import Ranking
 
 GRADIENT_MASS = "grad_mass_"  # prefix of the statistics that belong to the scaled loss; all others are counts and sums

@@ -25,10 +25,10 @@ from torch.nn.functional import binary_cross_entropy
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data.files import write_atomically
-from detector.boxes import paired_iou
 from detector.criterion import localisation_errors
 from engine.run.cli import ArgumentParser, user_errors
 from losses import alrp_loss, ap_loss
+from losses.overlaps import paired_iou
 
 SCORES = torch.tensor([1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
 POSITIVES = [0, 2, 5, 9]

@@ -10,10 +10,10 @@ from torch import Tensor
 from data import CocoDetection, padded_size
 from data.transforms import Resize, ResizeShortSide, scale_boxes
 from detector import ModelConfig
-from detector.boxes import box_area
 from detector.build import STRIDES, build_anchor_generator
 from detector.monitor import REACHED_IOU, best_anchor_ious
 from engine.run.config import DataConfig
+from losses.overlaps import box_area
 
 SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, float("inf"))}  # COCO's, pixels²
 IMAGES = 300  # looked at, evenly spaced
