@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from data.annotations import OBJECT_KEYS
 from data.augment import Target
 from data.coco import CocoDetection
 from data.images import blank_images
 from data.sampler import TrainBatchSampler, eval_batches
+from data.targets import BatchTargets
 
 PAD_MULTIPLE = 32
 PREFETCH = 4  # batches per worker
@@ -26,23 +26,21 @@ def padded_size(size: tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-def collate(samples: Sequence[tuple[Tensor, Target]]) -> tuple[Tensor, list[Target]]:
+def collate(samples: Sequence[tuple[Tensor, Target]]) -> tuple[Tensor, BatchTargets]:
     """Joins samples; images are padded at right and bottom with ImageNet's mean colour.
 
     Returns:
         images: (B, 3, H, W) of the samples' type, channels last in memory; H and W are the largest height and width,
             rounded up to multiples of 32.
-        targets: the B targets.
+        targets: the B targets, their objects joined.
     """
     images, targets = zip(*samples, strict=True)
     height, width = padded_size((max(i.shape[1] for i in images), max(i.shape[2] for i in images)))
     batch = blank_images(len(images), height, width, images[0].dtype)
     for row, image in zip(batch, images, strict=True):
         row[:, : image.shape[1], : image.shape[2]] = image
-    # One storage per key: a worker hands over each storage as an open file, and a process may open only so many.
-    counts = [len(target["boxes"]) for target in targets]
-    joined = {key: torch.cat([t[key] for t in targets]).split(counts) for key in OBJECT_KEYS}
-    return batch, [{**t, **{key: joined[key][i] for key in OBJECT_KEYS}} for i, t in enumerate(targets)]
+    # joined also because a worker hands over each tensor as an open file, and a process may open only so many
+    return batch, BatchTargets.join(targets)
 
 
 def train_loader(

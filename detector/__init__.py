@@ -1,4 +1,4 @@
-"""RetinaNet from images to detections, or with targets to losses.
+"""Detectors, from images to detections, or with targets to losses.
 
 Conventions, fixed here once for the whole project:
 
@@ -19,7 +19,9 @@ Conventions, fixed here once for the whole project:
 """
 
 from detector.build import build_detector
-from detector.config import LossConfig, ModelConfig
+from detector.config import ModelConfig
+from detector.contract import Detector
+from detector.families import build_references
 from detector.weights import WeightsError
 
-__all__ = ["LossConfig", "ModelConfig", "WeightsError", "build_detector"]
+__all__ = ["Detector", "ModelConfig", "WeightsError", "build_detector", "build_references"]

@@ -1,33 +1,24 @@
-"""Config to detector: the only place in this package that sees one."""
+"""Config to detector: beside the families' builders the only place in this package that sees one."""
 
 import logging
 from collections.abc import Mapping
 from typing import Any
 
-from detector.anchors import AnchorGenerator
-from detector.backbones.fpn import FPN
-from detector.backbones.resnet import ResNet
-from detector.boxes import PAPER_CODING, TORCHVISION_CODING
-from detector.config import LossConfig, ModelConfig
-from detector.criterion import Criterion, Matcher
-from detector.matcher import ATSSMatcher, MaxIoUMatcher
-from detector.postprocess import PostProcessor
-from detector.retinanet.head import RetinaNetHead
-from detector.retinanet.retinanet import RetinaNet
+from detector.config import ModelConfig, loss_settings
+from detector.contract import Detector
+from detector.families import FAMILIES, model_settings
 from detector.weights import load_detector_weights, load_imagenet_weights
 
 logger = logging.getLogger(__name__)
 
-STRIDES = (8, 16, 32, 64, 128)  # P3–P7
 
-
-def build_detector(config: Any, num_classes: int, load_weights: bool = True) -> RetinaNet:
-    """RetinaNet as configured, on the CPU, in training mode.
+def build_detector(config: Any, num_classes: int, load_weights: bool = True) -> Detector:
+    """Detector as configured, on the CPU, in training mode.
 
     Args:
-        config: object or mapping with the groups `model` and `loss` (`ModelConfig` and `LossConfig`, or
-            mappings that are validated into them; defaults where missing) and optionally `data`, of which
-            `crowd` ("background" or "ignore") is read.
+        config: object or mapping with the groups `model` and `loss` (settings as `detector.families` and
+            `detector.config` describe them, or mappings that are validated into them; defaults where missing) and
+            optionally `data`, of which `crowd` ("background" or "ignore") is read.
         num_classes: K ≥ 1.
         load_weights: load what model.weights or model.init_from names. False for a caller that loads a
             checkpoint next.
@@ -38,63 +29,18 @@ def build_detector(config: Any, num_classes: int, load_weights: bool = True) -> 
     """
     if num_classes < 1:
         raise ValueError(f"num_classes is {num_classes}, must be at least 1")
-    model = ModelConfig.model_validate(_get(config, "model", {}))
-    loss = LossConfig.model_validate(_get(config, "loss", {}))
+    model = model_settings(_get(config, "model", {}))
+    loss = loss_settings(_get(config, "loss", {}))
     crowd = _get(_get(config, "data", {}), "crowd", "background")
     if crowd not in ("background", "ignore"):
         raise ValueError(f"data.crowd is {crowd!r}, must be background or ignore")
-
-    coding = TORCHVISION_CODING if model.box_convention == "torchvision" else PAPER_CODING
-    backbone = ResNet(model.backbone, model.norm, model.frozen_stages, model.deformable)
-    anchor_generator = build_anchor_generator(model)
-    head = RetinaNetHead(
-        model.fpn_channels,
-        anchor_generator.num_anchors,
-        num_classes,
-        model.head_convs,
-        model.head_norm == "group",
-        model.prior,
-    )
-    criterion = Criterion(
-        build_matcher(model),
-        loss.name,
-        loss.loc_error,
-        loss.box_loss,
-        loss.box_weights,
-        loss.delta,
-        loss.alpha,
-        loss.gamma,
-        loss.self_balance,
-        ignore_crowd=crowd == "ignore",
-        coding=coding,
-    )
-    postprocess = PostProcessor(
-        model.score_thresh, model.topk_candidates, model.nms_thresh, model.detections_per_img, coding
-    )
-    fpn = FPN(backbone.out_channels, model.fpn_channels, model.p7_relu, model.p6_from)
-    detector = RetinaNet(backbone, fpn, head, anchor_generator, criterion, postprocess)
+    detector = FAMILIES[model.family].build(model, loss, num_classes, crowd == "ignore")
     if load_weights:
         _load_weights(detector, model)
     return detector
 
 
-def build_anchor_generator(model: ModelConfig) -> AnchorGenerator:
-    """Anchors of the five levels P3 to P7."""
-    return AnchorGenerator(
-        STRIDES,
-        model.anchor_ratios,
-        model.anchor_octave_scales,
-        model.anchor_base_scale,
-        model.box_convention == "torchvision",
-    )
-
-
-def build_matcher(model: ModelConfig) -> Matcher:
-    """What tells positive anchors from negative ones."""
-    return ATSSMatcher() if model.matcher == "atss" else MaxIoUMatcher()
-
-
-def _load_weights(detector: RetinaNet, model: ModelConfig) -> None:
+def _load_weights(detector: Detector, model: ModelConfig) -> None:
     if model.init_from is not None:
         load_detector_weights(detector, model.init_from)
     elif model.weights is not None:

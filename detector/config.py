@@ -1,53 +1,57 @@
-"""Settings of the detector and of its loss: default, range and meaning of each, in one place."""
+"""Settings that detectors of all families share, and the group `loss`: default, range and meaning, in one place."""
 
-from typing import Annotated, Literal
+import dataclasses
+from typing import Annotated, Any, Literal, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainSerializer,
+    Tag,
+    TypeAdapter,
+    create_model,
+    model_validator,
+)
+
+from losses.loss import LossSettings
+from losses.table import LOSSES
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 PositiveInt = Annotated[int, Field(ge=1)]
 
+STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+DEFAULT_LOSS = "alrp"
+
 
 class ModelConfig(BaseModel):
-    """Network, anchors, matching and post-processing; the defaults are the paper's."""
+    """The keys of the group `model` that every family has. A family's own class adds more, and its name."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = STRICT
 
+    family: str
     backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnext101_64x4d"] = "resnet50"
-    deformable: bool = False  # modulated deformable 3×3 convolutions in the last three stages (not resnet18, resnet34)
+    """The network that features come from."""
+    deformable: bool = False
+    """Modulated deformable 3×3 convolutions in the last three stages (not resnet18, resnet34)."""
     norm: Literal["frozen_batch", "batch", "sync_batch", "group"] = "frozen_batch"
-    # 0 none, 1 the stem, 2 the stem and the first residual stage, ... 5 the whole backbone
+    """Normalisation in the backbone; group for training from scratch."""
     frozen_stages: Annotated[int, Field(ge=0, le=5)] = 2
-    # ImageNet weights: a name of torchvision's weights API, a local file, or null
+    """0 none, 1 the stem, 2 the stem and the first residual stage, ... 5 the whole backbone."""
     weights: str | None = "DEFAULT"
-    # detector checkpoint to fine-tune; everything but a class head of another size is loaded
+    """ImageNet weights: a name of torchvision's weights API, a local file, or null."""
     init_from: str | None = None
-    fpn_channels: PositiveInt = 256
-    head_convs: Annotated[int, Field(ge=0)] = 4
-    head_norm: Literal["group"] | None = None  # GroupNorm in the heads, for training from scratch
-    p6_from: Literal["c5", "p5"] = "c5"
-    p7_relu: bool = False
-    prior: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.01
-
-    anchor_ratios: Annotated[tuple[PositiveFloat, ...], Field(min_length=1, strict=False)] = (0.5, 1.0, 2.0)  # h / w
-    anchor_octave_scales: Annotated[tuple[PositiveFloat, ...], Field(min_length=1, strict=False)] = (1.0, 2**0.5)
-    anchor_base_scale: PositiveFloat = 4.0  # in strides
-    # torchvision: anchors of whole pixels, spaced by image size // map size, and box offsets without divisors, for
-    # weights that were trained with them
-    box_convention: Literal["paper", "torchvision"] = "paper"
-    matcher: Literal["max_iou", "atss"] = "max_iou"
+    """Detector checkpoint to fine-tune; everything but a class head of another size is loaded."""
 
     score_thresh: Probability = 0.05
-    topk_candidates: PositiveInt = 1000  # per pyramid level
-    nms_thresh: Probability = 0.5
+    """A detection scores more than this."""
     detections_per_img: PositiveInt = 100
-
-    @model_validator(mode="after")
-    def _whole_groups(self) -> "ModelConfig":
-        if self.head_norm == "group" and self.fpn_channels % 32:
-            raise ValueError("head_norm: group needs fpn_channels to be a multiple of its 32 groups")
-        return self
+    """How many detections of an image remain at most."""
 
     @model_validator(mode="after")
     def _deformable_bottlenecks(self) -> "ModelConfig":
@@ -56,20 +60,39 @@ class ModelConfig(BaseModel):
         return self
 
 
-class LossConfig(BaseModel):
-    """What the detector is trained with."""
+def _checked_as_config(settings: type[LossSettings]) -> Any:
+    """A settings class of losses/, which know no pydantic, as a type that pydantic checks strictly and converts."""
+    hints = get_type_hints(settings)
+    defaults = {field.name: (hints[field.name], field.default) for field in dataclasses.fields(settings)}
+    model: Any = create_model(settings.__name__, __config__=STRICT, **defaults)
+    return Annotated[model, AfterValidator(lambda values: settings(**dict(values))), Tag(settings.name)]
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    name: Literal["alrp", "rs", "ap", "focal"] = "alrp"
-    loc_error: Literal["iou", "diou", "giou"] = "giou"  # alrp and rs
-    box_loss: Literal["smooth_l1", "iou", "diou", "giou"] = "smooth_l1"  # ap and focal
-    # alrp: a box counts by the positives that rank below it, as published; or all count alike, for short trainings
-    box_weights: Literal["rank", "equal"] = "rank"
-    delta: PositiveFloat = 1.0  # half-width of the smoothed step; the paper of rs has 0.5
-    # rank over the batch of all processes or of each; the trainer sets the detector's `group` from it
-    ranking: Literal["global", "local"] = "global"
-    self_balance: bool = True  # alrp; rs, and alrp with equal box_weights, in every step
-    balance_every: int | None = Field(None, ge=1)  # steps between two weights of alrp's; null: an epoch, as published
-    alpha: Probability = 0.25  # focal only
-    gamma: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 2.0  # focal only
+def _as_mapping(value: Any) -> Any:
+    return dataclasses.asdict(value) if isinstance(value, LossSettings) else value
+
+
+def _loss_name(value: Any) -> Any:
+    return value.get("name", DEFAULT_LOSS) if isinstance(value, dict) else None
+
+
+def _union(types: list[Any]) -> Any:
+    result = types[0]
+    for each in types[1:]:
+        result = result | each
+    return result
+
+
+# The type of the group `loss`: the settings of the loss that `name` says, which becomes an instance of its class.
+LossField = Annotated[
+    _union([_checked_as_config(loss.Settings) for loss in LOSSES.values()]),
+    Discriminator(_loss_name),
+    BeforeValidator(_as_mapping),
+    PlainSerializer(dataclasses.asdict),
+]
+_LOSS_FIELD: TypeAdapter[LossSettings] = TypeAdapter(LossField)
+
+
+def loss_settings(value: Any) -> LossSettings:
+    """Settings from a mapping or as they are. Raises pydantic.ValidationError: unknown key or impossible value."""
+    return _LOSS_FIELD.validate_python(value)

@@ -4,6 +4,7 @@ B images, A anchors of one image, K classes, P positives, M = B·A·K logits, of
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -83,36 +84,35 @@ class Monitor:
         self.values["hist_logit_negative"] = _histogram(logits[cls_targets == 0], LOGIT_EDGES)
 
     @torch.no_grad()
-    def watch_boxes(
-        self,
-        anchors_per_level: Sequence[Tensor],
-        targets: Sequence[dict[str, Tensor]],
-        positives: Tensor,
-        pred_boxes: Tensor,
-        gt_boxes: Tensor,
+    def watch_references(
+        self, references_per_level: Sequence[Tensor], positives: Tensor, targets: Sequence[dict[str, Any]]
     ) -> None:
-        """How anchors fit the objects, and predicted boxes the objects that they are matched to.
+        """How reference boxes fit the objects, and at which level the positive ones lie.
 
         Args:
+            references_per_level: list of (n, 4), together (A, 4). positives: (P,) indices into A.
             targets: as `assign_targets` takes them.
-            positives: (P,) indices into B·A. pred_boxes, gt_boxes: (P, 4), theirs.
         """
-        ious = paired_iou(pred_boxes, gt_boxes)
-        self.values["sum_iou"] = ious.sum()
-        self.values["hist_iou"] = _histogram(ious, IOU_EDGES)
-        anchors = torch.cat(list(anchors_per_level))
-        ends = torch.tensor([len(level) for level in anchors_per_level], device=positives.device).cumsum(0)
-        level = torch.bucketize(positives % len(anchors), ends, right=True)
-        self.values["positives_per_level"] = level.bincount(minlength=len(anchors_per_level))
-        best = torch.cat([best_anchor_ious(anchors, target["boxes"][~target["crowd"]]) for target in targets])
+        ends = torch.tensor([len(level) for level in references_per_level], device=positives.device).cumsum(0)
+        level = torch.bucketize(positives, ends, right=True)
+        self.values["positives_per_level"] = level.bincount(minlength=len(references_per_level))
+        references = torch.cat(list(references_per_level))
+        best = torch.cat([best_reference_ious(references, target["boxes"][~target["crowd"]]) for target in targets])
         self.values["num_objects"] = best.new_tensor(len(best))
         self.values["num_objects_reached"] = (best >= REACHED_IOU).sum()
         self.values["sum_anchor_iou"] = best.sum()
 
+    @torch.no_grad()
+    def watch_boxes(self, pred_boxes: Tensor, gt_boxes: Tensor) -> None:
+        """How the predicted boxes (P, 4) fit the objects (P, 4) that they are matched to."""
+        ious = paired_iou(pred_boxes, gt_boxes)
+        self.values["sum_iou"] = ious.sum()
+        self.values["hist_iou"] = _histogram(ious, IOU_EDGES)
 
-def best_anchor_ious(anchors: Tensor, gt_boxes: Tensor) -> Tensor:
-    """IoU of each object with the anchor that fits it best: (A, 4), (G, 4) to (G,)."""
-    return pairwise_iou(gt_boxes.to(anchors.dtype), anchors).amax(dim=1)
+
+def best_reference_ious(references: Tensor, gt_boxes: Tensor) -> Tensor:
+    """IoU of each object with the reference box that fits it best: (A, 4), (G, 4) to (G,)."""
+    return pairwise_iou(gt_boxes.to(references.dtype), references).amax(dim=1)
 
 
 def _histogram(values: Tensor, edges: Tensor) -> Tensor:

@@ -3,17 +3,18 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
 from detector.backbones.resnet import ResNet
+from detector.contract import Detector
 
 logger = logging.getLogger(__name__)
 
-CLASS_HEAD = ("head.cls_logits.weight", "head.cls_logits.bias")
-SELF_BALANCE = "criterion.self_balance."
+OBJECTIVE = "objective"  # the part of a detector whose state is that of its training, not of the network
 
 
 class WeightsError(ValueError):
@@ -49,10 +50,10 @@ def load_imagenet_weights(backbone: ResNet, name: str, weights: str) -> None:
     backbone.load_state_dict(state, strict=False)
 
 
-def load_detector_weights(detector: nn.Module, source: Mapping | str | Path) -> list[str]:
+def load_detector_weights(detector: Detector, source: Mapping | str | Path) -> list[str]:
     """Start a detector from another one's weights, for fine-tuning.
 
-    Loads everything but a class head of another size and the self-balance state.
+    Loads everything but a class head of another size and the state of training, such as self-balancing.
 
     Args:
         source: a checkpoint, or the path of one. Its "ema" weights are preferred to "model".
@@ -67,15 +68,27 @@ def load_detector_weights(detector: nn.Module, source: Mapping | str | Path) -> 
     if not isinstance(state, Mapping):
         raise WeightsError(f"{where} holds no 'model' weights; give a checkpoint written by train.py")
     own = detector.state_dict()
-    balance = {key for key in own if key.startswith(SELF_BALANCE)}
-    state = {key: value for key, value in state.items() if not key.startswith(SELF_BALANCE)}
-    skipped = [key for key in CLASS_HEAD if _shape(state.get(key)) not in (None, own[key].shape)]
+    of_training = {key for key in own if _is_of_training(key)}
+    state = {key: value for key, value in upgraded_names(state).items() if not _is_of_training(key)}
+    skipped = [key for key in detector.class_head if _shape(state.get(key)) not in (None, own[key].shape)]
     state = {key: value for key, value in state.items() if key not in skipped}
-    _check(state, own, balance.union(skipped), f"{where} is of another network")
+    _check(state, own, of_training.union(skipped), f"{where} is of another network")
     detector.load_state_dict(state, strict=False)
     if skipped:
         logger.warning("model.init_from: class head of another size, starts afresh (%s)", ", ".join(skipped))
     return skipped
+
+
+def upgraded_names(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A state dict of any revision with today's names. Up to format 1 the objective was called criterion."""
+    old = "criterion.self_balance."
+    return {
+        f"objective.loss.balance.{key.removeprefix(old)}" if key.startswith(old) else key: state[key] for key in state
+    }
+
+
+def _is_of_training(key: str) -> bool:
+    return OBJECTIVE in key.split(".")
 
 
 def _download(name: str, weights: str) -> dict[str, Tensor]:

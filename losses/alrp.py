@@ -4,12 +4,20 @@ Where paper and released code differ, the released code made the published numbe
 marked below.
 """
 
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .ranking.ranking import Ranking
+from .balance import SelfBalance
+from .group_sums import ratio_over_group
+from .loss import Loss, LossSettings, equal_parts, require_positive, weighted_sum
+from .matched import Matched
+from .ranking import Ranking
 
+TAU = 0.5  # IoU from which a detection is a true positive in the LRP error
 # A positive with fewer false positives above it drives no gradient (released code).
 MIN_FALSE_POSITIVES = 1e-5
 
@@ -61,3 +69,68 @@ def alrp_loss(
     own = (weight[ranking.own] * loc_errors.double()).sum()
     localisation = (weight * errors).sum() + (own - own.detach()) + ranking.not_finite
     return classification, localisation.to(classification.dtype)
+
+
+def localisation_errors(overlaps: Tensor, kind: str) -> Tensor:
+    """E of aLRP Loss for each positive, from its overlap with its object: (P,) to (P,), 0 for a perfect box.
+
+    (1 - IoU) / (1 - τ), and for GIoU and DIoU, which reach down to -1, (1 - GIoU)/2 / (1 - τ). May exceed 1.
+    """
+    errors = (1 - overlaps) / (1 - TAU)
+    return errors if kind == "iou" else errors / 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class ALRPSettings(LossSettings):
+    """Settings of aLRP Loss; the defaults are the paper's."""
+
+    label: ClassVar[str] = "aLRP"
+    ranks: ClassVar[bool] = True
+    update_ratios: ClassVar[tuple[float, float]] = (1e-3, 2.5e-3)
+
+    name: Literal["alrp"] = "alrp"
+    loc_error: Literal["iou", "diou", "giou"] = "giou"
+    """Overlap that E, the localisation error of a positive, is made of."""
+    box_weights: Literal["rank", "equal"] = "rank"
+    """A box counts by the positives that rank below it, as published; or all count alike, for short trainings."""
+    delta: float = 1.0
+    """Half-width of the smoothed step between two logits, > 0."""
+    self_balance: bool = True
+    """Weigh the localisation part such that both parts are alike; with equal `box_weights` in every step."""
+    balance_every: int | None = None
+    """Steps between two weights of the balance, from 1 on; null: an epoch, as published."""
+
+    def __post_init__(self) -> None:
+        require_positive("delta", self.delta)
+        if self.balance_every is not None and self.balance_every < 1:
+            raise ValueError(f"balance_every must be at least 1, got {self.balance_every}")
+
+    @property
+    def step_half_width(self) -> float:
+        return self.delta
+
+    def balance_period(self, steps_per_epoch: int) -> int | None:
+        by_means = self.self_balance and self.box_weights == "rank"
+        return (self.balance_every or steps_per_epoch) if by_means else None
+
+
+class ALRPLoss(Loss):
+    """aLRP Loss of a head, with the weight of its localisation part as state."""
+
+    Settings = ALRPSettings
+    settings: ALRPSettings
+
+    def __init__(self, settings: ALRPSettings | None = None) -> None:
+        super().__init__(settings)
+        if self.settings.balance_period(1) is not None:
+            self.balance = SelfBalance(every=self.settings.balance_every)
+
+    def forward(self, matched: Matched, group: dist.ProcessGroup | None = None) -> dict[str, Tensor]:
+        settings = self.settings
+        errors = localisation_errors(matched.overlaps(settings.loc_error), settings.loc_error)
+        loss_cls, loss_loc = alrp_loss(matched.logits, matched.targets, errors, settings.delta, group, matched.entries)
+        if settings.box_weights == "equal":
+            loss_loc = ratio_over_group(errors.sum(), torch.ones_like(errors).sum(), group)
+        if self.balance is not None:
+            return weighted_sum(loss_cls, loss_loc, self.balance.weight)
+        return weighted_sum(loss_cls, loss_loc, equal_parts(loss_cls, loss_loc) if settings.self_balance else 1.0)

@@ -1,10 +1,16 @@
 """Average Precision Loss (Chen et al., arXiv 1904.06373), the predecessor of aLRP Loss."""
 
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .ranking.ranking import Ranking
+from .box_loss import BoxLoss, box_loss
+from .loss import Loss, LossSettings, require_positive, weighted_sum
+from .matched import Matched
+from .ranking import Ranking
 
 
 def ap_loss(
@@ -35,3 +41,36 @@ def ap_loss(
     errors = torch.empty_like(imprecision)
     errors[order] = imprecision[order].cummin(0).values
     return ranking.loss(logits, targets, errors, errors)
+
+
+@dataclass(frozen=True, kw_only=True)
+class APSettings(LossSettings):
+    """Settings of AP Loss with a box loss beside it; the defaults are the paper's."""
+
+    label: ClassVar[str] = "AP"
+    ranks: ClassVar[bool] = True
+    update_ratios: ClassVar[tuple[float, float]] = (1e-3, 2.5e-3)
+
+    name: Literal["ap"] = "ap"
+    box_loss: BoxLoss = "smooth_l1"
+    """Localisation part: Smooth L1 of the offsets, or 1 - IoU, DIoU or GIoU of the boxes."""
+    delta: float = 1.0
+    """Half-width of the smoothed step between two logits, > 0."""
+
+    def __post_init__(self) -> None:
+        require_positive("delta", self.delta)
+
+    @property
+    def step_half_width(self) -> float:
+        return self.delta
+
+
+class APLoss(Loss):
+    """AP Loss of a head, and the mean box loss of its positives."""
+
+    Settings = APSettings
+    settings: APSettings
+
+    def forward(self, matched: Matched, group: dist.ProcessGroup | None = None) -> dict[str, Tensor]:
+        loss_cls = ap_loss(matched.logits, matched.targets, self.settings.delta, group, matched.entries)
+        return weighted_sum(loss_cls, box_loss(matched, self.settings.box_loss, group))

@@ -14,13 +14,33 @@ class SelfBalance(nn.Module):
 
     Args:
         initial: w until the first update (released code: 50).
+        every: steps between two updates; None for an epoch.
     """
 
-    def __init__(self, initial: float = 50.0) -> None:
+    weight: Tensor
+    cls_sum: Tensor
+    loc_sum: Tensor
+
+    def __init__(self, initial: float = 50.0, every: int | None = None) -> None:
         super().__init__()
+        self.every = every
         self.register_buffer("weight", torch.tensor(initial, dtype=torch.float64))
         self.register_buffer("cls_sum", torch.zeros((), dtype=torch.float64))
         self.register_buffer("loc_sum", torch.zeros((), dtype=torch.float64))
+
+    def after_step(self, parts: tuple[float, float] | None, step: int, steps_per_epoch: int) -> None:
+        """To be called after every optimizer step.
+
+        Args:
+            parts: the step's unweighted classification and localisation part, averaged over the processes; None for
+                a step that did not count.
+            step: steps done, this one included.
+        """
+        if parts is not None:
+            loss_cls, loss_loc = parts
+            self.record(torch.tensor(loss_cls), torch.tensor(loss_loc))
+        if step % (self.every or steps_per_epoch) == 0:
+            self.update()
 
     @torch.no_grad()
     def record(self, loss_cls: Tensor, loss_loc: Tensor) -> None:

@@ -1,12 +1,18 @@
 """Sigmoid focal loss (Lin et al., arXiv 1708.02002), the baseline of dense detectors."""
 
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
 from . import triton_support
+from .box_loss import BoxLoss, box_loss
 from .group_sums import ratio_over_group
+from .loss import Loss, LossSettings, weighted_sum
+from .matched import Matched
 
 
 def focal_loss(
@@ -40,3 +46,38 @@ def focal_loss(
     total = -(weight * torch.sigmoid(-margin) ** gamma * F.logsigmoid(margin)).sum()
     total = total + 0 * logits.detach().sum()  # an infinite logit on the right side would go unseen
     return ratio_over_group(total, positive.sum(), group)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FocalSettings(LossSettings):
+    """Settings of focal loss with a box loss beside it; the defaults are the paper's."""
+
+    label: ClassVar[str] = "focal"
+    ranks: ClassVar[bool] = False
+    update_ratios: ClassVar[tuple[float, float]] = (5e-4, 1.4e-3)
+
+    name: Literal["focal"] = "focal"
+    box_loss: BoxLoss = "smooth_l1"
+    """Localisation part: Smooth L1 of the offsets, or 1 - IoU, DIoU or GIoU of the boxes."""
+    alpha: float = 0.25
+    """Weight of the positives, 0..1; 1 - alpha is that of the negatives."""
+    gamma: float = 2.0
+    """Focusing exponent, >= 0."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha must be between 0 and 1, got {self.alpha}")
+        if not 0 <= self.gamma < float("inf"):
+            raise ValueError(f"gamma must be a finite number from 0 on, got {self.gamma}")
+
+
+class FocalLoss(Loss):
+    """Focal loss of a head, and the mean box loss of its positives."""
+
+    Settings = FocalSettings
+    settings: FocalSettings
+
+    def forward(self, matched: Matched, group: dist.ProcessGroup | None = None) -> dict[str, Tensor]:
+        settings = self.settings
+        loss_cls = focal_loss(matched.logits, matched.targets, settings.alpha, settings.gamma, group)
+        return weighted_sum(loss_cls, box_loss(matched, settings.box_loss, group))

@@ -3,10 +3,17 @@
 It ranks the positives above the negatives, and sorts them among themselves by the IoU of their boxes.
 """
 
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from .box_loss import overlap_loss
+from .loss import Loss, LossSettings, equal_parts, require_positive, weighted_sum
+from .matched import Matched
+from .overlaps import paired_iou
 from .ranking.ranking import Ranking
 from .ranking.smaller_keys import sum_over_smaller_keys
 
@@ -63,3 +70,43 @@ def rs_loss(
     own = (gradient * logits[ranking.own_index].double()).sum()
     sorting_loss = sorting_errors.sum() / max(1, ranking.num_positives) + (own - own.detach()) + ranking.not_finite
     return ranking_loss, sorting_loss.to(ranking_loss.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankSortSettings(LossSettings):
+    """Settings of Rank & Sort Loss; the defaults are its paper's."""
+
+    label: ClassVar[str] = "Rank & Sort"
+    ranks: ClassVar[bool] = True
+    update_ratios: ClassVar[tuple[float, float]] = (1e-3, 2.5e-3)
+
+    name: Literal["rs"] = "rs"
+    loc_error: Literal["iou", "diou", "giou"] = "giou"
+    """Overlap that the box loss is made of."""
+    delta: float = 0.5
+    """Half-width of the smoothed step between two logits, > 0."""
+    self_balance: bool = True
+    """Weigh the localisation part in every step such that both parts are alike."""
+
+    def __post_init__(self) -> None:
+        require_positive("delta", self.delta)
+
+    @property
+    def step_half_width(self) -> float:
+        return self.delta
+
+
+class RankSortLoss(Loss):
+    """Rank & Sort Loss of a head, and the box loss of its positives, weighted by their scores."""
+
+    Settings = RankSortSettings
+    settings: RankSortSettings
+
+    def forward(self, matched: Matched, group: dist.ProcessGroup | None = None) -> dict[str, Tensor]:
+        settings = self.settings
+        ious = paired_iou(matched.pred_boxes.detach(), matched.gt_boxes)
+        ranking, sorting = rs_loss(matched.logits, matched.targets, ious, settings.delta, group, matched.entries)
+        loss_cls = ranking + sorting
+        scores = matched.logits.detach()[matched.entries].sigmoid()  # boxes count by the scores that they will have
+        loss_loc = overlap_loss(matched.overlaps(settings.loc_error), scores, group)
+        return weighted_sum(loss_cls, loss_loc, equal_parts(loss_cls, loss_loc) if settings.self_balance else 1.0)

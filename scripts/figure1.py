@@ -25,9 +25,9 @@ from torch.nn.functional import binary_cross_entropy
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data.files import write_atomically
-from detector.criterion import localisation_errors
 from engine.run.cli import ArgumentParser, user_errors
 from losses import alrp_loss, ap_loss
+from losses.alrp import localisation_errors
 from losses.overlaps import paired_iou
 
 SCORES = torch.tensor([1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
@@ -73,7 +73,7 @@ def recompute(ious: list[float]) -> dict[str, float]:
     targets[POSITIVES] = 1
     gt_boxes, pred_boxes = boxes_with(ious)
     average_precision = average_precisions(gt_boxes, pred_boxes)
-    loc_errors = localisation_errors(pred_boxes[POSITIVES], gt_boxes[: len(ious)], "iou")
+    loc_errors = localisation_errors(paired_iou(pred_boxes[POSITIVES], gt_boxes[: len(ious)]), "iou")
     return dict(zip(COLUMNS, average_precision, strict=False)) | {
         "AP": float(np.mean(average_precision)),
         "cross entropy": binary_cross_entropy(SCORES, targets).item(),

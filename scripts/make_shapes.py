@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from data.synthetic.scene import CLASSES
 from data.synthetic.shapes import generate_shapes
 from engine.run.cli import ArgumentParser, user_errors
-from engine.run.config import GenerateConfig
+from engine.run.groups import GenerateConfig
 
 TILE = 256
 COLOURS = ("#ff4d4d", "#ffd23f", "#3ddc84", "#4dc9ff", "#ff8c42", "#c792ff", "#ff6ec7", "#f0f0f0")

@@ -11,7 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data.files import write_atomically
-from engine.diagnosis.figure import diagnosis_figure, read_records
+from engine.diagnosis.figure import diagnosis_figure, read_run
 from engine.reporting.figures import figure_png
 from engine.run.cli import ArgumentParser, log_to_console, user_errors
 
@@ -23,7 +23,7 @@ def main() -> int:
     args = parser.parse_args()
     log_to_console(is_main=True)
     with user_errors():
-        runs = [(folder.resolve().name, read_records(folder)) for folder in args.runs]
+        runs = [read_run(folder) for folder in args.runs]
         png = figure_png(diagnosis_figure(runs))
         write_atomically(args.output, lambda file: file.write(png))
         print(f"{args.output} shows {len(runs)} run{'s' if len(runs) > 1 else ''}")

@@ -1,5 +1,1 @@
-"""RetinaNet: its heads and the detector made of them."""
-
-from detector.retinanet.retinanet import RetinaNet
-
-__all__ = ["RetinaNet"]
+"""RetinaNet: its settings, heads, the detector made of them, and its exported form."""

@@ -1,99 +1,67 @@
 """RetinaNet (arXiv:1708.02002)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from detector.anchors import AnchorGenerator
 from detector.backbones.fpn import FPN
 from detector.backbones.resnet import ResNet
-from detector.criterion import Criterion
+from detector.contract import IMAGENET_MEAN, IMAGENET_STD, SIZE_DIVISOR, Detections, Detector, Targets
 from detector.monitor import Monitor
+from detector.objectives import MatchedObjective
 from detector.postprocess import PostProcessor
+from detector.references import References
+from detector.retinanet.export import output_names, settings_of
 from detector.retinanet.head import RetinaNetHead
-from losses import SelfBalance
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-SIZE_DIVISOR = 32
+from losses.balance import SelfBalance
 
 
-class RetinaNet(nn.Module):
-    """Images to detections, or with targets to losses.
+class RetinaNet(Detector):
+    """Backbone, pyramid, two heads on every level, anchors, objective and post-processing."""
 
-    Attributes that a trainer sets:
-        group: process group over whose batches the losses rank; None ranks within this process.
-        monitor: None, or a `Monitor` to be filled with statistics of the step.
-    """
+    class_head = ("head.cls_logits.weight", "head.cls_logits.bias")
+    pixel_mean: Tensor
+    pixel_std: Tensor
 
     def __init__(
         self,
         backbone: ResNet,
         fpn: FPN,
         head: RetinaNetHead,
-        anchor_generator: AnchorGenerator,
-        criterion: Criterion,
+        references: References,
+        objective: MatchedObjective,
         postprocess: PostProcessor,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.fpn = fpn
         self.head = head
-        self.anchor_generator = anchor_generator
-        self.criterion = criterion
+        self.references = references
+        self.anchor_generator = references.generator  # a module: its anchors follow the detector to its device
+        self.objective = objective
         self.postprocess = postprocess
-        self.group: ProcessGroup | None = None
-        self.monitor: Monitor | None = None
         self.register_buffer("pixel_mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
-
-    @property
-    def self_balance(self) -> SelfBalance | None:
-        """State of self-balancing, which the trainer records into and updates; None where it is not used."""
-        return self.criterion.self_balance
-
-    def compile_network(self) -> None:
-        """torch.compile of the network, on its device; names of parameters stay.
-
-        The criterion stays out, as its shapes change with the number of objects. On a CPU so do pyramid and head:
-        their convolutions are slower compiled.
-        """
-        on_cpu = self.pixel_mean.device.type == "cpu"
-        for part in (self.backbone,) if on_cpu else (self.backbone, self.fpn, self.head):
-            part.compile()
-
-    def __getstate__(self) -> dict[str, object]:
-        # copies and pickles are of the model only: a process group can be neither copied nor saved
-        return self.__dict__ | {"group": None, "monitor": None}
 
     def forward(
         self,
         images: Tensor,
-        targets: Sequence[dict[str, Tensor]] | None = None,
+        targets: Targets | None = None,
         image_sizes: Sequence[tuple[int, int]] | None = None,
-    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
-        """Losses in training mode, detections in evaluation mode; after the logits always in float32.
-
-        Args:
-            images: (B, 3, H, W) float, RGB in 0..1, H and W multiples of 32.
-            targets: training only; per image "boxes" (n, 4) xyxy pixels, "labels" (n,), "crowd" (n,) bool.
-            image_sizes: evaluation only; (h, w) of the part of each image that is not padding, to which
-                boxes are clipped. Default: (H, W).
-        Returns:
-            Training: scalars "loss", "loss_cls", "loss_loc", see `Criterion`. Evaluation: see
-                `PostProcessor`.
-        Raises:
-            ValueError: H or W is no multiple of 32; training without targets.
-        """
+        group: ProcessGroup | None = None,
+        monitor: Monitor | None = None,
+    ) -> dict[str, Tensor] | Detections:
+        """See `Detector`; the losses are those of `MatchedObjective`, the detections those of `PostProcessor`."""
         if self.training and targets is None:
             raise ValueError("training needs targets; call .eval() for detections")
         cls_logits, box_deltas, anchors_per_level = self.raw_outputs(images)
         with torch.autocast(images.device.type, enabled=False):
-            if self.training:
-                return self.criterion(cls_logits, box_deltas, anchors_per_level, targets, self.group, self.monitor)
-            image_sizes = image_sizes or [images.shape[-2:]] * len(images)
+            if targets is not None and self.training:
+                return self.objective(cls_logits, box_deltas, anchors_per_level, targets, group, monitor)
+            image_sizes = image_sizes or [(images.shape[-2], images.shape[-1])] * len(images)
             return self.postprocess(cls_logits, box_deltas, anchors_per_level, image_sizes)
 
     def raw_outputs(self, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -109,3 +77,20 @@ class RetinaNet(nn.Module):
         features = self.fpn(self.backbone((images - self.pixel_mean) / self.pixel_std))
         cls_logits, box_deltas = self.head(features)
         return cls_logits, box_deltas, self.anchor_generator([feature.shape[-2:] for feature in features])
+
+    def outputs(self, images: Tensor) -> dict[str, Tensor]:
+        cls_logits, box_deltas, anchors_per_level = self.raw_outputs(images)
+        return dict(zip(output_names(self.references), (cls_logits, box_deltas, *anchors_per_level), strict=True))
+
+    def output_settings(self) -> dict[str, Any]:
+        return settings_of(self.postprocess)
+
+    def compile_network(self) -> None:
+        """The objective stays out, as its shapes change with the number of objects. On a CPU so do pyramid and head:
+        their convolutions are slower compiled."""
+        on_cpu = self.pixel_mean.device.type == "cpu"
+        for part in (self.backbone,) if on_cpu else (self.backbone, self.fpn, self.head):
+            part.compile()
+
+    def balances(self) -> dict[str, SelfBalance]:
+        return {} if self.objective.loss.balance is None else {"": self.objective.loss.balance}

@@ -9,10 +9,9 @@ from torch import Tensor
 
 from data import CocoDetection, padded_size
 from data.transforms import Resize, ResizeShortSide, scale_boxes
-from detector import ModelConfig
-from detector.build import STRIDES, build_anchor_generator
-from detector.monitor import REACHED_IOU, best_anchor_ious
-from engine.run.config import DataConfig
+from detector import ModelConfig, build_references
+from detector.monitor import REACHED_IOU, best_reference_ious
+from engine.run.groups import DataConfig
 from losses.overlaps import box_area
 
 SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, float("inf"))}  # COCO's, pixels²
@@ -34,8 +33,11 @@ class AnchorFit:
     missed: dict[str, float]
 
 
-def anchor_fit(dataset: CocoDetection, model: ModelConfig, data: DataConfig) -> AnchorFit:
-    """Compares objects, crowd regions aside, with anchors; images as `data` resizes them, augmentation left out."""
+def anchor_fit(dataset: CocoDetection, model: ModelConfig, data: DataConfig) -> AnchorFit | None:
+    """Compares objects, crowd regions aside, with anchors; images as `data` resizes them, augmentation left out. None
+    for a detector that starts from no boxes."""
+    if build_references(model) is None:
+        return None
     images = _sample(dataset, data)
     missed = _best_ious(images, model) < REACHED_IOU
     area = box_area(torch.cat([image.boxes for image in images]))
@@ -80,8 +82,6 @@ def _sample(dataset: CocoDetection, data: DataConfig) -> list[_Image]:
 
 
 def _best_ious(images: Sequence[_Image], model: ModelConfig) -> Tensor:
-    generator, ious = build_anchor_generator(model), []
-    for size, boxes, _ in images:
-        anchors = generator([tuple(-(-side // stride) for side in padded_size(size)) for stride in STRIDES])
-        ious.append(best_anchor_ious(torch.cat(anchors), boxes))
-    return torch.cat(ious)
+    references = build_references(model)
+    boxes_of = [torch.cat(references.boxes(padded_size(image.size))) for image in images]
+    return torch.cat([best_reference_ious(boxes, image.boxes) for boxes, image in zip(boxes_of, images, strict=True)])

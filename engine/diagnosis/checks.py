@@ -19,12 +19,9 @@ WINDOW = 10  # records that a judgement takes the median of
 # and 0.59 of the small ones; anchors 8 times too large for the quickstart: 0.94 of all.
 MISSED_OF_ALL, MISSED_OF_GROUP = 0.5, 0.9
 NAMED_GROUPS = 3
-# lr * |clipped gradient| / |weights|: what healthy runs have, and from which median on the rate is too high. Measured
-# on shapes and blood cells: at ½, 1 and 2 times the shipped rate at most 1.7e-3 with ranking losses, and 1.0e-3 with
-# focal loss; at 20 times that rate at least 3.9e-3 and 1.8e-3.
-UPDATE_RATIOS = {"alrp": (1e-3, 2.5e-3), "ap": (1e-3, 2.5e-3), "rs": (1e-3, 2.5e-3), "focal": (5e-4, 1.4e-3)}
-# Below which it is too low, if positives rank little better than by chance as well: 2.5e-4 in the healthy run with the
-# shortest updates, 4e-5 at an 80th of the shipped rate, where the median rank was 0.17 of all then.
+# lr * |clipped gradient| / |weights| below which a rate is too low, if positives rank little better than by chance as
+# well: 2.5e-4 in the healthy run with the shortest updates, 4e-5 at an 80th of the shipped rate, where the median rank
+# was 0.17 of all then. From where on a rate is too high, its loss says (`LossSettings.update_ratios`).
 LOW_UPDATE_RATIO, SLOW_RANK = 1e-4, 0.1
 CLIPPED_FACTOR = 5  # gradient norm / clip_grad_norm from which a step is mostly clipped away
 MANY_SKIPPED = 3  # steps that were not finite; one or two happen in healthy mixed-precision runs
@@ -71,13 +68,13 @@ def check_anchors(fit: AnchorFit, base_scale: float, best_scale: Callable[[], fl
 def check_schedule(config: Config, schedule: Schedule) -> Finding | None:
     """Before the first step: whether self-balancing will ever move its weight."""
     stop = min(schedule.total_steps, config.schedule.max_steps or schedule.total_steps)
-    by_means = config.loss.name == "alrp" and config.loss.self_balance and config.loss.box_weights == "rank"
-    if not by_means or stop > _balance_steps(config, schedule):
+    period = config.loss.balance_period(schedule.steps_per_epoch)
+    if period is None or stop > period:
         return None
     return Finding(
         "balance_stuck",
         f"the run ends after {stop} steps, and self-balancing first sets the weight of the localisation part after "
-        f"{_balance_steps(config, schedule)}, so it stays at 50; set loss.box_weights=equal, which balances in every "
+        f"{period}, so it stays at 50; set loss.box_weights=equal, which balances in every "
         "step, or loss.balance_every to some 50 steps, or train for more epochs (schedule.epochs, schedule.max_steps)",
     )
 
@@ -91,7 +88,7 @@ def check_learning_rate(records: Sequence[Record], config: Config, schedule: Sch
     ratio, norm = middle(window, "update_ratio"), middle(window, "grad_norm")
     if len(window) < WINDOW or ratio is None or norm is None:
         return None
-    usual, high = UPDATE_RATIOS[config.loss.name]
+    usual, high = config.loss.update_ratios
     if ratio > high:
         seen = (
             f"a step moves the weights by {ratio:.1e} of their length, where {usual:.0e} is usual: they jump about "
@@ -121,7 +118,11 @@ def check_ranking(records: Sequence[Record], config: Config, schedule: Schedule)
     if not settled or _rank_share(window) <= CHANCE_RANK:
         return None
     remedy = "look at train_batch.png whether boxes and labels are right"
-    if config.model.weights is None and config.model.init_from is None and config.model.head_norm is None:
+    if (
+        config.model.weights is None
+        and config.model.init_from is None
+        and getattr(config.model, "head_norm", "") is None
+    ):
         remedy += "; heads that start from scratch learn with model.head_norm=group"
     return Finding(
         "not_ranking",
@@ -150,10 +151,11 @@ def check_balance(records: Sequence[Record], config: Config, schedule: Schedule)
     """Whether self-balancing has not moved its weight where it should have, or raises it epoch after epoch."""
     now = records[-1]
     weights = [record["self_balance"] for record in records if record.get("self_balance") is not None]
-    if not weights or config.loss.name != "alrp":
+    period = config.loss.balance_period(schedule.steps_per_epoch)
+    if not weights or period is None:
         return None
     distinct = [weight for weight, before in zip(weights, [None, *weights], strict=False) if weight != before]
-    updates = now["step"] // _balance_steps(config, schedule)
+    updates = now["step"] // period
     no_boxes = len(records) >= WINDOW and not any(record.get("loss_loc") for record in records[-WINDOW:])
     if len(distinct) == 1 and updates > 0 and no_boxes:
         return Finding(
@@ -175,13 +177,13 @@ def check_balance(records: Sequence[Record], config: Config, schedule: Schedule)
 def check_relevant_negatives(records: Sequence[Record], config: Config, schedule: Schedule) -> Finding | None:
     """Whether all negatives lie below all positives, so that a ranking loss has no gradient for the scores."""
     window = [record for record in records[-WINDOW:] if record.get("num_positives")]
-    if len(window) < WINDOW or config.loss.name == "focal" or any(record["relevant_negatives"] for record in window):
+    if len(window) < WINDOW or not config.loss.ranks or any(record["relevant_negatives"] for record in window):
         return None
     return Finding(
         "nothing_to_rank",
-        f"in {len(window)} logged steps no negative scored within loss.delta={config.loss.delta:g} of any positive or "
-        "above it: the classification part has no gradient left; the run has learnt its training data by heart: add "
-        "images or augmentation (data.augmentation), or stop earlier (schedule.epochs)",
+        f"in {len(window)} logged steps no negative scored within loss.delta={config.loss.step_half_width:g} of any "
+        "positive or above it: the classification part has no gradient left; the run has learnt its training data by "
+        "heart: add images or augmentation (data.augmentation), or stop earlier (schedule.epochs)",
     )
 
 
@@ -204,11 +206,6 @@ def check_scores(records: Sequence[Record], config: Config, schedule: Schedule) 
 STEP_CHECKS = (check_learning_rate, check_positives, check_balance, check_relevant_negatives)
 EVALUATION_CHECKS = (check_scores,)
 SYMPTOM_CHECKS = (check_ranking,)  # of interest where no cause has been seen
-
-
-def _balance_steps(config: Config, schedule: Schedule) -> int:
-    """Steps between two updates of the balance weight."""
-    return config.loss.balance_every or schedule.steps_per_epoch
 
 
 def _rate_finding(seen: str, config: Config, schedule: Schedule, better: float) -> Finding:

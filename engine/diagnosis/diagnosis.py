@@ -47,10 +47,13 @@ class Diagnosis:
     Args:
         path: the file; lines of steps after `step` are dropped.
         step: steps done so far.
+        level_names: of the detector's reference boxes, none if it has no such.
     """
 
-    def __init__(self, config: Config, schedule: Schedule, path: Path, step: int) -> None:
-        self.config, self.schedule, self.path = config, schedule, path
+    def __init__(
+        self, config: Config, schedule: Schedule, path: Path, step: int, level_names: Sequence[str] = ()
+    ) -> None:
+        self.config, self.schedule, self.path, self.level_names = config, schedule, path, level_names
         lines = [line for line in read_lines(path) if line["step"] <= step]
         self.records: list[Record] = [line for line in lines if "loss" in line]
         self.causes = {line["cause"]: line["step"] for line in lines if "cause" in line}
@@ -61,15 +64,14 @@ class Diagnosis:
     def look_at_data(self, dataset: CocoDetection) -> None:
         """What can be seen before the first step."""
         model, data = self.config.model, self.config.data
+        findings = [check_schedule(self.config, self.schedule)]
         fit = anchor_fit(dataset, model, data)
-        self._write({"step": 0, "objects": fit.objects, "missed_by_anchors": fit.missed})
-        self._report(
-            [
-                check_anchors(fit, model.anchor_base_scale, lambda: best_base_scale(dataset, model, data)),
-                check_schedule(self.config, self.schedule),
-            ],
-            step=0,
-        )
+        if fit is not None:
+            self._write({"step": 0, "objects": fit.objects, "missed_by_anchors": fit.missed})
+            findings.insert(
+                0, check_anchors(fit, model.anchor_base_scale, lambda: best_base_scale(dataset, model, data))
+            )
+        self._report(findings, step=0)
 
     def add(self, step: int, stats: dict[str, float], statistics: dict[str, Tensor], logger: NullLogger) -> None:
         """Takes down a logged step and warns of what it gives away.
@@ -81,7 +83,7 @@ class Diagnosis:
         record = {"step": step, "epoch": step // self.schedule.steps_per_epoch, **record}
         self._write(record)
         self.records.append(record)
-        logger.scalars("diagnose", _scalars(record, stats), step)
+        logger.scalars("diagnose", _scalars(record, stats, self.level_names), step)
         if statistics and (step // self.config.run.log_every) % HISTOGRAM_EVERY == 1:
             for name, (edges, tag) in HISTOGRAMS.items():
                 logger.histogram(f"diagnose/{tag}", statistics[name], edges, step)
@@ -93,7 +95,7 @@ class Diagnosis:
         """Says on the console how training stands."""
         self._check(EVALUATION_CHECKS)
         if self.records:
-            log.info("%s", format_summary(self.records, self.causes))
+            log.info("%s", format_summary(self.records, self.causes, self.level_names))
 
     def _check(self, checks: Sequence[Callable[[Sequence[Record], Config, Schedule], Finding | None]]) -> None:
         if self.records:
@@ -125,16 +127,19 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def format_summary(records: Sequence[Record], causes: dict[str, int]) -> str:
+def format_summary(records: Sequence[Record], causes: dict[str, int], level_names: Sequence[str]) -> str:
     """A few lines for the console, medians of the last logged steps; no final newline.
 
     Args:
         causes: name -> step at which it was seen.
+        level_names: of the counts of positives.
     """
     window, first = records[-WINDOW:], records[0]
     names = {name for record in window for name in record} - {"positives_per_level"}
     now = defaultdict(lambda: "-", {name: _text(middle(window, name)) for name in names})
-    levels = ", ".join(f"{name} {sum(counts) / len(counts):.0f}" for name, counts in _per_level(window).items())
+    levels = ", ".join(
+        f"{name} {sum(counts) / len(counts):.0f}" for name, counts in _per_level(window, level_names).items()
+    )
     lines = [
         f"diagnosis at step {window[-1]['step']}, medians of {len(window)} logged steps:",
         f"  positives  {now['num_positives']} a step for {now['num_objects']} objects ({levels}); "
@@ -149,10 +154,10 @@ def format_summary(records: Sequence[Record], causes: dict[str, int]) -> str:
     return "\n".join(lines)
 
 
-def _scalars(record: Record, stats: dict[str, float]) -> dict[str, float]:
+def _scalars(record: Record, stats: dict[str, float], level_names: Sequence[str]) -> dict[str, float]:
     """What a record holds beside the numbers of the step, one by one."""
     values = {name: value for name, value in record.items() if name not in (*stats, "step", "epoch")}
-    flat = {f"positives_{name}": counts[0] for name, counts in _per_level([record]).items()}
+    flat = {f"positives_{name}": counts[0] for name, counts in _per_level([record], level_names).items()}
     for name, value in values.items():
         if isinstance(value, list) and name != "positives_per_level":
             flat[name] = value[1]
@@ -161,9 +166,9 @@ def _scalars(record: Record, stats: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in flat.items() if value is not None}
 
 
-def _per_level(records: Sequence[Record]) -> dict[str, list[float]]:
+def _per_level(records: Sequence[Record], level_names: Sequence[str]) -> dict[str, list[float]]:
     levels = zip(*(record["positives_per_level"] for record in records if "positives_per_level" in record), strict=True)
-    return {f"P{level}": list(counts) for level, counts in enumerate(levels, start=3)}
+    return {name: list(counts) for name, counts in zip(level_names, levels, strict=False)}
 
 
 def _text(value: float | None) -> str:

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from engine.diagnosis.checks import UPDATE_RATIOS
 from engine.diagnosis.diagnosis import read_lines
 from engine.diagnosis.step_record import Record, middle
 from engine.reporting.figures import MUTED, PALETTE, STYLE
 from engine.run.config import ConfigError
+from losses.table import LOSSES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,17 +27,28 @@ COLUMNS = 4
 SMOOTHING = 5  # records, whose median is drawn
 
 
-def read_records(folder: str | Path) -> list[Record]:
-    """The logged steps of a diagnosed run. Raises ConfigError where there are none."""
+class DiagnosedRun(NamedTuple):
+    """A run to draw: its name, the records of its logged steps, and the update ratio that is too high for its loss."""
+
+    name: str
+    records: list[Record]
+    high_ratio: float
+
+
+def read_run(folder: str | Path) -> DiagnosedRun:
+    """A diagnosed run from its folder. Raises ConfigError where there is no diagnosis."""
     path = Path(folder) / "diagnosis.jsonl"
-    records = [line for line in read_lines(path) if "loss" in line]
-    if not records:
+    lines = read_lines(path)
+    records = [line for line in lines if "loss" in line]
+    configs = [line["config"] for line in lines if "config" in line]
+    if not records or not configs:
         raise ConfigError(f"{path}: no diagnosis; train with run.diagnose=true, for at least run.log_every steps")
-    return records
+    loss = LOSSES[configs[0]["loss"]["name"]]
+    return DiagnosedRun(Path(folder).resolve().name, records, loss.Settings.update_ratios[1])
 
 
-def diagnosis_figure(runs: Sequence[tuple[str, list[Record]]]) -> "Figure":
-    """A panel for each statistic over the steps, a line for each run: (name, records)."""
+def diagnosis_figure(runs: Sequence[DiagnosedRun]) -> "Figure":
+    """A panel for each statistic over the steps, a line for each run; dotted, the ratios that are too high."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -45,9 +56,9 @@ def diagnosis_figure(runs: Sequence[tuple[str, list[Record]]]) -> "Figure":
         figure = Figure(figsize=(12, 5.2), layout="constrained")
         panels = figure.subplots(len(PANELS) // COLUMNS, COLUMNS).ravel()
         for axes, (title, name, logarithmic) in zip(panels, PANELS, strict=True):
-            for index, (label, records) in enumerate(runs):
-                steps, values = _smooth(records, name)
-                axes.plot(steps, values, color=PALETTE[index % len(PALETTE)], label=label, linewidth=1.4)
+            for index, run in enumerate(runs):
+                steps, values = _smooth(run.records, name)
+                axes.plot(steps, values, color=PALETTE[index % len(PALETTE)], label=run.name, linewidth=1.4)
             if logarithmic:
                 axes.set_yscale("log")
                 axes.yaxis.set_major_formatter("{x:g}")
@@ -57,7 +68,8 @@ def diagnosis_figure(runs: Sequence[tuple[str, list[Record]]]) -> "Figure":
             axes.set_title(title, loc="left", fontsize=9)
             axes.tick_params(labelsize=8)
             if name == "update_ratio":
-                axes.axhline(UPDATE_RATIOS["alrp"][1], color=MUTED, linestyle=":", linewidth=1)
+                for high_ratio in {run.high_ratio for run in runs}:
+                    axes.axhline(high_ratio, color=MUTED, linestyle=":", linewidth=1)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncol=min(len(runs), 5))
         for axes in panels[-COLUMNS:]:
             axes.set_xlabel("step", fontsize=8)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from data import CocoDetection, eval_transform
 from detector.nms import batched_nms
-from engine.run.config import EvaluationConfig
+from engine.run.groups import EvaluationConfig
 
 
 class View(NamedTuple):

@@ -1,7 +1,6 @@
 """TensorBoard pages of a run. Logging reads values and changes none; processes other than the main one log nothing."""
 
 import resource
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from engine.reporting.analysis import Analysis
 from engine.reporting.figures import figure_pixels, lrp_figure, precision_recall_figure
 
-# the page "Custom Scalars": group -> chart -> the tags that it draws together
+# the page "Custom Scalars": group -> chart -> patterns of the tags that it draws together
 LAYOUT = {
     "accuracy": {
         "AP": ("eval/AP", "eval/AP50", "eval/AP75"),
@@ -21,11 +20,11 @@ LAYOUT = {
         "AP by object size": ("eval/APs", "eval/APm", "eval/APl"),
     },
     "losses": {
-        "classification and localisation": ("train/loss_cls", "train/loss_loc"),
+        "parts, unweighted": ("train/loss_.+",),
         "total (rises with the weight of self-balance)": ("train/loss",),
     },
     "balance": {
-        "weight of the localisation part": ("train/self_balance",),
+        "weight of the localisation part": ("train/self_balance.*",),
         "gradient mass of positives and negatives": ("train/grad_mass_positive", "train/grad_mass_negative"),
         "positives and the negatives near them": ("train/num_positives", "train/num_relevant_negatives"),
     },
@@ -45,18 +44,10 @@ DIAGNOSIS_LAYOUT = {
             "diagnose/score_negative",
         ),
         "IoU of positives and of the best anchors with their objects": ("diagnose/matched_iou", "diagnose/anchor_iou"),
-        "positives of each level": tuple(f"diagnose/positives_P{level}" for level in range(3, 8)),
+        "positives of each level": ("diagnose/positives_.+",),
         "length of an update relative to the weights": ("train/update_ratio",),
     }
 }
-# what the page "HParams" compares runs by
-HPARAMS = (
-    *("loss.name", "loss.loc_error", "loss.delta", "loss.ranking", "loss.self_balance"),
-    *("optimizer.lr", "optimizer.weight_decay", "optimizer.clip_grad_norm", "optimizer.ema_decay"),
-    *("data.batch_size", "data.accumulate", "data.image_size", "data.augmentation"),
-    *("schedule.epochs", "schedule.kind", "model.backbone", "model.norm", "model.matcher"),
-    *("run.seed", "run.precision"),
-)
 CURVES_DPI = 100
 
 
@@ -138,8 +129,8 @@ class TensorBoardLogger(NullLogger):
             for group, content in (LAYOUT | (DIAGNOSIS_LAYOUT if config["run"]["diagnose"] else {})).items()
         }
         self._writer.add_custom_scalars(charts)
-        values = {key: reduce(dict.__getitem__, key.split("."), config) for key in HPARAMS}
-        plain = {key: value if isinstance(value, bool | int | float) else str(value) for key, value in values.items()}
+        settings = {f"{group}.{key}": value for group, keys in config.items() for key, value in keys.items()}
+        plain = {key: value if isinstance(value, bool | int | float) else str(value) for key, value in settings.items()}
         # In this very run, where the final AP is: add_hparams would open another one. Without the summary of the
         # whole experiment TensorBoard makes its own from all runs, and puts first what differs between them.
         _, session, _ = hparams(plain, {})

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from data.files import write_atomically
+from engine.run.old_formats import upgrade
 
-FORMAT = 1  # raised when a version of this project could misread the files of another
+FORMAT = 2  # raised when a version of this project could misread the files of another
 
 
 class CheckpointError(ValueError):
@@ -89,7 +90,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{path}: the checkpoint is truncated, damaged or no checkpoint at all; copy it again or use another one"
         ) from error
     _check_content(state, path)
-    return state
+    return upgrade(state)
 
 
 def _verify_checksums(path: Path) -> None:
@@ -124,11 +125,11 @@ def _check_content(state: object, path: Path) -> None:
         raise CheckpointError(
             f"{path}: not a checkpoint of this project (no {', '.join(missing)}); use a file written by train.py"
         )
-    version = state.get("format", FORMAT)  # the first files of format 1 did not say so
-    if version != FORMAT:
+    version = state.get("format", 1)  # the first files did not say so
+    if version not in range(1, FORMAT + 1):
         raise CheckpointError(
             f"{path}: written in checkpoint format {version!r} by another version of this project; "
-            f"this version reads format {FORMAT}"
+            f"this version reads formats up to {FORMAT}"
         )
     for name, (_, is_valid) in valid.items():
         if name in state and not is_valid(state[name]):

@@ -1,186 +1,27 @@
 """Experiment configuration: one YAML file (on at most one chain of `base:` files) plus KEY=VALUE overrides.
 
-`Config` and its groups hold every key's default, unit and range. The `model` and `loss` groups belong to the
-detector and are defined there. Everything is validated before anything is built.
+Everything is validated before anything is built. `engine.run.groups` has the keys.
 """
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ValidationError
 
-from detector import LossConfig, ModelConfig
+from detector.config import DEFAULT_LOSS
+from detector.families import DEFAULT_FAMILY, FAMILIES
+from engine.run.groups import Config
+from losses.table import LOSSES
 
 
 class ConfigError(ValueError):
     """A configuration that cannot be used; the message is one line for the user."""
 
     exit_status = 2
-
-
-class _Group(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class GenerateConfig(_Group):
-    """Size of the generated shapes data set that is written to `data.root` where it is missing."""
-
-    train: int = Field(1600, ge=1)
-    val: int = Field(100, ge=1)
-    test: int = Field(200, ge=1)
-    image_size: int = Field(160, ge=64)  # pixels
-    seed: int = Field(0, ge=0, lt=2**63)
-
-
-class DataConfig(_Group):
-    root: str = "datasets/coco"
-    train_split: str = "train2017"
-    val_split: str = "val2017"
-    test_split: str | None = None
-    classes: list[str] | None = None  # category names to use; null: all
-    generate: GenerateConfig | None = None
-    image_size: int | list[int] = 512  # pixels: S for S×S, or [height, width]; training images are resized to it
-    # in its place, at the image's own aspect ratio: short side, or [lowest, highest] to draw it from for each image
-    short_side: int | list[int] | None = None
-    long_side: int | None = Field(None, ge=32)  # upper limit with short_side, pixels
-    augmentation: Literal["ssd", "flip", "hvflip"] = "ssd"
-    batch_size: int = Field(32, ge=1)  # images per optimizer step, over all processes
-    accumulate: int = Field(1, ge=1)  # micro-batches per step and process
-    workers: int = Field(4, ge=0)  # loader processes per training process
-    cache: bool = False  # keep the training images' files, as they are stored, in the memory of each training process
-    crowd: Literal["background", "ignore"] = "background"
-    on_error: Literal["stop", "skip"] = "stop"
-
-    @field_validator("image_size")
-    @classmethod
-    def _two_sides(cls, value: int | list[int]) -> int | list[int]:
-        sides = [value, value] if isinstance(value, int) else value
-        if len(sides) != 2 or min(sides) < 32:
-            raise ValueError("must be one side or [height, width], each at least 32 pixels")
-        return value
-
-    @field_validator("short_side")
-    @classmethod
-    def _range_of_sides(cls, value: int | list[int] | None) -> int | list[int] | None:
-        sides = value if isinstance(value, list) else [32 if value is None else value] * 2
-        if len(sides) != 2 or not 32 <= sides[0] <= sides[1]:
-            raise ValueError("must be one side or [lowest, highest], each at least 32 pixels")
-        return value
-
-    @model_validator(mode="after")
-    def _training_sides_together(self) -> "DataConfig":
-        if (self.short_side is None) != (self.long_side is None):
-            raise ValueError("short_side and long_side are given together or not at all")
-        if self.short_side is not None and self.short_sides[1] > self.long_side:
-            raise ValueError("short_side must not exceed long_side")
-        return self
-
-    @field_validator("classes")
-    @classmethod
-    def _distinct_classes(cls, value: list[str] | None) -> list[str] | None:
-        if value is not None and (not value or len(set(value)) < len(value)):
-            raise ValueError("must be distinct category names, or null for all")
-        return value
-
-    @property
-    def train_size(self) -> tuple[int, int]:
-        """(height, width) of training images."""
-        if isinstance(self.image_size, int):
-            return self.image_size, self.image_size
-        return self.image_size[0], self.image_size[1]
-
-    @property
-    def short_sides(self) -> tuple[int, int] | None:
-        """(lowest, highest) short side of training images; None where image_size says their size."""
-        if self.short_side is None or isinstance(self.short_side, int):
-            return None if self.short_side is None else (self.short_side, self.short_side)
-        return self.short_side[0], self.short_side[1]
-
-
-class OptimizerConfig(_Group):
-    lr: float = Field(0.008, gt=0)  # for base_batch_size images per step
-    base_batch_size: int = Field(32, ge=1)
-    scale_lr: bool = True  # scale learning rate and warm-up when data.batch_size differs from base_batch_size
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(1e-4, ge=0)
-    clip_grad_norm: float | None = Field(None, gt=0)
-    ema_decay: float | None = Field(None, gt=0, lt=1)  # weight EMA, used by evaluation; null: none
-
-
-class ScheduleConfig(_Group):
-    epochs: int = Field(100, ge=1)
-    kind: Literal["step", "cosine"] = "step"
-    milestones: list[int] = [60, 80]  # epochs after which the step schedule multiplies the rate by gamma
-    gamma: float = Field(0.1, gt=0, le=1)
-    warmup_steps: int = Field(500, ge=0)  # for base_batch_size
-    warmup_factor: float = Field(1e-3, gt=0, le=1)
-    max_steps: int | None = Field(None, ge=1)  # stop after so many steps in total; the schedule stays
-
-    @field_validator("milestones")
-    @classmethod
-    def _ascending(cls, value: list[int]) -> list[int]:
-        if any(late <= early for early, late in zip([0, *value], value, strict=False)):
-            raise ValueError("must be epochs in ascending order, from 1 on")
-        return value
-
-
-class EvaluationConfig(_Group):
-    every: int = Field(1, ge=1)  # epochs
-    batch_size: int = Field(8, ge=1)  # images per process
-    short_side: int | None = Field(None, ge=32)  # pixels; null: data.image_size exactly
-    long_side: int | None = Field(None, ge=32)  # upper limit, pixels
-    # torchvision: its rounding of sizes, and pixel values that are not rounded
-    resize: Literal["paper", "torchvision"] = "paper"
-    # test-time augmentation: detections on all of these are merged by NMS
-    flip: bool = False  # the mirrored image too
-    extra_short_sides: list[Annotated[int, Field(ge=32)]] = []  # the image at these sizes too; long_side grows along
-
-    @model_validator(mode="after")
-    def _sides_together(self) -> "EvaluationConfig":
-        if (self.short_side is None) != (self.long_side is None):
-            raise ValueError("short_side and long_side are given together or not at all")
-        if self.short_side is not None and self.short_side > self.long_side:
-            raise ValueError("short_side must not exceed long_side")
-        if self.short_side is None and (self.extra_short_sides or self.resize == "torchvision"):
-            raise ValueError("extra_short_sides and resize: torchvision need short_side and long_side")
-        return self
-
-
-class RunConfig(_Group):
-    dir: str = "runs"
-    name: str | None = Field(None, pattern=r"^[\w][\w.+=-]*$")  # null: the config file's name
-    seed: int = Field(0, ge=0, lt=2**63)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    # of training (evaluation is float32): auto is bfloat16 where the hardware multiplies it
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    compile: bool = False  # torch.compile of the network; needs a C++ compiler, pays in long runs
-    log_every: int = Field(10, ge=1)  # steps between TensorBoard points
-    diagnose: bool = False  # watch for known causes of a run that does not converge: docs/diagnose.md
-    checkpoint_every: int | None = Field(None, ge=1)  # steps; an epoch's end always writes one
-    checkpoint_minutes: float | None = Field(None, gt=0)
-    keep_checkpoints: int = Field(2, ge=1)  # last.pt and those before it: last.1.pt, ...
-    # how long a process waits for the others before it gives up; evaluation's metrics take one process minutes
-    collective_minutes: float = Field(10.0, gt=0)
-    max_bad_steps: int = Field(10, ge=1)  # steps in a row without a finite loss and gradient before giving up
-
-
-class Config(_Group):
-    """One experiment. Immutable; `to_dict` gives the plain form that checkpoints and run folders keep."""
-
-    model: ModelConfig = ModelConfig()
-    loss: LossConfig = LossConfig()
-    data: DataConfig = DataConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
-    schedule: ScheduleConfig = ScheduleConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
-    run: RunConfig = RunConfig()
-
-    def to_dict(self) -> dict[str, Any]:
-        return self.model_dump(mode="json")
 
 
 class _Loader(yaml.SafeLoader):
@@ -211,6 +52,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 def parse_config(values: dict[str, Any], source: str, overrides: Sequence[str] = ()) -> Config:
     """Validates a plain nested dict; `source` names it in error messages. Raises ConfigError."""
+    given: dict[str, Any] = {}
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key:
@@ -223,11 +65,13 @@ def parse_config(values: dict[str, Any], source: str, overrides: Sequence[str] =
         nested: dict[str, Any] | Any = value
         for part in reversed(key.split(".")):
             nested = {part: nested}
-        values = _merge(values, nested)
+        given = _merge(given, nested)
+    values = merge_files(values, given)
+    overridden = [override.partition("=")[0] for override in overrides]
+    _reject_keys_of_others(values, source, overridden)
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        overridden = [override.partition("=")[0] for override in overrides]
         raise ConfigError(_first_problem(error, values, source, overridden)) from error
 
 
@@ -259,7 +103,24 @@ def _read_yaml(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         return values
     if not isinstance(base, str):
         raise ConfigError(f"{path}: base: expected a file name, found {base!r}")
-    return _merge(_read_yaml(path.parent / base, (*seen, path.resolve())), values)
+    return merge_files(_read_yaml(path.parent / base, (*seen, path.resolve())), values)
+
+
+def merge_files(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """What a file or command line makes of the values below it.
+
+    Another `loss.name` drops the former loss's keys: they were chosen for it. Another `model.family` drops those that
+    it does not have.
+    """
+    below = dict(below)
+    loss = above.get("loss")
+    if isinstance(loss, dict) and loss.get("name", _loss_name(below)) != _loss_name(below):
+        below.pop("loss", None)
+    model = above.get("model")
+    if isinstance(model, dict) and model.get("family") in FAMILIES and isinstance(below.get("model"), dict):
+        keys = FAMILIES[model["family"]].config.model_fields
+        below["model"] = {key: value for key, value in below["model"].items() if key in keys}
+    return _merge(below, above)
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -268,6 +129,11 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
         old = merged.get(key)
         merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
+
+
+def _loss_name(values: Mapping[str, Any]) -> Any:
+    group = values.get("loss")
+    return group.get("name", DEFAULT_LOSS) if isinstance(group, dict) else DEFAULT_LOSS
 
 
 def _dotted_keys(values: dict[Any, Any], prefix: str = "") -> list[str]:
@@ -279,18 +145,53 @@ def _dotted_keys(values: dict[Any, Any], prefix: str = "") -> list[str]:
     return keys
 
 
-def _known_keys(group: type[BaseModel] = Config, prefix: str = "") -> list[str]:
+def known_keys() -> list[str]:
+    """Dotted names of all groups and keys, those of every loss and family included."""
     keys = []
-    for name, field in group.model_fields.items():
-        keys.append(f"{prefix}{name}")
-        for kind in (field.annotation, *get_args(field.annotation)):
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                keys.extend(_known_keys(kind, f"{prefix}{name}."))
+    for group, field in Config.model_fields.items():
+        keys.append(group)
+        if group == "loss":
+            names = [name for loss in LOSSES.values() for name in loss.Settings.key_names()]
+        elif group == "model":
+            names = [name for family in FAMILIES.values() for name in _keys_of_group(family.config)]
+        else:
+            names = list(_keys_of_group(field.annotation))
+        keys += [f"{group}.{name}" for name in dict.fromkeys(names)]
     return keys
 
 
+def _keys_of_group(group: Any, prefix: str = "") -> Iterator[str]:
+    for name, field in group.model_fields.items():
+        yield f"{prefix}{name}"
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from _keys_of_group(kind, f"{prefix}{name}.")
+
+
+def _reject_keys_of_others(values: Mapping[str, Any], source: str, overridden: Sequence[str]) -> None:
+    """Raises ConfigError for a key that only other losses, or other families, have."""
+    model = values.get("model")
+    family = model.get("family", DEFAULT_FAMILY) if isinstance(model, dict) else DEFAULT_FAMILY
+    owners = {
+        "loss": ("name", _loss_name(values), {name: loss.Settings.key_names() for name, loss in LOSSES.items()}),
+        "model": ("family", family, {name: tuple(f.config.model_fields) for name, f in FAMILIES.items()}),
+    }
+    for group, (chooser, chosen, keys) in owners.items():
+        content = values.get(group)
+        if not isinstance(content, dict) or chosen not in keys:
+            continue
+        for key in content:
+            having = [name for name, own in keys.items() if key in own]
+            if key not in keys[chosen] and having:
+                where = "command line" if f"{group}.{key}" in overridden else source
+                raise ConfigError(
+                    f"{where}: {group}.{key}: {group}.{chooser}={chosen} has no such key, {', '.join(having)} "
+                    f"{'has' if len(having) == 1 else 'have'}; remove it, or choose another {group}.{chooser}"
+                )
+
+
 def _reject_unknown_key(key: str, source: str) -> None:
-    known = _known_keys()
+    known = known_keys()
     if key in known:
         return
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
@@ -303,14 +204,18 @@ def _reject_unknown_key(key: str, source: str) -> None:
 
 
 def _first_problem(error: ValidationError, values: dict[str, Any], source: str, overridden: list[str]) -> str:
-    problems = error.errors()
-    location = [str(part) for part in problems[0]["loc"]]
-    known = _known_keys()
-    while location and ".".join(location) not in known:  # drop pydantic's names of union members and list positions
-        location.pop()
-    given: Any = values
-    for part in location:
-        given = given.get(part) if isinstance(given, dict) else given
-    message = problems[0]["msg"].removeprefix("Value error, ")
-    key = ".".join(location)
+    problem, known = error.errors()[0], known_keys()
+    key, given = "", values
+    for part in map(str, problem["loc"]):  # beside keys it has pydantic's names of union members and list positions
+        name = f"{key}.{part}" if key else part
+        if name in known:
+            key, given = name, given.get(part) if isinstance(given, dict) else given
+    message = problem["msg"].removeprefix("Value error, ")
+    subject, _, rest = message.partition(" ")
+    if f"{key}.{subject}" in known and rest.startswith("must"):  # said by the group about one of its keys
+        key, message = f"{key}.{subject}", rest
+        given = given.get(subject) if isinstance(given, dict) else given
+    if problem["type"] == "union_tag_invalid":
+        key, chooser = ("loss.name", LOSSES) if key == "loss" else ("model.family", FAMILIES)
+        message, given = f"must be one of {', '.join(chooser)}", problem["ctx"]["tag"]
     return f"{'command line' if key in overridden else source}: {key}: {message} (found {given!r})"

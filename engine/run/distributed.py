@@ -14,7 +14,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
-from engine.run.config import ConfigError, RunConfig
+from engine.run.config import ConfigError
+from engine.run.groups import RunConfig
 
 
 @dataclass(frozen=True)

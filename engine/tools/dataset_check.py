@@ -15,8 +15,7 @@ from data import CocoDetection, ImageError, padded_size, read_image
 from data.annotations import read_document
 from data.transforms import scale_boxes
 from data.validation import box_fault, record_problems
-from detector import ModelConfig
-from detector.build import STRIDES, build_anchor_generator, build_matcher
+from detector import ModelConfig, build_references
 from detector.matcher import NEGATIVE
 from engine.run.progress import progress
 
@@ -129,8 +128,8 @@ def _image_problems(dataset: CocoDetection) -> dict[str, list[str]]:
 def _class_table(
     names: Sequence[str], targets: Sequence[dict[str, Tensor]], model: ModelConfig, size: tuple[int, int]
 ) -> dict[str, dict[str, float]]:
-    shapes = [tuple(-(-side // stride) for side in padded_size(size)) for stride in STRIDES]
-    anchors_per_level, matcher = build_anchor_generator(model)(shapes), build_matcher(model)
+    references = build_references(model)
+    boxes_per_level = [] if references is None else references.boxes(padded_size(size))
     count = len(names)
     table = {key: torch.zeros(count) for key in ("objects", "crowd", "images", "positives", "unmatched")}
     for target in targets:
@@ -139,9 +138,9 @@ def _class_table(
         table["objects"] += labels.bincount(minlength=count)
         table["crowd"] += target["labels"][crowd].bincount(minlength=count)
         table["images"][target["labels"].unique()] += 1
-        if len(boxes) == 0:
+        if len(boxes) == 0 or references is None:
             continue
-        matches = matcher(anchors_per_level, boxes)
+        matches = references.match(boxes_per_level, boxes)
         positives = matches[matches > NEGATIVE].bincount(minlength=len(boxes))
         table["positives"] += labels.bincount(positives.float(), minlength=count)
         table["unmatched"] += labels.bincount((positives == 0).float(), minlength=count)

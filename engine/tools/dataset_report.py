@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from data.files import write_atomically
-from detector import ModelConfig
-from detector.build import STRIDES
+from detector import ModelConfig, build_references
+from detector.boxes import box_area
+from detector.contract import SIZE_DIVISOR
 from engine.tools.dataset_check import AREAS, EXAMPLES, SplitReport
 
 MOST_CLASSES = 40  # bars that stay readable
@@ -51,9 +53,7 @@ def draw_report(path: Path, reports: dict[str, SplitReport], model: ModelConfig)
 
     figure = Figure(figsize=(13, 4.2), layout="constrained")
     by_size, by_class, by_anchors = figure.subplots(1, 3)
-    anchor_sizes = [
-        model.anchor_base_scale * stride * scale for stride in STRIDES for scale in model.anchor_octave_scales
-    ]
+    anchor_sizes = _reference_sizes(model)
     largest = max([*anchor_sizes, *(report.resized_sides.max(initial=1) for report in reports.values())])
     bins = np.geomspace(4, 2 * largest, 40)
     for size in anchor_sizes:
@@ -79,3 +79,12 @@ def draw_report(path: Path, reports: dict[str, SplitReport], model: ModelConfig)
         axes.invert_yaxis()
     by_size.legend()
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=110))
+
+
+def _reference_sizes(model: ModelConfig) -> list[float]:
+    """√area in pixels of the boxes that a detector starts from, each once; none for a detector without such."""
+    references = build_references(model)
+    if references is None:
+        return []
+    boxes = torch.cat(references.boxes((SIZE_DIVISOR, SIZE_DIVISOR)))  # every level has a cell at any size
+    return box_area(boxes).sqrt().round(decimals=2).unique().tolist()

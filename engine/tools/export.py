@@ -3,7 +3,6 @@
 import importlib.util
 import io
 import json
-import math
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -13,11 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from data.files import write_atomically
-from detector.boxes import BoxCoding
-from detector.postprocess import PostProcessor
+from detector import Detector
+from detector.families import DEFAULT_FAMILY, FAMILIES
 from engine.run.load import DetectorInfo
 
-OUTPUTS = ("cls_logits", "box_deltas", "anchors_p3", "anchors_p4", "anchors_p5", "anchors_p6", "anchors_p7")
 META = "detector.json"  # entry of a torch.export file, and key of an ONNX model's metadata
 # Sides are multiples of 32. Tracing takes it that every level has more than one cell a side, and P7 has stride 128.
 MIN_SIDE = 160
@@ -30,29 +28,29 @@ class ExportError(ValueError):
     exit_status = 2
 
 
-class RawOutputs(nn.Module):
-    """The part of a detector that is exported: images to the raw outputs of every anchor."""
+class ExportedOutputs(nn.Module):
+    """The part of a detector that is exported: images to what the network says."""
 
-    def __init__(self, detector: nn.Module) -> None:
+    def __init__(self, detector: Detector) -> None:
         super().__init__()
         self.detector = detector
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) in 0..1 to the tensors of OUTPUTS."""
-        cls_logits, box_deltas, anchors_per_level = self.detector.raw_outputs(images)
-        return cls_logits, box_deltas, *anchors_per_level
+        """(B, 3, H, W) in 0..1 to the detector's `outputs`, in their order."""
+        return tuple(self.detector.outputs(images).values())
 
 
-def describe(detector: nn.Module, info: DetectorInfo) -> dict[str, Any]:
-    """What travels with an exported program: class names, LRP-optimal thresholds, post-processing settings."""
-    settings = vars(detector.postprocess)
-    coding = settings["coding"]._asdict()
-    if math.isinf(coding["min_log_ratio"]):
-        coding["min_log_ratio"] = None  # JSON has no infinity
-    return {"classes": info.classes, "thresholds": info.thresholds, "postprocess": settings | {"coding": coding}}
+def describe(detector: Detector, info: DetectorInfo) -> dict[str, Any]:
+    """What travels with an exported program: family, class names, LRP-optimal thresholds, post-processing settings."""
+    return {
+        "family": info.config.model.family,
+        "classes": info.classes,
+        "thresholds": info.thresholds,
+        "postprocess": detector.output_settings(),
+    }
 
 
-def export_torch(detector: nn.Module, info: DetectorInfo, path: Path) -> None:
+def export_torch(detector: Detector, info: DetectorInfo, path: Path) -> None:
     """Writes a `torch.export` program, to be opened with `torch.export.load`; batch and size are free.
 
     Args:
@@ -65,7 +63,7 @@ def export_torch(detector: nn.Module, info: DetectorInfo, path: Path) -> None:
     write_atomically(path, lambda file: file.write(content.getbuffer()))
 
 
-def export_onnx(detector: nn.Module, info: DetectorInfo, path: Path) -> None:
+def export_onnx(detector: Detector, info: DetectorInfo, path: Path) -> None:
     """Writes the same program as one ONNX file with the same names of inputs and outputs.
 
     Raises:
@@ -74,9 +72,11 @@ def export_onnx(detector: nn.Module, info: DetectorInfo, path: Path) -> None:
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
         raise ExportError(f"--format onnx: needs {' and '.join(missing)}: pip install -r requirements-onnx.txt")
+    with torch.no_grad():
+        names = list(detector.outputs(torch.zeros(_EXAMPLE)))
     with redirect_stdout(io.StringIO()):  # torch prints its progress
         model = torch.onnx.export(
-            _trace(detector), input_names=["images"], output_names=OUTPUTS, dynamo=True, verbose=False
+            _trace(detector), input_names=["images"], output_names=names, dynamo=True, verbose=False
         ).model_proto
     model.metadata_props.add(key=META, value=json.dumps(describe(detector, info)))
     write_atomically(path, lambda file: file.write(model.SerializeToString()))
@@ -85,25 +85,21 @@ def export_onnx(detector: nn.Module, info: DetectorInfo, path: Path) -> None:
 def detections_from_outputs(
     outputs: Sequence[Any], meta: dict[str, Any], image_sizes: Sequence[tuple[int, int]]
 ) -> list[dict[str, Tensor]]:
-    """Detections of an exported program: scores, the best of each level, decoded boxes, NMS per class.
+    """Detections of an exported program, as the detector itself gives them.
 
     Args:
-        outputs: cls_logits (B, A, K), box_deltas (B, A, 4) and the anchors of P3–P7, (n, 4) each: tensors or NumPy
-            arrays, in the order of OUTPUTS.
+        outputs: of the program, tensors or NumPy arrays in its order.
         meta: what `describe` says; `json.loads` of the program's `detector.json`.
         image_sizes: (height, width) of each image without its padding, to which boxes are clipped.
     Returns:
-        Per image "boxes" (n, 4) xyxy, "scores" (n,), "labels" (n,), best first, as the detector itself gives.
+        Per image "boxes" (n, 4) xyxy, "scores" (n,), "labels" (n,), best first.
     """
-    cls_logits, box_deltas, *anchors_per_level = (torch.as_tensor(output) for output in outputs)
-    coding = meta["postprocess"]["coding"]
-    lowest = -math.inf if coding["min_log_ratio"] is None else coding["min_log_ratio"]
-    settings = meta["postprocess"] | {"coding": BoxCoding(**coding | {"min_log_ratio": lowest})}
-    return PostProcessor(**settings)(cls_logits, box_deltas, anchors_per_level, image_sizes)
+    family = FAMILIES[meta.get("family", DEFAULT_FAMILY)]  # programs of revision efdaf8b do not say it
+    return family.detections_from_outputs(outputs, meta["postprocess"], image_sizes)
 
 
 @torch.no_grad()
-def _trace(detector: nn.Module) -> torch.export.ExportedProgram:
+def _trace(detector: Detector) -> torch.export.ExportedProgram:
     rows, columns = (torch.export.Dim(name, min=MIN_SIDE // 32) for name in ("rows", "columns"))
     sizes = {0: torch.export.Dim("batch", min=1), 2: 32 * rows, 3: 32 * columns}
-    return torch.export.export(RawOutputs(detector), (torch.zeros(_EXAMPLE),), dynamic_shapes={"images": sizes})
+    return torch.export.export(ExportedOutputs(detector), (torch.zeros(_EXAMPLE),), dynamic_shapes={"images": sizes})

@@ -20,7 +20,7 @@ from engine.run.checkpoint import CheckpointError
 from engine.run.config import Config, load_config
 from losses import SelfBalance
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 BATCHNORM_EPS = 1e-5
 
 # torchvision's 91 columns are COCO's category ids; these are the 80 that COCO uses
@@ -224,7 +224,7 @@ def _checkpoint(
     with torch.device("meta"):  # names and shapes, at no cost
         own = build_detector(config, len(classes), load_weights=False).state_dict()
     # state of training that their files lack
-    balance = {f"criterion.self_balance.{name}": value for name, value in SelfBalance().state_dict().items()}
+    balance = {f"objective.loss.balance.{name}": value for name, value in SelfBalance().state_dict().items()}
     state = {name: value for name, value in balance.items() if name in own} | state
     faults = [f"{name} is missing" for name in own if name not in state]
     faults += [f"{name} is left over" for name in state if name not in own]

@@ -8,8 +8,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from detector import build_detector
 from engine.run.config import Config, ConfigError
 
-RANKING_LOSSES = ("alrp", "rs", "ap")
-
 
 @dataclass(frozen=True)
 class Traffic:
@@ -97,7 +95,7 @@ def estimate_traffic(config: Config, num_classes: int, processes: int, positives
     reduced, gathered = 2 * (processes - 1) / processes, processes - 1
     trained = sum(parameter.numel() for parameter in detector.parameters() if parameter.requires_grad)
     ranking = 0.0
-    if config.loss.name in RANKING_LOSSES and config.loss.ranking == "global":
+    if config.loss.ranks and config.loss.ranking == "global":
         # losses/ranking/ranking.py, in every micro-batch: counts; score and value of the positives; the histogram
         positives = positives_per_image * config.data.batch_size / config.data.accumulate
         ranking = gathered * 8 + gathered * 16 * positives / processes + reduced * 16 * (2 * positives + 1)

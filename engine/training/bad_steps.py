@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from data.files import write_atomically
-from engine.training.train_step import LOSSES, MicroBatch, TrainingError, TrainStep
+from engine.training.train_step import MicroBatch, TrainingError, TrainStep
 
 log = logging.getLogger(__name__)
 
@@ -26,14 +26,19 @@ def report_bad_step(
     processes, in_a_row = train_step.processes, train_step.skipped_in_a_row
     own_ids = [target["image_id"] for _, targets in micro_batches for target in targets]
     image_ids = [image_id for ids in processes.gather(own_ids) for image_id in ids]
-    losses = {name: stats[name] for name in (*LOSSES, "grad_norm")}
+    losses = {name: value for name, value in stats.items() if name.startswith("loss") or name == "grad_norm"}
     numbers = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
     problem = f"step {train_step.done}: loss or gradient not finite ({numbers}); images {image_ids}"
     if in_a_row < train_step.config.run.max_bad_steps:
         log.warning("%s: skipped", problem)
         return
     images, targets = zip(*micro_batches, strict=True)
-    batch = {"step": train_step.done, "losses": losses, "images": list(images), "targets": list(targets)}
+    batch = {
+        "step": train_step.done,
+        "losses": losses,
+        "images": list(images),
+        "targets": [list(each) for each in targets],
+    }
     path = folder / f"bad_batch.rank{processes.rank}.pt"
     write_atomically(path, lambda file: torch.save(batch, file))
     raise TrainingError(

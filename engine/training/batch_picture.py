@@ -8,8 +8,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor, resize, to_pil_image
 
-from detector.criterion import assign_targets
-from detector.retinanet.retinanet import RetinaNet
+from detector import Detector
+from detector.references import References
 from engine.reporting.drawing import draw_detections
 
 MAX_IMAGES = 16
@@ -20,22 +20,17 @@ HEADER = 16  # pixels above each tile
 
 @torch.no_grad()
 def draw_batch(
-    detector: RetinaNet, images: Tensor, targets: Sequence[dict[str, Any]], class_names: Sequence[str]
+    detector: Detector, images: Tensor, targets: Sequence[dict[str, Any]], class_names: Sequence[str]
 ) -> Image.Image:
     """At most 16 images of a batch on one sheet: boxes in the colours of their classes, positive anchors white.
 
     Args:
-        detector: whose anchors and matcher decide what is positive.
+        detector: whose reference boxes and matcher decide what is positive, where it has such.
         images: (B, 3, H, W) uint8, as the loader gives them; targets: of the same images.
     """
-    targets = [{key: target[key].cpu() for key in ("boxes", "labels", "crowd")} for target in targets[:MAX_IMAGES]]
+    targets = [{key: target[key].cpu() for key in ("boxes", "labels", "crowd")} for target in targets][:MAX_IMAGES]
     sides = images.shape[-2:]
-    shapes = [tuple(-(-side // stride) for side in sides) for stride in detector.anchor_generator.strides]
-    anchors_per_level = [anchors.cpu() for anchors in detector.anchor_generator(shapes)]
-    criterion = detector.criterion
-    assignment = assign_targets(criterion.matcher, anchors_per_level, targets, len(class_names), criterion.ignore_crowd)
-    anchors = torch.cat(anchors_per_level)
-    owners, positives = assignment.positives // len(anchors), anchors[assignment.positives % len(anchors)]
+    positives = [_positive_boxes(detector.references, sides, target) for target in targets]
 
     scale = -(-MIN_SIDE // min(sides))
     height, width = (scale * side for side in sides)
@@ -43,7 +38,7 @@ def draw_batch(
     rows = -(-len(targets) // columns)
     sheet = Image.new("RGB", (columns * (width + 2), rows * (height + HEADER + 2)), "white")
     for index, (image, target) in enumerate(zip(images, targets, strict=False)):
-        own = positives[owners == index]
+        own = positives[index]
         enlarged = _with_anchors(resize(image.cpu(), [height, width], antialias=True), scale * own)
         tile = draw_detections(enlarged, scale * target["boxes"], target["labels"], None, class_names)
         row, column = divmod(index, columns)
@@ -52,6 +47,15 @@ def draw_batch(
         ImageDraw.Draw(sheet).text((x + 2, y + 1), text, fill="black")
         sheet.paste(to_pil_image(tile), (x, y + HEADER))
     return sheet
+
+
+def _positive_boxes(references: References | None, size: tuple[int, int], target: dict[str, Any]) -> Tensor:
+    """(n, 4) reference boxes of an image that are positive for its objects."""
+    if references is None:
+        return target["boxes"][:0]
+    boxes_per_level = [boxes.cpu() for boxes in references.boxes(size)]
+    matches = references.match(boxes_per_level, target["boxes"].masked_fill(target["crowd"][:, None], 0))
+    return torch.cat(boxes_per_level)[matches >= 0]
 
 
 def _with_anchors(image: Tensor, anchors: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from statistics import median
 
 from engine.reporting.tensorboard import peak_memory_gb
 from engine.run.clock import duration
-from engine.training.train_step import LOSSES, TrainingError
+from engine.training.train_step import TrainingError
 from engine.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,8 @@ def dry_run(trainer: Trainer) -> str:
         # the main process's clock, so that all take equally many steps
         seconds.append(processes.from_main(time.monotonic() - start))
         if len(seconds) == 1:
-            log.info("the first batch gives %s", ", ".join(f"{name} {stats[name]:.4f}" for name in LOSSES))
+            losses = {name: value for name, value in stats.items() if name.startswith("loss")}
+            log.info("the first batch gives %s", ", ".join(f"{name} {value:.4f}" for name, value in losses.items()))
         if not math.isfinite(stats["loss"]):
             raise TrainingError("dry run: the loss is not finite; look at the data, or lower optimizer.lr")
     memory = max(processes.gather(peak_memory_gb(processes.device)))

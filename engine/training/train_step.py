@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from data.seeds import mix_seed
-from detector import build_detector
+from data.targets import BatchTargets
+from detector import Detector, build_detector
 from detector.monitor import GRADIENT_MASS, Monitor
 from engine.run.checkpoint import CheckpointError
 from engine.run.config import Config, ConfigError
@@ -20,9 +21,8 @@ from engine.run.precision import autocast
 from engine.run.schedule import Schedule
 from engine.training.ema import WeightEMA
 
-LOSSES = ("loss", "loss_cls", "loss_loc")
 MONITORED = ("num_positives", "num_relevant_negatives", "grad_mass_positive", "grad_mass_negative")  # numbers of a step
-MicroBatch = tuple[Tensor, list[dict[str, Any]]]  # uint8 images (b, 3, H, W) and their targets
+MicroBatch = tuple[Tensor, BatchTargets]  # uint8 images (b, 3, H, W) and their targets
 
 
 class TrainingError(RuntimeError):
@@ -48,9 +48,9 @@ class TrainStep:
             raise ConfigError("model.norm: sync_batch needs GPUs; on CPU processes use group")
         torch.manual_seed(config.run.seed)
         detector = build_detector(config, num_classes, load_weights=load_weights)
-        self.detector: nn.Module = detector.to(processes.device, memory_format=torch.channels_last).train()
+        self.detector: Detector = detector.to(processes.device, memory_format=torch.channels_last).train()
         ranks_globally = config.loss.ranking == "global"
-        self.detector.group = processes.group if ranks_globally else None
+        self.group = processes.group if ranks_globally else None
         # DistributedDataParallel averages over the processes, but the gradients of a global loss add up
         self.loss_scale = (processes.world_size if ranks_globally else 1) / config.data.accumulate
         self.ema = WeightEMA(self.detector, config.optimizer.ema_decay) if config.optimizer.ema_decay else None
@@ -110,14 +110,12 @@ class TrainStep:
         self.skipped += not finite
         self.skipped_in_a_row = 0 if finite else self.skipped_in_a_row + 1
         stats["skipped_steps"] = self.skipped
+        self.detector.after_step(stats if finite else None, self.done, self.schedule.steps_per_epoch)
         if not finite:
             return stats, stop
         if self.config.optimizer.clip_grad_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.optimizer.clip_grad_norm, norm)
         self.optimizer.step()
-        balance = self.detector.self_balance
-        if balance is not None:
-            balance.record(torch.tensor(stats["loss_cls"]), torch.tensor(stats["loss_loc"]))
         if self.ema is not None:
             self.ema.update(self.detector, self.done - 1)
         return stats, stop
@@ -128,29 +126,29 @@ class TrainStep:
         """Accumulates the gradients of the batch, and reads all numbers of the step back from the device at once.
 
         Returns:
-            (losses averaged over micro-batches and processes, norm of the gradient and weight of self-balancing, with
-            what the detector monitors when `watched`; the norm as a tensor; whether any process was asked to stop).
+            (losses averaged over micro-batches and processes, norm of the gradient and numbers of the detector's state,
+            with what it monitors when `watched`; the norm as a tensor; whether any process was asked to stop).
         """
-        sums = torch.zeros(len(LOSSES) + 1, device=self.processes.device)
-        monitors, self.statistics = [], {}
+        sums, names, monitors = None, [], []
+        self.statistics = {}
         for index, (images, targets) in enumerate(micro_batches):
             images, targets = self._to_device(images, targets)
-            self.detector.monitor = Monitor(self.config.run.diagnose) if watched else None
+            monitor = Monitor(self.config.run.diagnose) if watched else None
             last = index == len(micro_batches) - 1
             synchronised = last or not isinstance(self.model, DistributedDataParallel)
             with nullcontext() if synchronised else self.model.no_sync():
                 with autocast(self.config.run.precision, self.processes.device):
-                    losses = self.model(images, targets)
-                values = torch.stack([losses[name].detach().float() for name in LOSSES])
+                    losses = self.model(images, targets, group=self.group, monitor=monitor)
+                names = list(losses)
+                values = torch.stack([losses[name].detach().float() for name in names])
                 values = self.processes.mean(torch.cat([values, values.new_tensor([float(stop)])]))
-                sums += values
+                sums = values if sums is None else sums + values
                 (losses["loss"] * self.loss_scale).backward()
-            if watched:
-                monitors.append(self.detector.monitor.values)
+            if monitor is not None:
+                monitors.append(monitor.values)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        numbers = dict(zip((*LOSSES, "stop"), sums / len(micro_batches), strict=True)) | {"grad_norm": norm}
-        if self.detector.self_balance is not None:
-            numbers["self_balance"] = self.detector.self_balance.weight.float()
+        numbers = dict(zip((*names, "stop"), sums / len(micro_batches), strict=True)) | {"grad_norm": norm}
+        numbers |= {name: value.float() for name, value in self.detector.state_numbers().items()}
         stats = dict(zip(numbers, torch.stack(list(numbers.values())).tolist(), strict=True))
         stop = stats.pop("stop") > 0
         if len(monitors) == len(micro_batches):
@@ -158,11 +156,10 @@ class TrainStep:
             stats |= {name: value.item() for name, value in self.statistics.items() if name in MONITORED}
         return stats, norm, stop
 
-    def _to_device(self, images: Tensor, targets: list[dict[str, Any]]) -> MicroBatch:
+    def _to_device(self, images: Tensor, targets: BatchTargets) -> MicroBatch:
         device = self.processes.device
         images = images.to(device, non_blocking=True).float().div_(255).contiguous(memory_format=torch.channels_last)
-        keys = ("boxes", "labels", "crowd")
-        return images, [{key: target[key].to(device, non_blocking=True) for key in keys} for target in targets]
+        return images, targets.to(device)
 
     def _update_ratio(self, grad_norm: float, rate: float) -> float:
         """How far a step without momentum goes, relative to the length of all weights."""

@@ -142,7 +142,9 @@ class Trainer:
             self.folder.begin(self.config, self.step, self.evaluated_step)
             self.logger = TensorBoardLogger(self.folder.path, self.step, self.config.to_dict())
             if self.config.run.diagnose:
-                self.diagnosis = Diagnosis(self.config, self.schedule, self.folder.diagnosis, self.step)
+                references = self.train_step.detector.references
+                names = () if references is None else references.level_names
+                self.diagnosis = Diagnosis(self.config, self.schedule, self.folder.diagnosis, self.step, names)
                 if self.step == 0:
                     self.diagnosis.look_at_data(self.dataset)
         if self.config.data.cache and not self.finished:
@@ -175,9 +177,6 @@ class Trainer:
                     if self.diagnosis is not None:
                         self.diagnosis.add(self.step, stats, self.train_step.statistics, self.logger)
                 epoch_ends = self.step % self.schedule.steps_per_epoch == 0
-                balance, every = self.train_step.detector.self_balance, self.config.loss.balance_every
-                if balance is not None and (self.step % every == 0 if every else epoch_ends):
-                    balance.update()
                 if epoch_ends or must_stop or self._checkpoint_due(clock):
                     self._save(clock)
         self._report_unreadable()

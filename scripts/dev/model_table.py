@@ -25,7 +25,6 @@ from engine.run.config import Config, load_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 NUM_CLASSES = 80
-LOSSES = {"alrp": "aLRP", "rs": "Rank & Sort", "ap": "AP", "focal": "focal"}
 
 
 def main() -> None:
@@ -59,7 +58,7 @@ def table_row(name: str, config: Config, published: str) -> str:
     minival, test_dev = (re.search(rf"([\d.–]+) (?:AP )?on {split}", published) for split in ("minival", "test-dev"))
     size = largest_size(config)
     parameters, flops = cost(config, size)
-    loss = LOSSES[config.loss.name] + (", ATSS" if config.model.matcher == "atss" else "")
+    loss = config.loss.label + (", ATSS" if getattr(config.model, "matcher", "") == "atss" else "")
     backbone = config.model.backbone + (", deformable" if config.model.deformable else "")
     sizes = f"{size[0]}/{size[1]}"
     published_values = [match[1] if match else "" for match in (minival, test_dev)]
@@ -74,7 +73,7 @@ def cost(config: Config, size: tuple[int, int]) -> tuple[int, int]:
         image = torch.empty(1, 3, *padded_size(size))
         deformable = {torch.ops.torchvision.deform_conv2d: _deform_conv_flops}
         with FlopCounterMode(display=False, custom_mapping=deformable) as counter, torch.no_grad():
-            detector.raw_outputs(image)
+            detector.outputs(image)
     return sum(parameter.numel() for parameter in detector.parameters()), counter.get_total_flops() // 2
 
 

@@ -103,14 +103,14 @@ def test_weights_of_another_network(imagenet_file):
 
 def test_fine_tuning_with_other_classes_keeps_everything_but_the_class_head(make_detector, caplog, tmp_path):
     source = make_detector(num_classes=5)
-    source.self_balance.weight.fill_(3.0)
+    source.objective.loss.balance.weight.fill_(3.0)
     torch.nn.init.normal_(source.head.box_deltas.bias)
     path = tmp_path / "best.pt"
     torch.save({"model": source.state_dict(), "epoch": 1}, path)
     with caplog.at_level(logging.INFO):
         tuned = make_detector(num_classes=3, init_from=str(path))
     assert "head.cls_logits.weight" in caplog.text
-    assert tuned.self_balance.weight == 50
+    assert tuned.objective.loss.balance.weight == 50
     for name, value in tuned.named_parameters():
         if name.startswith("head.cls_logits"):
             assert value.shape[0] == 6 * 3

@@ -5,14 +5,21 @@ import torch
 from torchvision import ops
 
 from detector.anchors import AnchorGenerator
+from detector.assignment import assign_targets
 from detector.boxes import decode_boxes
-from detector.criterion import Criterion, assign_targets
+from detector.config import loss_settings
 from detector.matcher import MaxIoUMatcher
 from detector.monitor import IOU_EDGES, LOGIT_EDGES, RANK_EDGES, REACHED_IOU, Monitor
+from detector.objectives import MatchedObjective
+from losses.table import build_loss
 
 K = 4
 LEVELS = AnchorGenerator((8, 16, 32))([(16, 16), (8, 8), (4, 4)])
 ANCHORS = torch.cat(LEVELS)
+
+
+def objective(name="alrp") -> MatchedObjective:
+    return MatchedObjective(MaxIoUMatcher(), build_loss(loss_settings({"name": name})))
 
 
 @pytest.fixture
@@ -26,9 +33,9 @@ def watched(make_target):
     cls_logits = (torch.randn(2, len(ANCHORS), K, generator=generator) - 2).requires_grad_()
     box_deltas = torch.randn(2, len(ANCHORS), 4, generator=generator) * 0.5
     monitor = Monitor(detailed=True)
-    Criterion(MaxIoUMatcher())(cls_logits, box_deltas, LEVELS, targets, monitor=monitor)["loss"].backward()
+    objective()(cls_logits, box_deltas, LEVELS, targets, monitor=monitor)["loss"].backward()
     assignment = assign_targets(MaxIoUMatcher(), LEVELS, targets, K, ignore_crowd=False)
-    return monitor.values, cls_logits.detach().flatten(), box_deltas.flatten(0, 1)[assignment.positives], assignment
+    return monitor.values, cls_logits.detach().flatten(), assignment.of_positives(box_deltas), assignment
 
 
 def test_ranks_and_scores(watched):
@@ -52,7 +59,7 @@ def test_ranks_and_scores(watched):
 
 def test_boxes_levels_and_objects(watched, make_target):
     values, _, deltas, assignment = watched
-    index = assignment.positives % len(ANCHORS)
+    index = assignment.references
     ious = ops.box_iou(decode_boxes(deltas, ANCHORS[index]), assignment.gt_boxes).diagonal()
     assert values["sum_iou"].item() == pytest.approx(ious.sum().item(), rel=1e-5)
     assert torch.equal(values["hist_iou"], torch.histogram(ious, IOU_EDGES).hist.long())
@@ -72,7 +79,7 @@ def test_watching_changes_no_gradient_and_needs_no_object(make_target, name):
         generator = torch.Generator().manual_seed(0)
         cls_logits = torch.randn(1, len(ANCHORS), K, generator=generator).requires_grad_()
         box_deltas = torch.randn(1, len(ANCHORS), 4, generator=generator).requires_grad_()
-        losses = Criterion(MaxIoUMatcher(), name)(cls_logits, box_deltas, LEVELS, [make_target()], monitor=monitor)
+        losses = objective(name)(cls_logits, box_deltas, LEVELS, [make_target()], monitor=monitor)
         losses["loss"].backward()
         gradients.append(torch.cat([cls_logits.grad.flatten(), box_deltas.grad.flatten()]))
     assert torch.equal(*gradients)
@@ -85,6 +92,6 @@ def test_logits_that_are_not_finite_are_counted_nowhere(make_target):
     cls_logits = torch.full((1, len(ANCHORS), K), torch.nan)
     monitor = Monitor(detailed=True)
     target = make_target((10, 10, 60, 60))
-    Criterion(MaxIoUMatcher())(cls_logits, torch.zeros(1, len(ANCHORS), 4), LEVELS, [target], monitor=monitor)
+    objective()(cls_logits, torch.zeros(1, len(ANCHORS), 4), LEVELS, [target], monitor=monitor)
     assert monitor.values["num_positives"] > 0
     assert not monitor.values["hist_rank"].any() and not monitor.values["hist_logit_negative"].any()

@@ -5,7 +5,7 @@ import torch
 from operation_counter import OperationCounter
 
 from detector.anchors import AnchorGenerator
-from detector.criterion import assign_targets
+from detector.assignment import assign_targets
 from detector.matcher import ATSSMatcher, MaxIoUMatcher
 from detector.postprocess import PostProcessor
 
@@ -55,7 +55,7 @@ def test_a_loss_waits_for_its_number_of_positives_alone(make_detector, make_targ
     detector = make_detector(loss={"name": name})
     outputs = detector.raw_outputs(torch.rand(2, 3, 64, 96))
     with OperationCounter() as operations:
-        detector.criterion(*outputs, [make_target((10, 10, 60, 60))] * 2)["loss"].backward()
+        detector.objective(*outputs, [make_target((10, 10, 60, 60))] * 2)["loss"].backward()
     assert operations.waits == {"nonzero": 1}
 
 
@@ -71,7 +71,7 @@ def test_network_and_backward_never_wait_for_the_gpu(make_detector, make_target,
         torch.cuda.set_sync_debug_mode("error")
         cls_logits, box_deltas, anchors_per_level = detector.raw_outputs(images)
         torch.cuda.set_sync_debug_mode("default")
-        losses = detector.criterion(cls_logits, box_deltas, anchors_per_level, targets)
+        losses = detector.objective(cls_logits, box_deltas, anchors_per_level, targets)
         torch.cuda.set_sync_debug_mode("error")
         losses["loss"].backward()
     finally:

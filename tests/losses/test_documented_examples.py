@@ -59,8 +59,9 @@ def test_the_subclass_agrees_with_this_projects_criterion(examples):
     from torchvision.models.detection.anchor_utils import AnchorGenerator as TorchvisionAnchors
     from torchvision.models.detection.image_list import ImageList
 
-    from detector.criterion import Criterion
     from detector.matcher import MaxIoUMatcher
+    from detector.objectives import MatchedObjective
+    from losses.alrp import ALRPLoss
 
     names: dict = {}
     exec(examples[1], names)
@@ -77,7 +78,7 @@ def test_the_subclass_agrees_with_this_projects_criterion(examples):
     for target in targets:
         target["crowd"] = torch.zeros(len(target["boxes"]), dtype=torch.bool)
     stds = torch.tensor([0.1, 0.1, 0.2, 0.2])  # torchvision's coder divides by 1
-    ours = Criterion(MaxIoUMatcher())(logits, deltas / stds, [anchors[0]], targets)
+    ours = MatchedObjective(MaxIoUMatcher(), ALRPLoss())(logits, deltas / stds, [anchors[0]], targets)
     assert theirs["classification"].item() == pytest.approx(ours["loss_cls"].item(), rel=1e-5)
     assert theirs["bbox_regression"].item() == pytest.approx(ours["loss_loc"].item(), rel=1e-5)
 

@@ -2,14 +2,15 @@
 
 import copy
 import logging
-import threading
 
 import pytest
 import torch
 
-from detector import LossConfig, ModelConfig, build_detector
+from detector import build_detector
 from detector.matcher import ATSSMatcher, MaxIoUMatcher
 from detector.monitor import Monitor
+from detector.retinanet.config import RetinaNetConfig
+from losses.focal import FocalLoss, FocalSettings
 
 
 @pytest.fixture
@@ -59,10 +60,10 @@ def test_objects_that_no_anchor_matches_train_on(make_detector, make_target, mat
     # max IoU: no anchor overlaps the object; ATSS: no anchor has its centre inside
     box = (5000, 5000, 5010, 5010) if matcher == "max_iou" else (33, 33, 34, 34)
     detector = make_detector(matcher=matcher)
-    detector.monitor = Monitor()
-    losses = detector(torch.rand(1, 3, 64, 64), [make_target(box)])
+    monitor = Monitor()
+    losses = detector(torch.rand(1, 3, 64, 64), [make_target(box)], monitor=monitor)
     losses["loss"].backward()
-    assert detector.monitor.values["num_positives"] == 0 and losses["loss"] == 0
+    assert monitor.values["num_positives"] == 0 and losses["loss"] == 0
 
 
 def test_losses_stay_in_float32_under_autocast(make_detector, targets):
@@ -140,19 +141,20 @@ def test_config_reaches_the_parts(make_detector):
         p7_relu=True,
         nms_thresh=0.6,
     )
-    assert isinstance(detector.criterion.matcher, ATSSMatcher) and detector.criterion.ignore_crowd
-    assert (detector.criterion.loc_error, detector.criterion.delta) == ("diou", 0.5)
-    assert detector.self_balance is None and detector.fpn.p7_relu and detector.postprocess.nms_thresh == 0.6
+    assert isinstance(detector.objective.matcher, ATSSMatcher) and detector.objective.ignore_crowd
+    settings = detector.objective.loss.settings
+    assert (settings.loc_error, settings.delta) == ("diou", 0.5)
+    assert detector.balances() == {} and detector.fpn.p7_relu and detector.postprocess.nms_thresh == 0.6
     assert detector.head.box_deltas.out_channels == 2 * 4
-    assert isinstance(make_detector().criterion.matcher, MaxIoUMatcher)
+    assert isinstance(make_detector().objective.matcher, MaxIoUMatcher)
 
 
 def test_config_may_be_an_object_of_validated_groups():
     class Config:
-        model = ModelConfig(backbone="resnet18", weights=None, norm="batch", frozen_stages=0)
-        loss = LossConfig(name="focal")
+        model = RetinaNetConfig(backbone="resnet18", weights=None, norm="batch", frozen_stages=0)
+        loss = FocalSettings()
 
-    assert build_detector(Config, 2).criterion.name == "focal"
+    assert isinstance(build_detector(Config, 2).objective.loss, FocalLoss)
 
 
 @pytest.mark.parametrize("model", [{"norm": "frozen_batch"}, {"norm": "batch", "frozen_stages": 2}])
@@ -170,9 +172,7 @@ def test_nothing_to_warn_about(make_detector, caplog):
 
 def test_a_copy_is_independent(make_detector):
     detector, images = make_detector().eval(), torch.rand(1, 3, 64, 64)
-    detector.group = threading.Lock()  # like a process group, it cannot be copied
     duplicate = copy.deepcopy(detector)
-    assert duplicate.group is None
     torch.nn.init.zeros_(detector.head.cls_logits.bias)
     assert not torch.equal(detector.raw_outputs(images)[0], duplicate.raw_outputs(images)[0])
 

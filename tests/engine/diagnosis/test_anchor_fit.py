@@ -7,11 +7,11 @@ import torch
 from torchvision import ops
 
 from data import CocoDetection
-from detector import ModelConfig
-from detector.build import build_anchor_generator
+from detector import build_references
 from detector.monitor import REACHED_IOU
+from detector.retinanet.config import RetinaNetConfig
 from engine.diagnosis.anchor_fit import anchor_fit, best_base_scale
-from engine.run.config import DataConfig
+from engine.run.groups import DataConfig
 
 DATA = DataConfig(image_size=[128, 96])  # of 64×64 images
 
@@ -23,7 +23,7 @@ def dataset(shapes):
 
 def best_ious(dataset, model):
     shapes = [(-(-128 // stride), -(-96 // stride)) for stride in (8, 16, 32, 64, 128)]
-    anchors = torch.cat(build_anchor_generator(model)(shapes))
+    anchors = torch.cat(build_references(model).generator(shapes))
     boxes = torch.cat([dataset.objects(index)["boxes"] for index in range(len(dataset))])
     boxes = boxes * torch.tensor([1.5, 2, 1.5, 2])
     return boxes, ops.box_iou(boxes, anchors).amax(dim=1)
@@ -31,7 +31,7 @@ def best_ious(dataset, model):
 
 @pytest.mark.parametrize("scale", [1.0, 4.0, 16.0])
 def test_shares_of_objects_without_a_fitting_anchor(dataset, scale):
-    model = ModelConfig(anchor_base_scale=scale)
+    model = RetinaNetConfig(anchor_base_scale=scale)
     fit, (boxes, best) = anchor_fit(dataset, model, DATA), best_ious(dataset, model)
     assert fit.objects == len(boxes)
     missed = best < REACHED_IOU
@@ -42,10 +42,10 @@ def test_shares_of_objects_without_a_fitting_anchor(dataset, scale):
 
 
 def test_the_recommended_scale_fits_best(dataset):
-    best = best_base_scale(dataset, ModelConfig(anchor_base_scale=16.0), DATA)
+    best = best_base_scale(dataset, RetinaNetConfig(anchor_base_scale=16.0), DATA)
 
     def reached(scale):
-        return (best_ious(dataset, ModelConfig(anchor_base_scale=scale))[1] >= 0.5).float().mean()
+        return (best_ious(dataset, RetinaNetConfig(anchor_base_scale=scale))[1] >= 0.5).float().mean()
 
     assert reached(best) >= max(reached(best / 2), reached(best * 2), reached(16.0))
 
@@ -56,10 +56,10 @@ def test_a_split_without_objects(shapes, tmp_path):
     content = json.loads((shapes / "annotations" / "instances_train.json").read_text())
     content["annotations"] = []
     (tmp_path / "annotations" / "instances_train.json").write_text(json.dumps(content))
-    fit = anchor_fit(CocoDetection(tmp_path, "train"), ModelConfig(), DATA)
+    fit = anchor_fit(CocoDetection(tmp_path, "train"), RetinaNetConfig(), DATA)
     assert (fit.objects, fit.missed) == (0, {})
 
 
 def test_images_that_keep_their_aspect_ratio(dataset):
-    by_side = anchor_fit(dataset, ModelConfig(), DataConfig(short_side=[120, 136], long_side=200))
-    assert by_side == anchor_fit(dataset, ModelConfig(), DataConfig(image_size=128))
+    by_side = anchor_fit(dataset, RetinaNetConfig(), DataConfig(short_side=[120, 136], long_side=200))
+    assert by_side == anchor_fit(dataset, RetinaNetConfig(), DataConfig(image_size=128))

@@ -183,7 +183,7 @@ def test_flipped_weights_are_always_found(tmp_path):
 
 def test_another_format_and_malformed_entries_are_refused(tmp_path):
     cases = {
-        "format": (FORMAT + 1, "format 2 by another version"),
+        "format": (FORMAT + 1, f"format {FORMAT + 1} by another version"),
         "step": (-1, "'step' in the checkpoint is malformed"),
         "epoch": ("1", "'epoch'"),
         "classes": ([1], "'classes'"),

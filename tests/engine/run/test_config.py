@@ -59,7 +59,7 @@ def test_the_focal_twin_differs_in_loss_and_learning_rate_only():
         ("model.backbone=vgg", "model.backbone: Input should be 'resnet18'"),
         ("model.frozen_stages=true", "model.frozen_stages"),
         ("loss.delta='1'", "loss.delta"),
-        ("loss.delta=0", "loss.delta: Input should be greater than 0"),
+        ("loss.delta=0", "loss.delta: must be a positive number"),
         ("data.image_size=[1, 2, 3]", "data.image_size: must be one side or [height, width]"),
         ("evaluation.short_side=300", "short_side and long_side are given together"),
         ("evaluation.extra_short_sides=[400]", "extra_short_sides and resize: torchvision need short_side"),

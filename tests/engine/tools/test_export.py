@@ -15,8 +15,7 @@ from engine.run.load import DetectorInfo
 from engine.tools.export import (
     META,
     MIN_SIDE,
-    OUTPUTS,
-    RawOutputs,
+    ExportedOutputs,
     describe,
     detections_from_outputs,
     export_onnx,
@@ -79,7 +78,7 @@ def test_torchvisions_box_convention_survives_the_trip_through_json(small):
     )
     detector = build_detector(config, 3, load_weights=False).eval()
     meta = json.loads(json.dumps(describe(detector, info), allow_nan=False))
-    same_detections(torch.no_grad()(RawOutputs(detector)), meta, detector)
+    same_detections(torch.no_grad()(ExportedOutputs(detector)), meta, detector)
 
 
 def test_the_documented_example_runs(torch_file, monkeypatch, capsys):
@@ -100,7 +99,7 @@ def test_an_onnx_model_gives_the_same_detections(small, tmp_path):
     detector, info = small
     export_onnx(detector, info, tmp_path / "small.onnx")
     session = runtime.InferenceSession(tmp_path / "small.onnx")
-    assert [output.name for output in session.get_outputs()] == list(OUTPUTS)
+    assert [output.name for output in session.get_outputs()] == list(detector.outputs(torch.zeros(1, 3, 160, 160)))
     meta = json.loads(session.get_modelmeta().custom_metadata_map[META])
     same_detections(lambda images: session.run(None, {"images": images.numpy()}), meta, detector)
 

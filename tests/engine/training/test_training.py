@@ -175,7 +175,7 @@ def test_the_baselines_train(config_file, loss):
     status, folder = train(config_file, f"loss.name={loss}", "schedule.max_steps=2")
     assert status == 0
     assert all(torch.tensor(value).isfinite() for _, value in curve(folder, "train/loss"))
-    assert "criterion.self_balance.weight" not in load_checkpoint(folder.last)["model"]
+    assert "objective.loss.balance.weight" not in load_checkpoint(folder.last)["model"]
 
 
 def test_micro_batches_share_one_step(config_file):

@@ -1,4 +1,4 @@
-"""detector/criterion.py: which entries are positive, negative or ignored, and the losses made of them."""
+"""Which entries are positive, negative or ignored, and the losses made of them."""
 
 import pytest
 import torch
@@ -6,11 +6,16 @@ from torch.nn import functional as F
 from torchvision import ops
 
 from detector.anchors import AnchorGenerator
+from detector.assignment import assign_targets
 from detector.boxes import decode_boxes, encode_boxes
-from detector.criterion import Criterion, assign_targets, localisation_errors
+from detector.config import loss_settings
 from detector.matcher import ATSSMatcher, MaxIoUMatcher
 from detector.monitor import Monitor
+from detector.objectives import MatchedObjective
 from losses import alrp_loss, ap_loss, focal_loss, rs_loss
+from losses.alrp import localisation_errors
+from losses.matched import OVERLAPS
+from losses.table import build_loss
 
 K = 4
 LEVELS = AnchorGenerator((8, 16, 32))([(16, 16), (8, 8), (4, 4)])
@@ -20,6 +25,14 @@ A = len(ANCHORS)
 
 def assign(targets, matcher=None, ignore_crowd=False):
     return assign_targets(matcher or MaxIoUMatcher(), LEVELS, targets, K, ignore_crowd)
+
+
+def objective(name="alrp", **settings) -> MatchedObjective:
+    return MatchedObjective(MaxIoUMatcher(), build_loss(loss_settings({"name": name, **settings})))
+
+
+def flat_positives(assignment) -> torch.Tensor:
+    return assignment.images * A + assignment.references
 
 
 def outputs(batch: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -52,7 +65,8 @@ def test_entries_of_every_kind_of_anchor(two_targets):
 def test_positives_are_in_flat_order_with_their_boxes(two_targets):
     assignment = assign(two_targets)
     positives = (assignment.cls_targets.flatten() == 1).nonzero().squeeze(1)
-    assert torch.equal(positives // K, assignment.positives)
+    assert torch.equal(positives // K, flat_positives(assignment))
+    assert torch.equal(assignment.reference_boxes, ANCHORS[assignment.references])
     boxes = torch.cat([target["boxes"] for target in two_targets])
     labels = torch.cat([target["labels"] for target in two_targets])
     for gt_box, entry in zip(assignment.gt_boxes, positives, strict=True):
@@ -66,13 +80,13 @@ def test_assignment_of_a_batch_is_that_of_its_images(two_targets, matcher):
     alone = [assign([target], matcher) for target in two_targets]
     assert torch.equal(together.cls_targets, torch.cat([a.cls_targets for a in alone]))
     assert torch.equal(together.gt_boxes, torch.cat([a.gt_boxes for a in alone]))
-    assert torch.equal(together.positives, torch.cat([alone[0].positives, alone[1].positives + A]))
+    assert torch.equal(flat_positives(together), torch.cat([flat_positives(alone[0]), flat_positives(alone[1]) + A]))
 
 
 def test_images_without_objects(make_target, two_targets):
     assert not assign([make_target()]).cls_targets.any()
     mixed, alone = assign([make_target(), two_targets[0], make_target()]), assign([two_targets[0]])
-    assert torch.equal(mixed.positives, alone.positives + A)
+    assert torch.equal(flat_positives(mixed), flat_positives(alone) + A)
 
 
 def test_crowds_are_background_by_default(make_target):
@@ -116,15 +130,17 @@ def test_localisation_errors(loc_error, expected):
     corner = torch.rand(50, 2) * 50
     boxes = torch.cat([corner, corner + 5 + torch.rand(50, 2) * 50], dim=1)
     shifted = boxes + torch.randn(50, 4)
-    torch.testing.assert_close(localisation_errors(shifted, boxes, loc_error), expected(shifted, boxes))
-    assert localisation_errors(boxes, boxes, loc_error).abs().max() < 1e-6
+    torch.testing.assert_close(
+        localisation_errors(OVERLAPS[loc_error](shifted, boxes), loc_error), expected(shifted, boxes)
+    )
+    assert localisation_errors(OVERLAPS[loc_error](boxes, boxes), loc_error).abs().max() < 1e-6
 
 
 def test_alrp_is_the_loss_of_the_decoded_positives(two_targets):
     cls_logits, box_deltas = outputs(2)
-    losses = Criterion(MaxIoUMatcher())(cls_logits, box_deltas, LEVELS, two_targets)
+    losses = objective()(cls_logits, box_deltas, LEVELS, two_targets)
     assignment = assign(two_targets)
-    positives = assignment.positives
+    positives = flat_positives(assignment)
     boxes = decode_boxes(box_deltas.flatten(0, 1)[positives], ANCHORS.repeat(2, 1)[positives])
     errors = 1 - ops.generalized_box_iou(boxes, assignment.gt_boxes).diag()
     loss_cls, loss_loc = alrp_loss(cls_logits.flatten(), assignment.cls_targets.flatten(), errors)
@@ -135,41 +151,41 @@ def test_alrp_is_the_loss_of_the_decoded_positives(two_targets):
 
 def test_self_balance_weighs_the_localisation_part_of_alrp_only(two_targets):
     arguments = (*outputs(2), LEVELS, two_targets)
-    balanced = Criterion(MaxIoUMatcher())
-    balanced.self_balance.weight.fill_(7.0)
+    balanced = objective()
+    balanced.loss.balance.weight.fill_(7.0)
     losses = balanced(*arguments)
     torch.testing.assert_close(losses["loss"], losses["loss_cls"] + 7 * losses["loss_loc"])
-    plain = Criterion(MaxIoUMatcher(), self_balance=False)(*arguments)
+    plain = objective(self_balance=False)(*arguments)
     torch.testing.assert_close(plain["loss"], plain["loss_cls"] + plain["loss_loc"])
-    assert Criterion(MaxIoUMatcher(), name="focal").self_balance is None
-    assert list(balanced.state_dict()) and not list(Criterion(MaxIoUMatcher(), "ap").state_dict())
+    assert objective("focal").loss.balance is None
+    assert list(balanced.state_dict()) and not list(objective("ap").state_dict())
 
 
 def test_equal_box_weights_take_the_mean_error_and_balance_in_every_step(two_targets):
     arguments = (*outputs(2), LEVELS, two_targets)
-    ranked, equal = Criterion(MaxIoUMatcher()), Criterion(MaxIoUMatcher(), box_weights="equal")
+    ranked, equal = objective(), objective(box_weights="equal")
     losses = equal(*arguments)
     assignment = assign_targets(MaxIoUMatcher(), LEVELS, two_targets, K, False)
-    boxes = decode_boxes(arguments[1].flatten(0, 1), ANCHORS.repeat(2, 1))[assignment.positives]
+    boxes = decode_boxes(arguments[1].flatten(0, 1), ANCHORS.repeat(2, 1))[flat_positives(assignment)]
     mean = (1 - ops.generalized_box_iou(boxes, assignment.gt_boxes).diag()).mean()
     torch.testing.assert_close(losses["loss_loc"], mean)
     torch.testing.assert_close(losses["loss"], 2 * losses["loss_cls"])
     torch.testing.assert_close(losses["loss_cls"], ranked(*arguments)["loss_cls"])
-    assert equal.self_balance is None
-    plain = Criterion(MaxIoUMatcher(), box_weights="equal", self_balance=False)(*arguments)
+    assert equal.loss.balance is None
+    plain = objective(box_weights="equal", self_balance=False)(*arguments)
     torch.testing.assert_close(plain["loss"], plain["loss_cls"] + mean)
 
 
 @pytest.mark.parametrize("name", ["ap", "focal"])
 def test_baselines_localise_with_smooth_l1(two_targets, name):
     cls_logits, box_deltas = outputs(2)
-    losses = Criterion(MaxIoUMatcher(), name, delta=0.5, alpha=0.3, gamma=1.5)(
+    losses = objective(name, **({"delta": 0.5} if name == "ap" else {"alpha": 0.3, "gamma": 1.5}))(
         cls_logits, box_deltas, LEVELS, two_targets
     )
     assignment = assign(two_targets)
     flat = cls_logits.flatten(), assignment.cls_targets.flatten()
     loss_cls = ap_loss(*flat, 0.5) if name == "ap" else focal_loss(*flat, 0.3, 1.5)
-    positives = assignment.positives
+    positives = flat_positives(assignment)
     offsets = encode_boxes(assignment.gt_boxes, ANCHORS.repeat(2, 1)[positives])
     loss_loc = F.smooth_l1_loss(box_deltas.flatten(0, 1)[positives], offsets)
     torch.testing.assert_close(losses["loss_cls"], loss_cls)
@@ -180,11 +196,11 @@ def test_baselines_localise_with_smooth_l1(two_targets, name):
 @pytest.mark.parametrize(("name", "self_balance"), [("rs", True), ("rs", False), ("focal", True)])
 def test_boxes_are_learned_by_their_overlap(two_targets, name, self_balance):
     cls_logits, box_deltas = outputs(2)
-    criterion = Criterion(MaxIoUMatcher(), name, box_loss="giou", delta=0.5, self_balance=self_balance)
-    losses = criterion(cls_logits, box_deltas, LEVELS, two_targets)
+    settings = {"delta": 0.5, "self_balance": self_balance} if name == "rs" else {"box_loss": "giou"}
+    losses = objective(name, **settings)(cls_logits, box_deltas, LEVELS, two_targets)
     assignment = assign(two_targets)
     flat = cls_logits.flatten(), assignment.cls_targets.flatten()
-    positives, gt_boxes = assignment.positives, assignment.gt_boxes
+    positives, gt_boxes = flat_positives(assignment), assignment.gt_boxes
     boxes = decode_boxes(box_deltas.flatten(0, 1)[positives], ANCHORS.repeat(2, 1)[positives])
     errors = 1 - ops.generalized_box_iou(boxes, gt_boxes).diag()
     if name == "rs":
@@ -205,7 +221,7 @@ def test_boxes_are_learned_by_their_overlap(two_targets, name, self_balance):
 @pytest.mark.parametrize("name", ["alrp", "rs", "ap", "focal"])
 def test_without_positives_the_loss_is_finite_and_attached(make_target, name):
     cls_logits, box_deltas = outputs(2)
-    losses = Criterion(MaxIoUMatcher(), name)(cls_logits, box_deltas, LEVELS, [make_target()] * 2)
+    losses = objective(name)(cls_logits, box_deltas, LEVELS, [make_target()] * 2)
     losses["loss"].backward()
     assert losses["loss_loc"] == 0 and (losses["loss_cls"] == 0) == (name != "focal")
     assert not box_deltas.grad.any() and cls_logits.grad.isfinite().all()
@@ -216,7 +232,7 @@ def test_without_positives_the_loss_is_finite_and_attached(make_target, name):
 def test_wild_predictions_have_finite_gradients(two_targets, loc_error):
     cls_logits, box_deltas = outputs(2)
     box_deltas = (box_deltas.detach() * 1e3).requires_grad_()
-    losses = Criterion(MaxIoUMatcher(), loc_error=loc_error)(cls_logits, box_deltas, LEVELS, two_targets)
+    losses = objective(loc_error=loc_error)(cls_logits, box_deltas, LEVELS, two_targets)
     losses["loss"].backward()
     assert losses["loss"].isfinite() and box_deltas.grad.isfinite().all()
 
@@ -225,11 +241,11 @@ def test_wild_predictions_have_finite_gradients(two_targets, loc_error):
 def test_monitor_counts_and_weighs(two_targets, name):
     cls_logits, box_deltas = outputs(2)
     monitor = Monitor()
-    losses = Criterion(MaxIoUMatcher(), name)(cls_logits, box_deltas, LEVELS, two_targets, monitor=monitor)
+    losses = objective(name)(cls_logits, box_deltas, LEVELS, two_targets, monitor=monitor)
     losses["loss"].backward()
     targets, logits = assign(two_targets).cls_targets.flatten(), cls_logits.detach().flatten()
-    negatives = logits[targets == 0]
-    relevant = negatives if name == "focal" else negatives[negatives > logits[targets == 1].min() - 1]
+    negatives, delta = logits[targets == 0], 0.5 if name == "rs" else 1
+    relevant = negatives if name == "focal" else negatives[negatives > logits[targets == 1].min() - delta]
     mass = cls_logits.grad.flatten().abs()
     assert monitor.values["num_positives"] == (targets == 1).sum()
     assert monitor.values["num_relevant_negatives"] == len(relevant)

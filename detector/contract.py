@@ -1,0 +1,94 @@
+"""What engine/ may know of a detector. A family is one folder whose detector keeps this contract."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.distributed import ProcessGroup
+
+from detector.monitor import Monitor
+from detector.references import References
+from losses.balance import SelfBalance
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+SIZE_DIVISOR = 32  # of both sides of every batch of images
+
+Targets = Sequence[dict[str, Any]]
+Detections = list[dict[str, Tensor]]
+
+
+class Detector(nn.Module, ABC):
+    """Images to detections, or with targets to losses.
+
+    Attributes:
+        references: the reference boxes that predictions start from, or None for a detector without any.
+        class_head: names of the parameters whose shape depends on the number of classes.
+    """
+
+    references: References | None = None
+    class_head: tuple[str, ...] = ()
+
+    @abstractmethod
+    def forward(
+        self,
+        images: Tensor,
+        targets: Targets | None = None,
+        image_sizes: Sequence[tuple[int, int]] | None = None,
+        group: ProcessGroup | None = None,
+        monitor: Monitor | None = None,
+    ) -> dict[str, Tensor] | Detections:
+        """Losses in training mode, detections in evaluation mode; after the network always in float32.
+
+        Args:
+            images: (B, 3, H, W) float, RGB in 0..1, H and W multiples of 32.
+            targets: training only; per image "boxes" (n, 4) xyxy pixels, "labels" (n,), "crowd" (n,) bool.
+            image_sizes: evaluation only; (h, w) of the part of each image that is not padding, to which boxes are
+                clipped. Default: (H, W).
+            group: training only; process group over whose batches the losses rank, None for this process alone.
+            monitor: training only; filled with statistics of the step if given.
+        Returns:
+            Training: scalars "loss", the one to differentiate, and its parts "loss_…", as many as the detector has.
+            Evaluation: per image "boxes" (n, 4) xyxy, "scores" (n,), "labels" (n,) int64, best first.
+        Raises:
+            ValueError: H or W is no multiple of 32; training without targets.
+        """
+
+    @abstractmethod
+    def outputs(self, images: Tensor) -> dict[str, Tensor]:
+        """What the network says, by name, in either mode: what an exported program returns.
+
+        Post-processing makes detections of it with `output_settings` alone (see the family's `export` module).
+        """
+
+    @abstractmethod
+    def output_settings(self) -> dict[str, Any]:
+        """Plain values, fit for JSON, that post-processing needs beside `outputs`."""
+
+    @abstractmethod
+    def compile_network(self) -> None:
+        """torch.compile of the network, on its device; names of parameters stay."""
+
+    def balances(self) -> dict[str, SelfBalance]:
+        """The self-balances by the head they weigh; "" names the only head, and there may be none."""
+        return {}
+
+    def after_step(self, losses: Mapping[str, float] | None, step: int, steps_per_epoch: int) -> None:
+        """To be called after every optimizer step, alike on every process.
+
+        Args:
+            losses: what `forward` gave, averaged over micro-batches and processes; None for a step that did not count.
+            step: optimizer steps done, this one included.
+        """
+        for head, balance in self.balances().items():
+            parts = None if losses is None else tuple(losses[_of_head(part, head)] for part in ("loss_cls", "loss_loc"))
+            balance.after_step(parts, step, steps_per_epoch)
+
+    def state_numbers(self) -> dict[str, Tensor]:
+        """Scalars of the detector's state to log beside the losses: the weight of each self-balance."""
+        return {_of_head("self_balance", head): balance.weight for head, balance in self.balances().items()}
+
+
+def _of_head(name: str, head: str) -> str:
+    return f"{name}_{head}" if head else name

@@ -1,0 +1,66 @@
+"""The families of detectors that `model.family` can name: one folder each."""
+
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import Discriminator, Tag, TypeAdapter
+
+from detector.config import ModelConfig
+from detector.contract import Detections, Detector
+from detector.references import References
+from detector.retinanet import build as retinanet
+from detector.retinanet.config import RetinaNetConfig
+from detector.retinanet.export import detections_from_outputs
+
+
+class Family(NamedTuple):
+    """What there is to know of a family without building a detector.
+
+    Attributes:
+        config: class of its group `model`.
+        build: (model, loss settings, number of classes, whether crowd regions are ignored) -> detector.
+        references: (model) -> the boxes that predictions start from; None for a family without any.
+        detections_from_outputs: (outputs in order, `output_settings`, image sizes) -> detections, without the network.
+    """
+
+    config: type[ModelConfig]
+    build: Callable[[Any, Any, int, bool], Detector]
+    references: Callable[[Any], References] | None
+    detections_from_outputs: Callable[..., Detections]
+
+
+FAMILIES: dict[str, Family] = {
+    "retinanet": Family(
+        RetinaNetConfig, retinanet.build_retinanet, retinanet.build_references, detections_from_outputs
+    ),
+}
+DEFAULT_FAMILY = "retinanet"
+
+
+def _family_name(value: Any) -> Any:
+    return value.get("family", DEFAULT_FAMILY) if isinstance(value, dict) else getattr(value, "family", None)
+
+
+def _union(types: list[Any]) -> Any:
+    result = types[0]
+    for each in types[1:]:
+        result = result | each
+    return result
+
+
+# The type of the group `model`: the settings class of the family that `family` says.
+ModelField = Annotated[
+    _union([Annotated[family.config, Tag(name)] for name, family in FAMILIES.items()]), Discriminator(_family_name)
+]
+_MODEL_FIELD: TypeAdapter[ModelConfig] = TypeAdapter(ModelField)
+
+
+def model_settings(value: Any) -> ModelConfig:
+    """Settings from a mapping or as they are. Raises pydantic.ValidationError: unknown key or impossible value."""
+    return _MODEL_FIELD.validate_python(value)
+
+
+def build_references(model: ModelConfig) -> References | None:
+    """The boxes that predictions of a model start from, without its network; None for a family without any."""
+    build = FAMILIES[model.family].references
+    return None if build is None else build(model)

@@ -1,0 +1,82 @@
+"""Match, then compare: the objective of a head whose reference boxes are matched before the loss sees them.
+
+B images, A reference boxes of one image, K classes, P positives of the batch.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+from torch.distributed import ProcessGroup
+
+from detector.assignment import Assignment, Matcher, assign_targets
+from detector.boxes import PAPER_CODING, BoxCoding, decode_boxes, encode_boxes
+from detector.monitor import Monitor
+from losses.loss import Loss
+from losses.matched import Matched
+
+
+class MatchedObjective(nn.Module):
+    """A loss of `losses.table` of what a matcher finds.
+
+    Args:
+        matcher: `MaxIoUMatcher` or `ATSSMatcher`.
+        loss: what compares; its state (`loss.balance`) is the objective's only one.
+        ignore_crowd: see `assign_targets`.
+        coding: of the boxes.
+    """
+
+    def __init__(
+        self, matcher: Matcher, loss: Loss, ignore_crowd: bool = False, coding: BoxCoding = PAPER_CODING
+    ) -> None:
+        super().__init__()
+        self.matcher = matcher
+        self.loss = loss
+        self.ignore_crowd = ignore_crowd
+        self.coding = coding
+
+    def forward(
+        self,
+        cls_logits: Tensor,
+        box_deltas: Tensor,
+        references_per_level: Sequence[Tensor],
+        targets: Sequence[dict[str, Any]],
+        group: ProcessGroup | None = None,
+        monitor: Monitor | None = None,
+    ) -> dict[str, Tensor]:
+        """Losses of a batch, ranked or averaged over it, or over the batches of all processes in `group`.
+
+        Args:
+            cls_logits: (B, A, K) and box_deltas: (B, A, 4), float32.
+            references_per_level: list of (n, 4), together (A, 4).
+            targets: see `assign_targets`.
+            monitor: filled with statistics of this process's batch if given.
+        Returns:
+            Scalars "loss" (to differentiate) and its parts, see `losses.loss.Loss`.
+        """
+        num_classes = cls_logits.shape[-1]
+        assignment = assign_targets(self.matcher, references_per_level, targets, num_classes, self.ignore_crowd)
+        matched = self._compare(cls_logits, box_deltas, assignment)
+        if monitor is not None:
+            settings = self.loss.settings
+            delta = settings.step_half_width
+            monitor.watch_logits(matched.logits, matched.targets, delta if settings.ranks else None)
+            if monitor.detailed:
+                monitor.watch_ranks(matched.logits, matched.targets, matched.entries, delta, group)
+                monitor.watch_references(references_per_level, assignment.references, targets)
+                monitor.watch_boxes(matched.pred_boxes, matched.gt_boxes)
+        return self.loss(matched, group)
+
+    def _compare(self, cls_logits: Tensor, box_deltas: Tensor, assignment: Assignment) -> Matched:
+        """Predictions beside their targets; boxes are decoded for the positives alone."""
+        pred_deltas, boxes = assignment.of_positives(box_deltas), assignment.reference_boxes  # (P, 4) each
+        return Matched(
+            logits=cls_logits.flatten(),
+            targets=assignment.cls_targets.flatten(),
+            entries=assignment.entries,
+            pred_boxes=decode_boxes(pred_deltas, boxes, self.coding),
+            gt_boxes=assignment.gt_boxes,
+            pred_deltas=pred_deltas,
+            encode_targets=partial(encode_boxes, assignment.gt_boxes, boxes, self.coding),
+        )

@@ -1,0 +1,174 @@
+"""Every key of an experiment with its default, unit and range.
+
+The groups `model` and `loss` belong to the detector and its losses and are defined there.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from detector.config import LossField, loss_settings
+from detector.families import ModelField, model_settings
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class GenerateConfig(_Group):
+    """Size of the generated shapes data set that is written to `data.root` where it is missing."""
+
+    train: int = Field(1600, ge=1)
+    val: int = Field(100, ge=1)
+    test: int = Field(200, ge=1)
+    image_size: int = Field(160, ge=64)  # pixels
+    seed: int = Field(0, ge=0, lt=2**63)
+
+
+class DataConfig(_Group):
+    root: str = "datasets/coco"
+    train_split: str = "train2017"
+    val_split: str = "val2017"
+    test_split: str | None = None
+    classes: list[str] | None = None  # category names to use; null: all
+    generate: GenerateConfig | None = None
+    image_size: int | list[int] = 512  # pixels: S for S×S, or [height, width]; training images are resized to it
+    # in its place, at the image's own aspect ratio: short side, or [lowest, highest] to draw it from for each image
+    short_side: int | list[int] | None = None
+    long_side: int | None = Field(None, ge=32)  # upper limit with short_side, pixels
+    augmentation: Literal["ssd", "flip", "hvflip"] = "ssd"
+    batch_size: int = Field(32, ge=1)  # images per optimizer step, over all processes
+    accumulate: int = Field(1, ge=1)  # micro-batches per step and process
+    workers: int = Field(4, ge=0)  # loader processes per training process
+    cache: bool = False  # keep the training images' files, as they are stored, in the memory of each training process
+    crowd: Literal["background", "ignore"] = "background"
+    on_error: Literal["stop", "skip"] = "stop"
+
+    @field_validator("image_size")
+    @classmethod
+    def _two_sides(cls, value: int | list[int]) -> int | list[int]:
+        sides = [value, value] if isinstance(value, int) else value
+        if len(sides) != 2 or min(sides) < 32:
+            raise ValueError("must be one side or [height, width], each at least 32 pixels")
+        return value
+
+    @field_validator("short_side")
+    @classmethod
+    def _range_of_sides(cls, value: int | list[int] | None) -> int | list[int] | None:
+        sides = value if isinstance(value, list) else [32 if value is None else value] * 2
+        if len(sides) != 2 or not 32 <= sides[0] <= sides[1]:
+            raise ValueError("must be one side or [lowest, highest], each at least 32 pixels")
+        return value
+
+    @model_validator(mode="after")
+    def _training_sides_together(self) -> "DataConfig":
+        if (self.short_side is None) != (self.long_side is None):
+            raise ValueError("short_side and long_side are given together or not at all")
+        if self.short_side is not None and self.short_sides[1] > self.long_side:
+            raise ValueError("short_side must not exceed long_side")
+        return self
+
+    @field_validator("classes")
+    @classmethod
+    def _distinct_classes(cls, value: list[str] | None) -> list[str] | None:
+        if value is not None and (not value or len(set(value)) < len(value)):
+            raise ValueError("must be distinct category names, or null for all")
+        return value
+
+    @property
+    def train_size(self) -> tuple[int, int]:
+        """(height, width) of training images."""
+        if isinstance(self.image_size, int):
+            return self.image_size, self.image_size
+        return self.image_size[0], self.image_size[1]
+
+    @property
+    def short_sides(self) -> tuple[int, int] | None:
+        """(lowest, highest) short side of training images; None where image_size says their size."""
+        if self.short_side is None or isinstance(self.short_side, int):
+            return None if self.short_side is None else (self.short_side, self.short_side)
+        return self.short_side[0], self.short_side[1]
+
+
+class OptimizerConfig(_Group):
+    lr: float = Field(0.008, gt=0)  # for base_batch_size images per step
+    base_batch_size: int = Field(32, ge=1)
+    scale_lr: bool = True  # scale learning rate and warm-up when data.batch_size differs from base_batch_size
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(1e-4, ge=0)
+    clip_grad_norm: float | None = Field(None, gt=0)
+    ema_decay: float | None = Field(None, gt=0, lt=1)  # weight EMA, used by evaluation; null: none
+
+
+class ScheduleConfig(_Group):
+    epochs: int = Field(100, ge=1)
+    kind: Literal["step", "cosine"] = "step"
+    milestones: list[int] = [60, 80]  # epochs after which the step schedule multiplies the rate by gamma
+    gamma: float = Field(0.1, gt=0, le=1)
+    warmup_steps: int = Field(500, ge=0)  # for base_batch_size
+    warmup_factor: float = Field(1e-3, gt=0, le=1)
+    max_steps: int | None = Field(None, ge=1)  # stop after so many steps in total; the schedule stays
+
+    @field_validator("milestones")
+    @classmethod
+    def _ascending(cls, value: list[int]) -> list[int]:
+        if any(late <= early for early, late in zip([0, *value], value, strict=False)):
+            raise ValueError("must be epochs in ascending order, from 1 on")
+        return value
+
+
+class EvaluationConfig(_Group):
+    every: int = Field(1, ge=1)  # epochs
+    batch_size: int = Field(8, ge=1)  # images per process
+    short_side: int | None = Field(None, ge=32)  # pixels; null: data.image_size exactly
+    long_side: int | None = Field(None, ge=32)  # upper limit, pixels
+    # torchvision: its rounding of sizes, and pixel values that are not rounded
+    resize: Literal["paper", "torchvision"] = "paper"
+    # test-time augmentation: detections on all of these are merged by NMS
+    flip: bool = False  # the mirrored image too
+    extra_short_sides: list[Annotated[int, Field(ge=32)]] = []  # the image at these sizes too; long_side grows along
+
+    @model_validator(mode="after")
+    def _sides_together(self) -> "EvaluationConfig":
+        if (self.short_side is None) != (self.long_side is None):
+            raise ValueError("short_side and long_side are given together or not at all")
+        if self.short_side is not None and self.short_side > self.long_side:
+            raise ValueError("short_side must not exceed long_side")
+        if self.short_side is None and (self.extra_short_sides or self.resize == "torchvision"):
+            raise ValueError("extra_short_sides and resize: torchvision need short_side and long_side")
+        return self
+
+
+class RunConfig(_Group):
+    dir: str = "runs"
+    name: str | None = Field(None, pattern=r"^[\w][\w.+=-]*$")  # null: the config file's name
+    seed: int = Field(0, ge=0, lt=2**63)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    # of training (evaluation is float32): auto is bfloat16 where the hardware multiplies it
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: bool = False  # torch.compile of the network; needs a C++ compiler, pays in long runs
+    log_every: int = Field(10, ge=1)  # steps between TensorBoard points
+    diagnose: bool = False  # watch for known causes of a run that does not converge: docs/diagnose.md
+    checkpoint_every: int | None = Field(None, ge=1)  # steps; an epoch's end always writes one
+    checkpoint_minutes: float | None = Field(None, gt=0)
+    keep_checkpoints: int = Field(2, ge=1)  # last.pt and those before it: last.1.pt, ...
+    # how long a process waits for the others before it gives up; evaluation's metrics take one process minutes
+    collective_minutes: float = Field(10.0, gt=0)
+    max_bad_steps: int = Field(10, ge=1)  # steps in a row without a finite loss and gradient before giving up
+
+
+class Config(_Group):
+    """One experiment. Immutable; `to_dict` gives the plain form that checkpoints and run folders keep."""
+
+    model: ModelField = model_settings({})
+    loss: LossField = loss_settings({})
+    data: DataConfig = DataConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    run: RunConfig = RunConfig()
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")

@@ -1,0 +1,28 @@
+"""Checkpoints of earlier revisions, read as if today's had written them.
+
+Format 1, up to revision efdaf8b: the group `loss` held the keys of all losses, whichever was chosen, and the detector's
+objective was called `criterion`.
+"""
+
+from typing import Any
+
+from detector.weights import upgraded_names
+from losses.table import LOSSES
+
+
+def upgrade(state: dict[str, Any]) -> dict[str, Any]:
+    """The content of a checkpoint in today's format; the tensors are the same."""
+    if state.get("format", 1) >= 2:
+        return state
+    weights = {name: upgraded_names(state[name]) for name in ("model", "ema") if name in state}
+    return state | weights | {"config": _without_inert_keys(state["config"])}
+
+
+def _without_inert_keys(config: dict[str, Any]) -> dict[str, Any]:
+    """Drops the keys that the chosen loss has never read. Its own keep their values: a run of Rank & Sort Loss goes on
+    with the delta that it began with, whatever the default is now."""
+    loss = config.get("loss")
+    if not isinstance(loss, dict) or loss.get("name") not in LOSSES:
+        return config
+    keys = LOSSES[loss["name"]].Settings.key_names()
+    return config | {"loss": {key: value for key, value in loss.items() if key in keys}}

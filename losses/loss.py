@@ -1,0 +1,99 @@
+"""What every loss of a detector's head has: settings, state and a forward pass over what the head has matched.
+
+A loss is one file: its function on flat tensors, its settings with what others may ask of it, and the module that
+makes named parts of a batch. `losses.table` lists them.
+"""
+
+from dataclasses import dataclass, fields
+from typing import ClassVar, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from .balance import SelfBalance
+from .matched import Matched
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossSettings:
+    """Keys of the group `loss` that every loss has. A subclass per loss adds its own, with defaults and ranges.
+
+    Class attributes, its traits, say what others need to know of a loss without knowing which it is:
+        name: value of `loss.name`.
+        label: in tables.
+        ranks: whether the value depends on the order of positives and negatives.
+        update_ratios: lr · |clipped gradient| / |weights|, the median over ten steps: what is usual in a healthy
+            training, and from where on the rate is too high. Measured on shapes and blood cells (docs/diagnose.md): at
+            ½, 1 and 2 times the shipped rate at most 1.7e-3 with ranking losses, and 1.0e-3 with focal loss; at 20
+            times that rate at least 3.9e-3 and 1.8e-3.
+    """
+
+    label: ClassVar[str]
+    ranks: ClassVar[bool]
+    update_ratios: ClassVar[tuple[float, float]]
+
+    name: str
+    ranking: Literal["global", "local"] = "global"
+    """Over what the loss ranks or takes its mean: the batches of all processes, or each process's own."""
+
+    @property
+    def step_half_width(self) -> float:
+        """Half-width of the smoothed step by which ranks are observed: the paper's, unless the loss has its own."""
+        return 1.0
+
+    def balance_period(self, steps_per_epoch: int) -> int | None:
+        """Steps between two updates of the weight of a `SelfBalance`; None for a loss without one."""
+        return None
+
+    @classmethod
+    def key_names(cls) -> tuple[str, ...]:
+        """Names of the settings."""
+        return tuple(field.name for field in fields(cls))
+
+
+class Loss(nn.Module):
+    """Loss of one head.
+
+    Args:
+        settings: of the class `Settings`; None takes the defaults.
+
+    Attributes:
+        balance: weight of the localisation part where it is state, else None.
+    """
+
+    Settings: ClassVar[type[LossSettings]]
+
+    def __init__(self, settings: LossSettings | None = None) -> None:
+        super().__init__()
+        self.settings = self.Settings() if settings is None else settings
+        self.balance: SelfBalance | None = None
+
+    def forward(self, matched: Matched, group: dist.ProcessGroup | None = None) -> dict[str, Tensor]:
+        """Parts of the loss of a batch.
+
+        Args:
+            group: process group over whose batches to rank or average; None for this process alone.
+        Returns:
+            scalars, float32 or float64: "loss", to differentiate, and its unweighted parts, which all are named
+            "loss_…". Without any positive, parts that only positives have are zero and attached to the graph.
+        """
+        raise NotImplementedError
+
+
+def require_positive(name: str, value: float) -> None:
+    """Raises ValueError unless the setting is a positive finite number."""
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{name} must be a positive number, got {value}")
+
+
+def weighted_sum(loss_cls: Tensor, loss_loc: Tensor, loc_weight: Tensor | float = 1.0) -> dict[str, Tensor]:
+    """The usual two parts and their sum."""
+    loss = loss_cls + (loc_weight * loss_loc).to(loss_cls.dtype)
+    return {"loss": loss, "loss_cls": loss_cls, "loss_loc": loss_loc}
+
+
+def equal_parts(loss_cls: Tensor, loss_loc: Tensor) -> Tensor:
+    """Weight that makes the localisation part as large as the classification part in this very step."""
+    loss_cls, loss_loc = loss_cls.detach(), loss_loc.detach()
+    return torch.where(loss_loc > 0, loss_cls / loss_loc, 1.0)

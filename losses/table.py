@@ -1,0 +1,22 @@
+"""The losses that a configuration can name."""
+
+from .alrp import ALRPLoss
+from .ap import APLoss
+from .focal import FocalLoss
+from .loss import Loss, LossSettings
+from .rank_sort import RankSortLoss
+
+LOSSES: dict[str, type[Loss]] = {
+    loss.Settings.name: loss
+    for loss in (
+        ALRPLoss,
+        APLoss,
+        RankSortLoss,
+        FocalLoss,
+    )
+}
+
+
+def build_loss(settings: LossSettings) -> Loss:
+    """The loss that the settings are of."""
+    return LOSSES[settings.name](settings)
