@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from data.synthetic.shapes import IMAGE_SIZE, MIN_IMAGE_SIZE, NUM_IMAGES
 from detector import LossConfig, ModelConfig
 
 
@@ -29,10 +30,10 @@ class _Group(BaseModel):
 class GenerateConfig(_Group):
     """Size of the generated shapes data set that is written to `data.root` where it is missing."""
 
-    train: int = Field(1600, ge=1)
-    val: int = Field(100, ge=1)
-    test: int = Field(200, ge=1)
-    image_size: int = Field(160, ge=64)  # pixels
+    train: int = Field(NUM_IMAGES["train"], ge=1)
+    val: int = Field(NUM_IMAGES["val"], ge=1)
+    test: int = Field(NUM_IMAGES["test"], ge=1)
+    image_size: int = Field(IMAGE_SIZE, ge=MIN_IMAGE_SIZE)  # pixels
     seed: int = Field(0, ge=0, lt=2**63)
 
 
