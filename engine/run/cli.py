@@ -12,11 +12,18 @@ from types import TracebackType
 
 def _report_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """sys.excepthook of the commands: Ctrl-C is one line and status 130, whatever it interrupts."""
-    if not issubclass(kind, KeyboardInterrupt):
+    if not _is_interrupt(error):
         sys.__excepthook__(kind, error, trace)
         return
     _say_interrupted()
     raise SystemExit(130)
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is the reason, if only because a library that it interrupted failed to put things back."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _say_interrupted() -> None:
@@ -152,12 +159,12 @@ def run_process(main: Callable[[], int]) -> NoReturn:
         status = main()
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else 1
-    except KeyboardInterrupt:
-        _say_interrupted()
-        status = 130
-    except BaseException:
-        traceback.print_exc()
-        status = 1
+    except BaseException as error:
+        status = 130 if _is_interrupt(error) else 1
+        if status == 130:
+            _say_interrupted()
+        else:
+            traceback.print_exc()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
