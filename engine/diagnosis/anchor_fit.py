@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from data import CocoDetection, padded_size
-from data.transforms import Resize, ResizeShortSide, scale_boxes
+from data.boxes import scale_boxes
+from data.transforms import Resize, ResizeShortSide
 from detector import ModelConfig
 from detector.build import STRIDES, build_anchor_generator
 from detector.monitor import REACHED_IOU, best_anchor_ious

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from data import CocoDetection, ImageError, padded_size, read_image
 from data.annotations import read_document
-from data.transforms import scale_boxes
+from data.boxes import scale_boxes
 from data.validation import box_fault, record_problems
 from detector import ModelConfig
 from detector.build import STRIDES, build_anchor_generator, build_matcher

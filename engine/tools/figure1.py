@@ -11,6 +11,7 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy
 
+from data.boxes import to_xywh
 from detector.criterion import localisation_errors
 from losses import alrp_loss, ap_loss
 from losses.overlaps import paired_iou
@@ -79,8 +80,8 @@ def average_precisions(gt_boxes: Tensor, pred_boxes: Tensor) -> list[float]:
     for coco, boxes in ((coco_gt, gt_boxes), (coco_dt, pred_boxes)):
         annotations = [
             {"id": i, "image_id": 1, "category_id": 1, "iscrowd": 0, "area": 1.0}
-            | {"bbox": [x1, y1, x2 - x1, y2 - y1], "score": score}
-            for i, ((x1, y1, x2, y2), score) in enumerate(zip(boxes.tolist(), SCORES.tolist(), strict=False), start=1)
+            | {"bbox": [*to_xywh(*box)], "score": score}
+            for i, (box, score) in enumerate(zip(boxes.tolist(), SCORES.tolist(), strict=False), start=1)
         ]
         coco.dataset = {"images": [{"id": 1}], "categories": [{"id": 1}], "annotations": annotations}
     with contextlib.redirect_stdout(io.StringIO()):

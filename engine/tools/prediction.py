@@ -12,6 +12,7 @@ from torchvision.transforms.functional import to_pil_image
 from tqdm import tqdm
 
 from data import DatasetError, collate, read_image, to_original
+from data.boxes import to_xywh
 from data.files import write_atomically
 from engine.reporting.drawing import draw_detections
 from engine.reporting.report import write_json
@@ -128,8 +129,8 @@ def predict_files(
         found = predict(detector, info, image, threshold)
         drawn = draw_detections(image, found["boxes"], found["labels"], found["scores"], info.classes)
         write_atomically(picture, lambda target, drawn=drawn: _write_jpeg(drawn, target))
-        sizes = found["boxes"][:, 2:] - found["boxes"][:, :2]
-        rows = (torch.cat([found["boxes"][:, :2], sizes], dim=1), found["scores"], found["labels"])
+        boxes = torch.stack(to_xywh(*found["boxes"].unbind(1)), dim=1)
+        rows = (boxes, found["scores"], found["labels"])
         results.extend(
             {
                 "image_id": image_id,
