@@ -16,6 +16,7 @@ from engine.evaluation.tta import merge, mirror_images, views
 from engine.metrics.coco_metrics import match_detections, metrics_of
 from engine.run.config import Config
 from engine.run.distributed import Processes
+from engine.run.images import to_network
 from engine.run.progress import progress
 
 
@@ -119,8 +120,7 @@ def _detect(
     detector.eval()
     for images, targets in loader:
         sizes = [target["size"] for target in targets]
-        device_images = images.to(processes.device, non_blocking=True) / 255
-        device_images = device_images.contiguous(memory_format=torch.channels_last)
+        device_images = to_network(images, processes.device)
         detections = detector(mirror_images(device_images, sizes) if flip else device_images, image_sizes=sizes)
         if flip:
             for found, (_, width) in zip(detections, sizes, strict=True):

@@ -17,6 +17,7 @@ from data.files import write_atomically
 from engine.reporting.drawing import draw_detections
 from engine.reporting.report import write_json
 from engine.run.datasets import evaluation_transform
+from engine.run.images import to_network
 from engine.run.load import DetectorInfo
 from engine.run.progress import progress
 
@@ -62,8 +63,7 @@ def predict(
     resized, _ = evaluation_transform(info.config)(image, no_objects)
     size = tuple(resized.shape[-2:])
     batch, _ = collate([(resized, no_objects | {"crowd": torch.zeros(0, dtype=torch.bool)})])
-    device = next(detector.parameters()).device
-    batch = batch.to(device).float().div_(255).contiguous(memory_format=torch.channels_last)
+    batch = to_network(batch, next(detector.parameters()).device)
     found = {name: value.cpu() for name, value in detector(batch, image_sizes=[size])[0].items()}
     kept = found["scores"] >= torch.tensor(score_thresholds(info, threshold))[found["labels"]]
     found = {name: value[kept] for name, value in found.items()}

@@ -16,6 +16,7 @@ from detector.monitor import GRADIENT_MASS, Monitor
 from engine.run.checkpoint import CheckpointError
 from engine.run.config import Config, ConfigError
 from engine.run.distributed import Processes
+from engine.run.images import to_network
 from engine.run.precision import autocast
 from engine.run.schedule import Schedule
 from engine.training.ema import WeightEMA
@@ -160,7 +161,7 @@ class TrainStep:
 
     def _to_device(self, images: Tensor, targets: list[dict[str, Any]]) -> MicroBatch:
         device = self.processes.device
-        images = images.to(device, non_blocking=True).float().div_(255).contiguous(memory_format=torch.channels_last)
+        images = to_network(images, device)
         keys = ("boxes", "labels", "crowd")
         return images, [{key: target[key].to(device, non_blocking=True) for key in keys} for target in targets]
 
