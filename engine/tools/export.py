@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from data.files import write_atomically
+from data.loader import SIZE_DIVISOR
 from detector.boxes import BoxCoding
 from detector.postprocess import PostProcessor
 from engine.run.load import DetectorInfo
 
 OUTPUTS = ("cls_logits", "box_deltas", "anchors_p3", "anchors_p4", "anchors_p5", "anchors_p6", "anchors_p7")
 META = "detector.json"  # entry of a torch.export file, and key of an ONNX model's metadata
-# Sides are multiples of 32. Tracing takes it that every level has more than one cell a side, and P7 has stride 128.
+# Tracing takes it that every level has more than one cell a side, and P7 has stride 128.
 MIN_SIDE = 160
 _EXAMPLE = (2, 3, 256, 192)  # what the program is traced with; a batch of one would be taken for a constant
 
@@ -104,6 +105,6 @@ def detections_from_outputs(
 
 @torch.no_grad()
 def _trace(detector: nn.Module) -> torch.export.ExportedProgram:
-    rows, columns = (torch.export.Dim(name, min=MIN_SIDE // 32) for name in ("rows", "columns"))
-    sizes = {0: torch.export.Dim("batch", min=1), 2: 32 * rows, 3: 32 * columns}
+    rows, columns = (torch.export.Dim(name, min=MIN_SIDE // SIZE_DIVISOR) for name in ("rows", "columns"))
+    sizes = {0: torch.export.Dim("batch", min=1), 2: SIZE_DIVISOR * rows, 3: SIZE_DIVISOR * columns}
     return torch.export.export(RawOutputs(detector), (torch.zeros(_EXAMPLE),), dynamic_shapes={"images": sizes})
