@@ -4,22 +4,13 @@ python eval.py --ckpt runs/r50_alrp/checkpoints/best.pt --split val --json metri
 python eval.py --ckpt runs/mine/checkpoints/best.pt --report report data.root=datasets/mine
 """
 
-import argparse
 import os
 
-from engine.evaluation.evaluator import evaluate
-from engine.reporting.evaluation_report import write_report
-from engine.reporting.report import format_report, write_json
-from engine.run.checkpoint import load_checkpoint
-from engine.run.cli import ArgumentParser, log_to_console, user_errors
-from engine.run.config import ConfigError, parse_config
-from engine.run.datasets import evaluation_set, prepare_data
-from engine.run.distributed import join_processes, run_process
-from engine.run.load import detector_from_state
+from engine.run.cli import ArgumentParser, log_to_console, run_process, user_errors
 
 
 def main() -> int:
-    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("--ckpt", required=True, metavar="FILE", help="checkpoint; its configuration is inside")
     parser.add_argument("--split", default="val", help="val, test, or the literal name of a split (default: val)")
     parser.add_argument("--json", metavar="OUT", help="write the metrics, per class included")
@@ -29,6 +20,15 @@ def main() -> int:
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config values, such as data.root=PATH")
     args = parser.parse_intermixed_args()
+
+    from engine.evaluation.evaluator import evaluate
+    from engine.reporting.evaluation_report import write_report
+    from engine.reporting.report import format_report, write_json
+    from engine.run.checkpoint import load_checkpoint
+    from engine.run.config import ConfigError, parse_config
+    from engine.run.datasets import evaluation_set, prepare_data
+    from engine.run.distributed import join_processes
+    from engine.run.load import detector_from_state
 
     quiet = int(os.environ.get("LOCAL_RANK", 0)) != 0
     log_to_console(is_main=int(os.environ.get("RANK", 0)) == 0)

@@ -10,20 +10,13 @@ Eight GPUs of one host:
     torchrun --nproc-per-node 8 train.py --config configs/r50_alrp.yaml
 """
 
-import argparse
 import os
 
-from engine.run.cli import ArgumentParser, log_to_console, user_errors
-from engine.run.config import load_config
-from engine.run.datasets import prepare_data
-from engine.run.distributed import join_processes, run_process
-from engine.run.run_folder import RunFolder, require_same_recipe
-from engine.training.dry_run import dry_run
-from engine.training.trainer import Trainer
+from engine.run.cli import ArgumentParser, log_to_console, run_process, user_errors
 
 
 def main() -> int:
-    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("--config", required=True, metavar="FILE", help="experiment, such as configs/r50_alrp.yaml")
     parser.add_argument("--resume", metavar="auto|PATH", help="continue from the run's last.pt, or from a checkpoint")
     parser.add_argument("--overwrite", action="store_true", help="replace the results of an earlier run")
@@ -35,6 +28,13 @@ def main() -> int:
     args = parser.parse_intermixed_args()
     if args.resume and args.overwrite:
         parser.error("--resume continues a run and --overwrite replaces it: give one of them")
+
+    from engine.run.config import load_config
+    from engine.run.datasets import prepare_data
+    from engine.run.distributed import join_processes
+    from engine.run.run_folder import RunFolder, require_same_recipe
+    from engine.training.dry_run import dry_run
+    from engine.training.trainer import Trainer
 
     quiet = int(os.environ.get("LOCAL_RANK", 0)) != 0  # until training starts every process of a host fails alike
     log_to_console(is_main=int(os.environ.get("RANK", 0)) == 0, quiet=args.quiet)

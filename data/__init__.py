@@ -4,12 +4,16 @@ Boxes are xyxy in continuous pixels, width is x2 - x1; sizes are (height, width)
 uint8 RGB. Whatever is random depends on (seed, epoch, index) alone.
 """
 
-from data.coco import CocoDetection
-from data.errors import DatasetError, ImageError
-from data.images import read_image
-from data.loader import collate, eval_loader, padded_size, train_loader
-from data.sampler import TrainBatchSampler, eval_batches
-from data.transforms import eval_transform, to_original, train_transform
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from data.coco import CocoDetection
+    from data.errors import DatasetError, ImageError
+    from data.images import read_image
+    from data.loader import collate, eval_loader, padded_size, train_loader
+    from data.sampler import TrainBatchSampler, eval_batches
+    from data.transforms import eval_transform, to_original, train_transform
 
 __all__ = [
     "CocoDetection",
@@ -26,3 +30,20 @@ __all__ = [
     "train_loader",
     "train_transform",
 ]
+
+# by module, imported when a name is asked for: the converters share this package and do without PyTorch
+_HOMES = {
+    "data.coco": ("CocoDetection",),
+    "data.errors": ("DatasetError", "ImageError"),
+    "data.images": ("read_image",),
+    "data.loader": ("collate", "eval_loader", "padded_size", "train_loader"),
+    "data.sampler": ("TrainBatchSampler", "eval_batches"),
+    "data.transforms": ("eval_transform", "to_original", "train_transform"),
+}
+
+
+def __getattr__(name: str) -> object:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(home), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.boxes import to_xyxy
 from data.errors import DatasetError
 from data.validation import Problem, record_problems
 
@@ -181,10 +182,9 @@ def _look_up(ids: list[int], table: np.ndarray) -> np.ndarray:
 
 def _clip(xywh: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """(n, 4) float32 xyxy of float64 xywh boxes, clipped to images of (n, 2) sizes (height, width)."""
-    limits = sizes[:, ::-1]
     with np.errstate(invalid="ignore", over="ignore"):
-        corners = xywh[:, :2].clip(0, limits), (xywh[:, :2] + xywh[:, 2:]).clip(0, limits)
-    return np.concatenate(corners, axis=1).astype(np.float32)
+        corners = np.stack(to_xyxy(*xywh.T), axis=1)
+        return corners.clip(0, np.tile(sizes[:, ::-1], 2)).astype(np.float32)
 
 
 def _warn_of_dropped(ids: list, path: Path) -> None:

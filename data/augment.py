@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 from torchvision.transforms.v2 import functional as F
 
+from data.boxes import mirror_boxes
 from data.images import blank_images
 
 Target = dict[str, Any]  # as CocoDetection describes it
@@ -144,10 +145,8 @@ def random_flip(image: Tensor, target: Target, vertical: bool = False) -> tuple[
     """Mirrors left to right, or top to bottom if `vertical`, half of the time."""
     if torch.rand(()) < 0.5:
         return image, target
-    low, high, side = (1, 3, image.shape[-2]) if vertical else (0, 2, image.shape[-1])
-    boxes = target["boxes"].clone()
-    boxes[:, low], boxes[:, high] = side - target["boxes"][:, high], side - target["boxes"][:, low]
-    flip = F.vertical_flip if vertical else F.horizontal_flip
+    flip, side = (F.vertical_flip, image.shape[-2]) if vertical else (F.horizontal_flip, image.shape[-1])
+    boxes = mirror_boxes(target["boxes"], side, vertical)
     return flip(image), {**target, "boxes": boxes}
 
 

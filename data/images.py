@@ -11,8 +11,9 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 from data.errors import ImageError
 
-MEAN_COLOUR = (124, 116, 104)  # ImageNet's mean RGB, rounded: fills padding and empty canvas
-EXACT_MEAN_COLOUR = (123.675, 116.28, 103.53)  # not rounded, for images of float32: what the detector makes zeros of
+# ImageNet's mean RGB, which the detectors make zeros of, for images of float32; rounded it fills padding and canvas
+EXACT_MEAN_COLOUR = (123.675, 116.28, 103.53)
+MEAN_COLOUR = tuple(round(value) for value in EXACT_MEAN_COLOUR)
 
 _ORIENTATION = 0x0112  # EXIF tag; its values 5 to 8 swap width and height
 _SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")

@@ -16,13 +16,13 @@ from data.images import blank_images
 from data.sampler import TrainBatchSampler, eval_batches
 from data.targets import BatchTargets
 
-PAD_MULTIPLE = 32
+SIZE_DIVISOR = 32  # of both sides of a batch; the detectors' SIZE_DIVISOR
 PREFETCH = 4  # batches per worker
 
 
 def padded_size(size: tuple[int, int]) -> tuple[int, int]:
     """(height, width) rounded up to multiples of 32."""
-    height, width = (-(-side // PAD_MULTIPLE) * PAD_MULTIPLE for side in size)
+    height, width = (-(-side // SIZE_DIVISOR) * SIZE_DIVISOR for side in size)
     return height, width
 
 

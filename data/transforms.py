@@ -15,8 +15,8 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from data.augment import Target, cut_window, random_canvas, random_crop, random_flip
+from data.boxes import Size, scale_boxes
 
-Size = tuple[int, int]  # (height, width)
 Transform = Callable[[Tensor, Target], tuple[Tensor, Target]]
 
 
@@ -148,12 +148,6 @@ def resize(image: Tensor, target: Target, size: Size) -> tuple[Tensor, Target]:
     boxes = scale_boxes(target["boxes"], tuple(image.shape[-2:]), size)
     image = F.resize(image, list(size), InterpolationMode.BILINEAR, antialias=False)
     return image, {**target, "boxes": boxes}
-
-
-def scale_boxes(boxes: Tensor, from_size: Size, to_size: Size) -> Tensor:
-    """(n, 4) xyxy boxes of an image of from_size (height, width), in pixels of that image resized to to_size."""
-    y, x = (new / old for new, old in zip(to_size, from_size, strict=True))
-    return boxes * boxes.new_tensor([x, y, x, y])
 
 
 def to_original(boxes: Tensor, size: Size, orig_size: Size) -> Tensor:

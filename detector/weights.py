@@ -11,6 +11,7 @@ from torchvision.models import get_model_weights
 
 from detector.backbones.resnet import ResNet
 from detector.contract import Detector
+from detector.state_file import StateFileError, read_state_file
 
 logger = logging.getLogger(__name__)
 
@@ -111,15 +112,10 @@ def _download(name: str, weights: str) -> dict[str, Tensor]:
 
 def _read(path: str | Path, key: str) -> Mapping:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise WeightsError(
-            f"{key}: cannot read {str(path)!r} ({error.strerror or error}); name an existing file"
-        ) from error
-    except Exception as error:  # the unpickler raises nearly any type on a damaged file
-        raise WeightsError(
-            f"{key}: {str(path)!r} is damaged, or not a state dict that torch.save wrote; copy it again"
-        ) from error
+        content = read_state_file(path)
+    except StateFileError as error:
+        remedy = "name an existing file" if error.kind == "unreadable" else "give a state dict that torch.save wrote"
+        raise WeightsError(f"{key}: {str(path)!r}: {error}; {remedy}") from error
     if not isinstance(content, Mapping):
         raise WeightsError(f"{key}: {str(path)!r} holds no state dict; give a file that torch.save wrote of one")
     return content

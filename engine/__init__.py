@@ -1,8 +1,8 @@
 """Configuration, training, evaluation and tools around a detector. What a user imports, without importing the rest."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # type checkers know the name; importing `typing` would delay a command's answer to Ctrl-C
 if TYPE_CHECKING:
     from engine.run.config import Config, ConfigError, load_config
     from engine.run.load import DetectorInfo, load_detector

@@ -12,29 +12,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-import torchvision
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from benchmarks.data import benchmark_data
-from benchmarks.infer import benchmark_infer
-from benchmarks.loss import NUM_LOGITS, THREADS, benchmark_loss
-from benchmarks.loss_cuda import NUM_LOGITS as NUM_LOGITS_CUDA
-from benchmarks.loss_cuda import benchmark_loss_cuda
-from benchmarks.metrics import benchmark_metrics
-from benchmarks.traffic import benchmark_traffic
-from benchmarks.train import benchmark_train
-
-from engine.reporting.report import write_json
 from engine.run.cli import ArgumentParser, user_errors
 
 FORMATS = {"ratio": "{:.2f}×", "ratio to copy": "{:.2f}×", "memory": "{:.1f}×", "KiB received by each": "{:.0f}"}
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     helps = {
         "loss": "losses alone, forward + backward",
@@ -55,6 +42,13 @@ def main() -> None:
         if name in ("loss", "train", "infer"):
             command.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(cpu)")
     args = parser.parse_args()
+
+    import torch
+    import torchvision
+    from benchmarks.loss import THREADS
+
+    from engine.reporting.report import write_json
+
     if getattr(args, "device", "cpu") == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: PyTorch finds no CUDA device")
     with user_errors():
@@ -72,17 +66,35 @@ def main() -> None:
 def run(args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     """Tables by title."""
     if args.command == "loss" and args.device == "cuda":
-        title = f"Forward + backward of {NUM_LOGITS_CUDA:,} logits; ratio to torchvision's focal loss, memory to logits"
+        from benchmarks.loss_cuda import NUM_LOGITS, benchmark_loss_cuda
+
+        title = f"Forward + backward of {NUM_LOGITS:,} logits; ratio to torchvision's focal loss, memory to logits"
         return {title: benchmark_loss_cuda()}
     if args.command == "loss":
+        from benchmarks.loss import NUM_LOGITS, benchmark_loss
+        from benchmarks.traffic import benchmark_traffic
+
         title = (
             f"Forward + backward of {NUM_LOGITS:,} float32 logits; ratio to torchvision's focal loss, memory to logits"
         )
         return {title: benchmark_loss(), "aLRP over processes, 1000 positives in all": benchmark_traffic()}
     if args.command == "data":
+        from benchmarks.data import benchmark_data
+
         return {"SSD training pipeline, 640×480 JPEG to 512×512": benchmark_data(512)}
     if args.command == "metrics":
+        from benchmarks.metrics import benchmark_metrics
+
         return {"Metrics of 5000 images × 100 detections, 80 classes, files included": benchmark_metrics()}
+    return run_models(args)
+
+
+def run_models(args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """`run` of the commands that compare whole detectors."""
+    import torch
+    from benchmarks.infer import benchmark_infer
+    from benchmarks.train import benchmark_train
+
     size, device = tuple(args.size), torch.device(args.device)
     shape = f"RetinaNet R-50, {size[0]}×{size[1]}, batch {args.batch_size}"
     if args.command == "train":

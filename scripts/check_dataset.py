@@ -6,21 +6,16 @@ python scripts/check_dataset.py --root datasets/mine --split train --split val -
 Exit status: 0 nothing found, 1 problems found, 2 bad usage or a file that is no COCO annotation file at all.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from data import CocoDetection
 from engine.run.cli import ArgumentParser, log_to_console, user_errors
-from engine.run.config import load_config, parse_config
-from engine.tools.dataset_check import check_split
-from engine.tools.dataset_report import draw_report, format_split
 
 
 def main() -> int:
-    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("--config", metavar="FILE", help="experiment whose data, image size and anchors to check")
     parser.add_argument("--root", metavar="DIR", help="folder of the data set, instead of data.root")
     parser.add_argument("--split", metavar="NAME", action="append", help="a split, instead of the config's; repeatable")
@@ -30,6 +25,12 @@ def main() -> int:
     args = parser.parse_intermixed_args()
     if args.config is None and (args.root is None or args.split is None):
         parser.error("give --config FILE, or --root DIR and --split NAME")
+
+    from data import CocoDetection
+    from engine.run.config import load_config, parse_config
+    from engine.tools.dataset_check import check_split
+    from engine.tools.dataset_report import draw_report, format_split
+
     log_to_console(is_main=False)  # the report says what reading the data would warn of
     with user_errors():
         config = load_config(args.config, args.overrides) if args.config else parse_config({}, "", args.overrides)

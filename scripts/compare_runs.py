@@ -4,23 +4,24 @@ python scripts/compare_runs.py runs/bccd_r18_alrp runs/bccd_r18_focal
 python scripts/compare_runs.py runs/* --output comparison.png
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from data.files import write_atomically
-from engine.reporting.comparison import format_comparison, read_runs
-from engine.reporting.figures import comparison_figure, figure_png
 from engine.run.cli import ArgumentParser, user_errors
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder, such as runs/quickstart")
     parser.add_argument("--output", default="comparison.png", metavar="PNG", help="picture (default: comparison.png)")
     args = parser.parse_args()
+
+    from data.files import write_atomically
+    from engine.reporting.comparison import format_comparison, read_runs
+    from engine.reporting.figures import comparison_figure, figure_png
+
     with user_errors():
         runs = read_runs(args.runs)
         print(format_comparison(runs))

@@ -4,29 +4,29 @@ python scripts/convert_checkpoint.py --from alrp alrp_loss_retinanet_r50_fpn_100
 python eval.py --ckpt r50_alrp.pt data.root=datasets/coco
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from engine.run.checkpoint import save_checkpoint
 from engine.run.cli import ArgumentParser, user_errors
-from engine.tools.released import convert_alrp, convert_torchvision, read_released
 
-# and where their files keep the tensors
-CONVERTERS = {"alrp": (convert_alrp, "state_dict"), "torchvision": (convert_torchvision, "model")}
+WEIGHTS_KEYS = {"alrp": "state_dict", "torchvision": "model"}  # by who released the file: where it keeps the tensors
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--from", dest="origin", required=True, choices=CONVERTERS, help="who released it")
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--from", dest="origin", required=True, choices=WEIGHTS_KEYS, help="who released it")
     parser.add_argument("input", metavar="IN", help="the released file")
     parser.add_argument("output", metavar="OUT", help="checkpoint for eval.py, or for model.init_from")
     args = parser.parse_args()
+
+    from engine.run.checkpoint import save_checkpoint
+    from engine.tools.released import convert_alrp, convert_torchvision, read_released
+
     with user_errors():
-        convert, weights_key = CONVERTERS[args.origin]
-        checkpoint = convert(read_released(args.input, weights_key), args.input)
+        convert = convert_alrp if args.origin == "alrp" else convert_torchvision
+        checkpoint = convert(read_released(args.input, WEIGHTS_KEYS[args.origin]), args.input)
         save_checkpoint(Path(args.output), checkpoint)
     print(
         f"{args.output}: the model of configs/{checkpoint['config']['run']['name']}.yaml, {len(checkpoint['classes'])} "

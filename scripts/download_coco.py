@@ -7,7 +7,6 @@ python scripts/download_coco.py --output datasets/coco
 python scripts/download_coco.py --output datasets/coco --splits val      # 1.3 GB: enough to evaluate
 """
 
-import argparse
 import shutil
 import sys
 from pathlib import Path
@@ -19,7 +18,7 @@ from engine.tools.download import COCO_2017, COCO_SERVER, disk_need, fetch_archi
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="data.root, such as datasets/coco")
     parser.add_argument("--splits", nargs="+", choices=("train", "val"), default=["train", "val"], help="default: both")
     parser.add_argument("--server", default=COCO_SERVER, metavar="URL", help=f"a mirror of {COCO_SERVER}")

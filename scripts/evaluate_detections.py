@@ -4,23 +4,24 @@ python scripts/evaluate_detections.py --annotations instances_val2017.json --det
 python scripts/evaluate_detections.py --annotations instances_val.json --detections results.json --json metrics.json
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from engine.metrics.coco_metrics import evaluate_detections
-from engine.reporting.report import format_report, write_json
 from engine.run.cli import ArgumentParser, user_errors
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("--annotations", required=True, metavar="FILE", help="ground truth in COCO format")
     parser.add_argument("--detections", required=True, metavar="FILE", help="COCO results: a list of detections")
     parser.add_argument("--json", metavar="OUT", help="write the metrics there too")
     args = parser.parse_args()
+
+    from engine.metrics.coco_metrics import evaluate_detections
+    from engine.reporting.report import format_report, write_json
+
     with user_errors():
         metrics = evaluate_detections(args.annotations, args.detections)
         print(format_report(metrics, f"{args.detections} on {args.annotations}"))

@@ -7,27 +7,28 @@ python scripts/export.py --ckpt runs/quickstart/checkpoints/best.pt --format tor
 python scripts/export.py --ckpt runs/quickstart/checkpoints/best.pt --format onnx      # next to the checkpoint
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from engine.run.cli import ArgumentParser, user_errors
-from engine.run.load import load_detector
-from engine.tools.export import export_onnx, export_torch
 
-FORMATS = {"torch": (export_torch, ".pt2"), "onnx": (export_onnx, ".onnx")}
+SUFFIXES = {"torch": ".pt2", "onnx": ".onnx"}
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("--ckpt", required=True, metavar="FILE", help="checkpoint of a trained detector")
-    parser.add_argument("--format", required=True, choices=FORMATS, help="onnx needs requirements-onnx.txt")
+    parser.add_argument("--format", required=True, choices=SUFFIXES, help="onnx needs requirements-onnx.txt")
     parser.add_argument("--output", metavar="FILE", help="default: the checkpoint's name ending in .pt2 or .onnx")
     args = parser.parse_args()
-    export, suffix = FORMATS[args.format]
-    output = Path(args.output) if args.output else Path(args.ckpt).with_suffix(suffix)
+
+    from engine.run.load import load_detector
+    from engine.tools.export import export_onnx, export_torch
+
+    output = Path(args.output) if args.output else Path(args.ckpt).with_suffix(SUFFIXES[args.format])
+    export = export_torch if args.format == "torch" else export_onnx
     with user_errors():
         detector, info = load_detector(args.ckpt)
         export(detector, info, output)

@@ -4,23 +4,24 @@ python scripts/plot_diagnosis.py runs/mine
 python scripts/plot_diagnosis.py runs/mine runs/mine_lower_rate --output diagnosis.png
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from data.files import write_atomically
-from engine.diagnosis.figure import diagnosis_figure, read_run
-from engine.reporting.figures import figure_png
 from engine.run.cli import ArgumentParser, log_to_console, user_errors
 
 
 def main() -> int:
-    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="run folder, such as runs/mine")
     parser.add_argument("--output", metavar="OUT.png", type=Path, default=Path("diagnosis.png"), help="%(default)s")
     args = parser.parse_args()
+
+    from data.files import write_atomically
+    from engine.diagnosis.figure import diagnosis_figure, read_run
+    from engine.reporting.figures import figure_png
+
     log_to_console(is_main=True)
     with user_errors():
         runs = [read_run(folder) for folder in args.runs]

@@ -7,20 +7,16 @@ Each class is shown from its LRP-optimal score on (0.5 where it has none), so th
 that oLRP measures. Status 1 if an image could not be read; the others are done.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from engine import load_detector
 from engine.run.cli import ArgumentParser, user_errors
-from engine.run.distributed import choose_device
-from engine.tools.prediction import DEFAULT_THRESHOLD, classes_without_threshold, find_images, predict_files
 
 
 def main() -> int:
-    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("--ckpt", required=True, metavar="FILE", help="checkpoint of training")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for pictures and detections.json")
     parser.add_argument("--threshold", type=float, metavar="T", help="show every class from this score on, 0 to 1")
@@ -28,6 +24,11 @@ def main() -> int:
     args = parser.parse_args()
     if args.threshold is not None and not 0 <= args.threshold <= 1:
         parser.error(f"--threshold {args.threshold}: must be a score from 0 to 1")
+
+    from engine import load_detector
+    from engine.run.distributed import choose_device
+    from engine.tools.prediction import DEFAULT_THRESHOLD, classes_without_threshold, find_images, predict_files
+
     with user_errors():
         images = find_images(args.images, args.output)
         detector, info = load_detector(args.ckpt, choose_device("auto"))

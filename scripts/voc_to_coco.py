@@ -7,20 +7,17 @@ python scripts/voc_to_coco.py VOCdevkit/VOC2012 --output datasets/mine
 python scripts/voc_to_coco.py labelled --output datasets/mine --val 0.2 --test 0.1 --seed 1 --copy
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from data.formats.convert import split_at_random, write_splits
-from data.formats.voc import VocFolder
 from engine.run.cli import ArgumentParser, user_errors
 from engine.tools.conversion import add_conversion_options, print_conversion
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, metavar="VOC_DIR", help="folder that holds Annotations/")
     add_conversion_options(parser)
     parser.add_argument(
@@ -31,6 +28,10 @@ def main() -> None:
         "data.crowd=ignore out of training too; keep: like any other; drop: gone, and their place is background",
     )
     args = parser.parse_args()
+
+    from data.formats.convert import split_at_random, write_splits
+    from data.formats.voc import VocFolder
+
     with user_errors():
         voc = VocFolder(args.folder)
         parts = voc.image_sets() or split_at_random(voc.xml_files, {"val": args.val, "test": args.test}, args.seed)

@@ -7,23 +7,24 @@ python scripts/yolo_to_coco.py exported --output datasets/mine
 python scripts/yolo_to_coco.py labelled --output datasets/mine --val 0.2 --seed 1 --copy
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from data.formats.convert import split_at_random, write_splits
-from data.formats.yolo import YoloFolder
 from engine.run.cli import ArgumentParser, user_errors
 from engine.tools.conversion import add_conversion_options, print_conversion
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, metavar="YOLO_DIR", help="folder that holds data.yaml or classes.txt")
     add_conversion_options(parser)
     args = parser.parse_args()
+
+    from data.formats.convert import split_at_random, write_splits
+    from data.formats.yolo import YoloFolder
+
     with user_errors():
         yolo = YoloFolder(args.folder)
         shares = {"val": args.val, "test": args.test}

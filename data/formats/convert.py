@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
+from data.boxes import to_xywh
 from data.errors import DatasetError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -134,7 +135,7 @@ def _write_split(
                     "id": len(annotations) + 1,  # COCOeval reads an annotation id of 0 as "unmatched"
                     "image_id": image_id,
                     "category_id": category_ids[item.name],
-                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "bbox": [*to_xywh(x1, y1, x2, y2)],
                     "area": (x2 - x1) * (y2 - y1),
                     "iscrowd": int(item.crowd),
                 }

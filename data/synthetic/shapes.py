@@ -14,6 +14,8 @@ from tqdm import tqdm
 from data.errors import DatasetError
 from data.synthetic.scene import CLASSES, draw_scene
 
+NUM_IMAGES = {"train": 1600, "val": 100, "test": 200}  # the quickstart's data
+IMAGE_SIZE = 160  # its side, pixels
 MIN_IMAGE_SIZE = 64  # pixels; the smallest objects are 5 pixels there
 JPEG_QUALITY = 92
 VERSION = 1  # kept in the annotation file: raise it when a seed comes to mean another image

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from data import CocoDetection, padded_size
-from data.transforms import Resize, ResizeShortSide, scale_boxes
+from data.boxes import scale_boxes
+from data.transforms import Resize, ResizeShortSide
 from detector import ModelConfig, build_references
 from detector.monitor import REACHED_IOU, best_reference_ious
+from engine.metrics.lrp import AREA_RANGES
 from engine.run.groups import DataConfig
 from losses.overlaps import box_area
 
-SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, float("inf"))}  # COCO's, pixels²
 IMAGES = 300  # looked at, evenly spaced
 MIN_OBJECTS = 20  # of a class or size that is judged
 
@@ -43,7 +44,7 @@ def anchor_fit(dataset: CocoDetection, model: ModelConfig, data: DataConfig) -> 
     area = box_area(torch.cat([image.boxes for image in images]))
     label = torch.cat([image.labels for image in images])
     groups = {"all": torch.ones_like(missed)}
-    groups |= {name: (area >= low) & (area < high) for name, (low, high) in SIZES.items()}
+    groups |= {name: (area >= low) & (area < high) for name, (low, high) in AREA_RANGES.items()}
     groups |= {f"class {name!r}": label == index for index, name in enumerate(dataset.class_names)}
     shares = {
         name: missed[group].float().mean().item()

@@ -1,9 +1,9 @@
-"""A detector over a data set: detections in the files' own pixels, metrics, and pictures."""
+"""A detector over a data set: detections in the files' own pixels, metrics, and examples."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pycocotools.cocoeval import COCOeval
@@ -11,15 +11,27 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from data import CocoDetection, eval_loader, to_original
-from data.transforms import resize
-from engine.evaluation.tta import merge, mirror_boxes, mirror_images, views
+from data.boxes import mirror_boxes, to_xywh
+from engine.evaluation.tta import merge, mirror_images, views
 from engine.metrics.coco_metrics import match_detections, metrics_of
-from engine.reporting.drawing import side_by_side
 from engine.run.config import Config
 from engine.run.distributed import Processes
+from engine.run.images import to_network
 from engine.run.progress import progress
 
-MIN_PICTURE_SIDE = 320  # pixels of the longer side of an example
+
+class Example(NamedTuple):
+    """An image as the detector saw it, on the CPU.
+
+    Attributes:
+        image: (3, H, W) uint8, without padding.
+        target: as of CocoDetection, in its pixels.
+        detections: all of them: "boxes" (n, 4) xyxy in its pixels, "labels" and "scores" (n,).
+    """
+
+    image: Tensor
+    target: dict[str, Any]
+    detections: dict[str, Tensor]
 
 
 @dataclass
@@ -31,14 +43,14 @@ class Evaluation:
         metrics: names of `evaluate_detections`; None where the split has no annotations.
         thresholds: LRP-optimal score per class in label order, None for a class without true positives.
         matches: `detections` matched to the annotations (see `match_detections`).
-        examples: (3, H, W) uint8 pictures, ground truth left, detections above the threshold right.
+        examples: the first images of the split, where it has annotations.
     """
 
     detections: list[dict[str, Any]]
     metrics: dict[str, Any] | None = None
     thresholds: list[float | None] | None = None
     matches: COCOeval | None = None
-    examples: list[Tensor] = field(default_factory=list)
+    examples: list[Example] = field(default_factory=list)
 
 
 def evaluate(
@@ -47,12 +59,12 @@ def evaluate(
     """Detects on every image of `dataset` once, whatever the number of processes, and computes AP, AR and oLRP.
 
     In float32, whatever training runs in: bfloat16 has so few distinct scores that ties cost AP. Leaves the detector
-    in eval mode. With test-time augmentation the pictures show the first view's detections.
+    in eval mode. With test-time augmentation the examples have the first view's detections.
     """
     all_views = views(dataset, config.evaluation)
     loaders = [_loader(view.dataset, config, processes) for view in all_views]
     total = sum(map(len, loaders))
-    kept: list[tuple[Tensor, dict[str, Any], dict[str, Tensor]]] = []
+    kept: list[Example] = []
     pending: list[Future[list[dict[str, Any]]]] = []
     with (
         progress(total=total, desc="evaluate", unit="batch", disable=not processes.is_main, leave=False) as bar,
@@ -85,7 +97,7 @@ def evaluate(
     evaluation.metrics = processes.from_main(evaluation.metrics)
     per_class = evaluation.metrics["per_class"]
     evaluation.thresholds = [per_class[name]["lrp_threshold"] for name in dataset.class_names]
-    evaluation.examples = [_picture(*example, evaluation.thresholds, dataset.class_names) for example in kept]
+    evaluation.examples = kept
     return evaluation
 
 
@@ -108,8 +120,7 @@ def _detect(
     detector.eval()
     for images, targets in loader:
         sizes = [target["size"] for target in targets]
-        device_images = images.to(processes.device, non_blocking=True) / 255
-        device_images = device_images.contiguous(memory_format=torch.channels_last)
+        device_images = to_network(images, processes.device)
         detections = detector(mirror_images(device_images, sizes) if flip else device_images, image_sizes=sizes)
         if flip:
             for found, (_, width) in zip(detections, sizes, strict=True):
@@ -127,7 +138,7 @@ def _coco_results(
     results = []
     for table, target in zip(torch.cat(tables).cpu().split([len(t) for t in tables]), targets, strict=True):
         boxes = to_original(table[:, :4], target["size"], target["orig_size"])
-        boxes[:, 2:] -= boxes[:, :2]  # COCO: x, y, width, height
+        boxes = torch.stack(to_xywh(*boxes.unbind(1)), dim=1)
         labels = table[:, 5].long().tolist()
         results += [
             {"image_id": target["image_id"], "category_id": category_ids[label], "bbox": box, "score": score}
@@ -136,27 +147,7 @@ def _coco_results(
     return results
 
 
-def _example(
-    image: Tensor, target: dict[str, Any], found: dict[str, Tensor]
-) -> tuple[Tensor, dict[str, Any], dict[str, Tensor]]:
-    """What `_picture` takes, without padding and on the CPU."""
+def _example(image: Tensor, target: dict[str, Any], found: dict[str, Tensor]) -> Example:
     height, width = target["size"]
-    return image[:, :height, :width].to(torch.uint8), target, {name: value.cpu() for name, value in found.items()}
-
-
-def _picture(
-    image: Tensor,
-    target: dict[str, Any],
-    found: dict[str, Tensor],
-    thresholds: list[float | None],
-    class_names: list[str],
-) -> Tensor:
-    """Detections at the operating point that LRP calls the best; a class without one shows nothing."""
-    limits = torch.tensor([2.0 if threshold is None else threshold for threshold in thresholds])
-    shown = found["scores"] >= limits[found["labels"]]
-    found = {name: value[shown] for name, value in found.items()}
-    scale = max(1, MIN_PICTURE_SIDE / max(target["size"]))  # captions would cover a small image
-    size = tuple(round(side * scale) for side in target["size"])
-    _, found = resize(image, found, size)
-    image, target = resize(image, target, size)
-    return side_by_side(image, target, found, class_names)
+    image = image[:, :height, :width].to(torch.uint8)
+    return Example(image, target, {name: value.cpu() for name, value in found.items()})

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from data import CocoDetection, eval_transform
+from data.boxes import to_xyxy
 from detector.nms import batched_nms
 from engine.run.groups import EvaluationConfig
 
@@ -39,19 +40,12 @@ def mirror_images(images: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
     return mirrored
 
 
-def mirror_boxes(boxes: Tensor, width: int) -> Tensor:
-    """(n, 4) xyxy boxes of an image that wide, in its mirror image."""
-    x1, y1, x2, y2 = boxes.unbind(1)
-    return torch.stack([width - x2, y1, width - x1, y2], dim=1)
-
-
 def merge(results: Sequence[dict[str, Any]], nms_thresh: float, detections_per_img: int) -> list[dict[str, Any]]:
     """COCO results of several views, sorted by image, to those that NMS per class leaves, best first in each image."""
     merged = []
     for _, group in groupby(results, key=lambda result: result["image_id"]):
         found = list(group)
-        boxes = torch.tensor([result["bbox"] for result in found])
-        boxes[:, 2:] += boxes[:, :2]
+        boxes = torch.stack(to_xyxy(*torch.tensor([result["bbox"] for result in found]).T), dim=1)
         scores = torch.tensor([result["score"] for result in found])
         labels = torch.tensor([result["category_id"] for result in found])
         kept = batched_nms(boxes, scores, labels, nms_thresh)[:detections_per_img]

@@ -3,10 +3,15 @@
 import colorsys
 from collections.abc import Sequence
 
+import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
+from data.transforms import resize
+from engine.evaluation.evaluator import Example
+
+MIN_SIDE = 320  # pixels of the longer side of an example
 GAP = 8  # pixels between the halves of side_by_side
 GOLDEN_SECTION = 0.618034
 
@@ -88,6 +93,24 @@ def side_by_side(image: Tensor, target: dict, detections: dict, class_names: Seq
         draw.text((x + 2, 2), f"{title}: {len(drawn['boxes'])}", fill="black", font=font)
         canvas.paste(to_pil_image(half), (x, header))
     return pil_to_tensor(canvas)
+
+
+def draw_example(example: Example, thresholds: Sequence[float | None], class_names: Sequence[str]) -> Tensor:
+    """`side_by_side` with the detections at the operating point that LRP calls the best; a class without one shows
+    none. Small images are enlarged.
+
+    Args:
+        thresholds: of the K classes.
+    """
+    image, target, found = example
+    limits = torch.tensor([2.0 if threshold is None else threshold for threshold in thresholds])
+    shown = found["scores"] >= limits[found["labels"]]
+    found = {name: value[shown] for name, value in found.items()}
+    scale = max(1, MIN_SIDE / max(target["size"]))  # captions would cover a small image
+    size = tuple(round(side * scale) for side in target["size"])
+    _, found = resize(image, found, size)
+    image, target = resize(image, target, size)
+    return side_by_side(image, target, found, class_names)
 
 
 def class_color(label: int) -> Color:

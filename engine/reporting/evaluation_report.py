@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
 from data import CocoDetection
+from data.boxes import to_xyxy
 from data.files import write_atomically
 from data.transforms import resize
 from engine.evaluation.evaluator import Evaluation
@@ -107,8 +108,7 @@ def _kept_detections(image_id: int, evaluation: Evaluation, dataset: CocoDetecti
         label = dataset.category_ids.index(detection["category_id"])
         threshold = evaluation.thresholds[label]
         if threshold is not None and detection["score"] >= threshold:
-            x, y, width, height = detection["bbox"]
-            kept.append(([x, y, x + width, y + height], label, detection["score"]))
+            kept.append((to_xyxy(*detection["bbox"]), label, detection["score"]))
     boxes, labels, scores = zip(*kept, strict=True) if kept else ([], [], [])
     return {
         "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),

@@ -6,7 +6,6 @@ at and `load_checkpoint` does. Inside the file they cannot be separated from it,
 
 import errno
 import os
-import pickle
 import zipfile
 from collections.abc import Callable, Mapping
 from itertools import pairwise
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from data.files import write_atomically
+from detector.state_file import StateFileError, read_state_file
 from engine.run.old_formats import upgrade
 
 FORMAT = 2  # raised when a version of this project could misread the files of another
@@ -71,21 +71,21 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: a folder, not a checkpoint file; name a file such as checkpoints/best.pt in it")
     try:
         _verify_checksums(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = read_state_file(path)
     except FileNotFoundError:
         raise CheckpointError(
             f"{path}: no such checkpoint; training writes runs/<name>/checkpoints/last.pt and best.pt"
         ) from None
     except OSError as error:
         raise CheckpointError(f"{path}: the checkpoint cannot be read ({error.strerror or error})") from error
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: not a checkpoint of this project, or holds more than tensors and plain values; "
-            "use a file written by train.py"
-        ) from error
     except (CheckpointError, MemoryError):
         raise
-    except Exception as error:  # zipfile and the unpickler raise nearly anything on damaged files
+    except Exception as error:  # zipfile raises nearly anything on damaged files
+        if isinstance(error, StateFileError) and error.kind in ("unsafe", "foreign"):
+            raise CheckpointError(
+                f"{path}: not a checkpoint of this project, or holds more than tensors and plain values; "
+                "use a file written by train.py"
+            ) from error
         raise CheckpointError(
             f"{path}: the checkpoint is truncated, damaged or no checkpoint at all; copy it again or use another one"
         ) from error

@@ -1,25 +1,61 @@
-"""What the entry points share: user errors as one `error:` line, exit statuses, console logging."""
+"""What the commands share: user errors as one `error:` line, exit statuses, Ctrl-C, console logging.
+
+Every command is written the same way, so that --help, a mistyped option and Ctrl-C answer at once: at its top it
+imports this module and what its options need; its main() parses, and only then imports what does the work, because
+PyTorch alone takes seconds. This module imports neither PyTorch nor anything that does.
+"""
+
+import os
+import sys
+from types import TracebackType
+
+
+def _report_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """sys.excepthook of the commands: Ctrl-C is one line and status 130, whatever it interrupts."""
+    if not _is_interrupt(error):
+        sys.__excepthook__(kind, error, trace)
+        return
+    _say_interrupted()
+    raise SystemExit(130)
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is the reason, if only because a library that it interrupted failed to put things back."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def _say_interrupted() -> None:
+    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+        print("error: interrupted", file=sys.stderr, flush=True)
+
+
+sys.excepthook = _report_uncaught  # before the imports below: Ctrl-C may come while they are still at work
 
 import argparse
 import errno
 import logging
-import os
-import sys
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import torch
-
-from engine.run.distributed import Processes, is_lost_contact
 from engine.run.progress import hide_progress
+
+if TYPE_CHECKING:
+    from engine.run.distributed import Processes
 
 MAIN_SPEAKS_SECONDS = 20.0
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """Parser whose errors are one `error:` line too, for all processes of a host together."""
+    """Parser that prints descriptions as they are written, and whose errors are one `error:` line too, for all
+    processes of a host together."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
     def error(self, message: str) -> NoReturn:
         _print_error(f"{message}; --help lists the options", quiet=int(os.environ.get("LOCAL_RANK", 0)) != 0)
@@ -27,7 +63,7 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 @contextmanager
-def user_errors(quiet: bool = False, processes: Processes | None = None) -> Iterator[None]:
+def user_errors(quiet: bool = False, processes: "Processes | None" = None) -> Iterator[None]:
     """Ends the program with one `error:` line: status 2 for bad usage, config or data, 1 for failed work.
 
     Args:
@@ -36,8 +72,6 @@ def user_errors(quiet: bool = False, processes: Processes | None = None) -> Iter
     """
     try:
         yield
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
     except Exception as error:
         message, status = _diagnose(error)
         if processes is not None and not processes.first_to_fail():
@@ -58,14 +92,27 @@ def _diagnose(error: Exception) -> tuple[str | None, int]:
         where = f"{error.filename}: " if error.filename is not None else ""
         return f"{where}{error.strerror}; check that the path exists, is writable and has space", 1
     no_memory = "can't allocate memory" in text or "not enough memory" in text
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or (isinstance(error, RuntimeError) and no_memory):
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and no_memory):
         return _out_of_memory(text), 1
-    if is_lost_contact(error):
+    if "torch" in sys.modules:  # else none of its errors can have come
+        return _diagnose_torch(error), 1
+    return None, 1
+
+
+def _diagnose_torch(error: Exception) -> str | None:
+    """What to tell the user of an error that PyTorch raises; None for a bug."""
+    import torch
+    import torch.distributed as dist
+
+    if isinstance(error, torch.OutOfMemoryError):
+        return _out_of_memory(str(error))
+    # a collective failed because another process ended, cannot be reached or kept this one waiting
+    if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error)):
         return (
             f"lost contact with another process: it died, or kept this one waiting for longer than "
-            f"run.collective_minutes; continue with --resume auto ({text.splitlines()[0]})"
-        ), 1
-    return None, 1
+            f"run.collective_minutes; continue with --resume auto ({str(error).splitlines()[0]})"
+        )
+    return None
 
 
 def _out_of_memory(reason: str) -> str:
@@ -97,3 +144,27 @@ def log_to_console(is_main: bool, quiet: bool = False) -> None:
         force=True,
     )
     logging.captureWarnings(True)
+
+
+def run_process(main: Callable[[], int]) -> NoReturn:
+    """Runs the main() of a command and ends the process with its exit status; one of several processes without
+    destructors.
+
+    Gloo's process group joins its threads when DistributedDataParallel lets go of it, holding the lock that they need;
+    and a process that failed must be gone at once, for the others to notice.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        sys.exit(main())
+    try:
+        status = main()
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else 1
+    except BaseException as error:
+        status = 130 if _is_interrupt(error) else 1
+        if status == 130:
+            _say_interrupted()
+        else:
+            traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

@@ -1,13 +1,11 @@
 """The processes of one run: device, rank, and the few collectives that the trainer needs."""
 
 import os
-import sys
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -95,31 +93,6 @@ def choose_device(name: str) -> torch.device:
             f"torchrun: {needed} processes on this host and {found} GPUs; lower --nproc-per-node or use run.device=cpu"
         )
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-
-
-def is_lost_contact(error: Exception) -> bool:
-    """Whether a collective failed because another process ended, cannot be reached or kept this one waiting."""
-    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
-
-
-def run_process(main: Callable[[], int]) -> NoReturn:
-    """Runs an entry point and ends the process with its exit status; one of several processes without destructors.
-
-    Gloo's process group joins its threads when DistributedDataParallel lets go of it, holding the lock that they need;
-    and a process that failed must be gone at once, for the others to notice.
-    """
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        sys.exit(main())
-    try:
-        status = main()
-    except SystemExit as stop:
-        status = stop.code if isinstance(stop.code, int) else 1
-    except BaseException:
-        traceback.print_exc()
-        status = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
 
 
 @contextmanager

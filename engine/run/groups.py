@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from data.synthetic.shapes import IMAGE_SIZE, MIN_IMAGE_SIZE, NUM_IMAGES
 from detector.config import LossField, loss_settings
+from detector.contract import SIZE_DIVISOR
 from detector.families import ModelField, model_settings
 
 
@@ -20,10 +22,10 @@ class _Group(BaseModel):
 class GenerateConfig(_Group):
     """Size of the generated shapes data set that is written to `data.root` where it is missing."""
 
-    train: int = Field(1600, ge=1)
-    val: int = Field(100, ge=1)
-    test: int = Field(200, ge=1)
-    image_size: int = Field(160, ge=64)  # pixels
+    train: int = Field(NUM_IMAGES["train"], ge=1)
+    val: int = Field(NUM_IMAGES["val"], ge=1)
+    test: int = Field(NUM_IMAGES["test"], ge=1)
+    image_size: int = Field(IMAGE_SIZE, ge=MIN_IMAGE_SIZE)  # pixels
     seed: int = Field(0, ge=0, lt=2**63)
 
 
@@ -37,7 +39,7 @@ class DataConfig(_Group):
     image_size: int | list[int] = 512  # pixels: S for S×S, or [height, width]; training images are resized to it
     # in its place, at the image's own aspect ratio: short side, or [lowest, highest] to draw it from for each image
     short_side: int | list[int] | None = None
-    long_side: int | None = Field(None, ge=32)  # upper limit with short_side, pixels
+    long_side: int | None = Field(None, ge=SIZE_DIVISOR)  # upper limit with short_side, pixels
     augmentation: Literal["ssd", "flip", "hvflip"] = "ssd"
     batch_size: int = Field(32, ge=1)  # images per optimizer step, over all processes
     accumulate: int = Field(1, ge=1)  # micro-batches per step and process
@@ -50,16 +52,16 @@ class DataConfig(_Group):
     @classmethod
     def _two_sides(cls, value: int | list[int]) -> int | list[int]:
         sides = [value, value] if isinstance(value, int) else value
-        if len(sides) != 2 or min(sides) < 32:
-            raise ValueError("must be one side or [height, width], each at least 32 pixels")
+        if len(sides) != 2 or min(sides) < SIZE_DIVISOR:
+            raise ValueError(f"must be one side or [height, width], each at least {SIZE_DIVISOR} pixels")
         return value
 
     @field_validator("short_side")
     @classmethod
     def _range_of_sides(cls, value: int | list[int] | None) -> int | list[int] | None:
-        sides = value if isinstance(value, list) else [32 if value is None else value] * 2
-        if len(sides) != 2 or not 32 <= sides[0] <= sides[1]:
-            raise ValueError("must be one side or [lowest, highest], each at least 32 pixels")
+        sides = value if isinstance(value, list) else [SIZE_DIVISOR if value is None else value] * 2
+        if len(sides) != 2 or not SIZE_DIVISOR <= sides[0] <= sides[1]:
+            raise ValueError(f"must be one side or [lowest, highest], each at least {SIZE_DIVISOR} pixels")
         return value
 
     @model_validator(mode="after")
@@ -122,13 +124,15 @@ class ScheduleConfig(_Group):
 class EvaluationConfig(_Group):
     every: int = Field(1, ge=1)  # epochs
     batch_size: int = Field(8, ge=1)  # images per process
-    short_side: int | None = Field(None, ge=32)  # pixels; null: data.image_size exactly
-    long_side: int | None = Field(None, ge=32)  # upper limit, pixels
+    short_side: int | None = Field(None, ge=SIZE_DIVISOR)  # pixels; null: data.image_size exactly
+    long_side: int | None = Field(None, ge=SIZE_DIVISOR)  # upper limit, pixels
     # torchvision: its rounding of sizes, and pixel values that are not rounded
     resize: Literal["paper", "torchvision"] = "paper"
     # test-time augmentation: detections on all of these are merged by NMS
     flip: bool = False  # the mirrored image too
-    extra_short_sides: list[Annotated[int, Field(ge=32)]] = []  # the image at these sizes too; long_side grows along
+    extra_short_sides: list[
+        Annotated[int, Field(ge=SIZE_DIVISOR)]
+    ] = []  # the image at these sizes too; long_side grows along
 
     @model_validator(mode="after")
     def _sides_together(self) -> "EvaluationConfig":

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from data import CocoDetection, ImageError, padded_size, read_image
 from data.annotations import read_document
-from data.transforms import scale_boxes
+from data.boxes import scale_boxes
 from data.validation import box_fault, record_problems
 from detector import ModelConfig, build_references
 from detector.matcher import NEGATIVE
+from engine.metrics.lrp import AREA_RANGES
 from engine.run.progress import progress
 
-AREAS = {"s": (0.0, 32.0**2), "m": (32.0**2, 96.0**2), "l": (96.0**2, float("inf"))}  # COCO's, square pixels
 EXAMPLES = 3  # of each kind of problem
 
 
@@ -166,10 +166,10 @@ def _undefined_metrics(dataset: CocoDetection) -> dict[str, str]:
     if not areas:
         return {"all": "there is no object"}
     undefined = {}
-    for letter, (low, high) in AREAS.items():
+    for label, (low, high) in AREA_RANGES.items():
         if not any(low <= area <= high for area in areas):
             limits = f"of at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
-            undefined[f"AP{letter}, AR{letter}, oLRP_{letter}"] = f"there is no object {limits} square pixels"
+            undefined[f"AP{label[0]}, AR{label[0]}, oLRP_{label[0]}"] = f"there is no object {limits} square pixels"
     for category, name in zip(dataset.category_ids, dataset.class_names, strict=True):
         if category not in present:
             undefined[f"AP and oLRP of {name!r}"] = "there is no object of this class"

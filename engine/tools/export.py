@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from data.files import write_atomically
 from detector import Detector
+from detector.contract import SIZE_DIVISOR
 from detector.families import DEFAULT_FAMILY, FAMILIES
 from engine.run.load import DetectorInfo
 
 META = "detector.json"  # entry of a torch.export file, and key of an ONNX model's metadata
-# Sides are multiples of 32. Tracing takes it that every level has more than one cell a side, and P7 has stride 128.
+# Tracing takes it that every level has more than one cell a side, and P7 has stride 128.
 MIN_SIDE = 160
 _EXAMPLE = (2, 3, 256, 192)  # what the program is traced with; a batch of one would be taken for a constant
 
@@ -100,6 +101,6 @@ def detections_from_outputs(
 
 @torch.no_grad()
 def _trace(detector: Detector) -> torch.export.ExportedProgram:
-    rows, columns = (torch.export.Dim(name, min=MIN_SIDE // 32) for name in ("rows", "columns"))
-    sizes = {0: torch.export.Dim("batch", min=1), 2: 32 * rows, 3: 32 * columns}
+    rows, columns = (torch.export.Dim(name, min=MIN_SIDE // SIZE_DIVISOR) for name in ("rows", "columns"))
+    sizes = {0: torch.export.Dim("batch", min=1), 2: SIZE_DIVISOR * rows, 3: SIZE_DIVISOR * columns}
     return torch.export.export(ExportedOutputs(detector), (torch.zeros(_EXAMPLE),), dynamic_shapes={"images": sizes})

@@ -12,10 +12,12 @@ from torchvision.transforms.functional import to_pil_image
 from tqdm import tqdm
 
 from data import DatasetError, collate, read_image, to_original
+from data.boxes import to_xywh
 from data.files import write_atomically
 from engine.reporting.drawing import draw_detections
 from engine.reporting.report import write_json
 from engine.run.datasets import evaluation_transform
+from engine.run.images import to_network
 from engine.run.load import DetectorInfo
 from engine.run.progress import progress
 
@@ -61,8 +63,7 @@ def predict(
     resized, _ = evaluation_transform(info.config)(image, no_objects)
     size = tuple(resized.shape[-2:])
     batch, _ = collate([(resized, no_objects | {"crowd": torch.zeros(0, dtype=torch.bool)})])
-    device = next(detector.parameters()).device
-    batch = batch.to(device).float().div_(255).contiguous(memory_format=torch.channels_last)
+    batch = to_network(batch, next(detector.parameters()).device)
     found = {name: value.cpu() for name, value in detector(batch, image_sizes=[size])[0].items()}
     kept = found["scores"] >= torch.tensor(score_thresholds(info, threshold))[found["labels"]]
     found = {name: value[kept] for name, value in found.items()}
@@ -128,8 +129,8 @@ def predict_files(
         found = predict(detector, info, image, threshold)
         drawn = draw_detections(image, found["boxes"], found["labels"], found["scores"], info.classes)
         write_atomically(picture, lambda target, drawn=drawn: _write_jpeg(drawn, target))
-        sizes = found["boxes"][:, 2:] - found["boxes"][:, :2]
-        rows = (torch.cat([found["boxes"][:, :2], sizes], dim=1), found["scores"], found["labels"])
+        boxes = torch.stack(to_xywh(*found["boxes"].unbind(1)), dim=1)
+        rows = (boxes, found["scores"], found["labels"])
         results.extend(
             {
                 "image_id": image_id,

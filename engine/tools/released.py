@@ -5,7 +5,6 @@ tensors alone. Each becomes the model of a shipped config, which goes into the c
 used and every one of ours is filled, or the conversion fails.
 """
 
-import pickle
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights
 
 from detector import build_detector
+from detector.state_file import StateFileError, read_state_file
 from engine.run.checkpoint import CheckpointError
 from engine.run.config import Config, load_config
 from losses import SelfBalance
@@ -77,24 +77,18 @@ def read_released(path: str | Path, weights_key: str = "state_dict") -> Mapping[
     """
     path = Path(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}); check the path") from error
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if found is None:
-            raise CheckpointError(f"{path}: not a file that torch.save wrote; download it again") from error
-        raise CheckpointError(
-            f"{path}: holds an object of type {found[1]}, which torch refuses to unpickle because that can run code; "
-            'if you trust the file, keep its tensors only: python -c "import torch; torch.save({'
-            f"'{weights_key}': "
-            f"torch.load('{path}', map_location='cpu', weights_only=False)['{weights_key}']}}, 'tensors.pth')\", "
-            "and convert tensors.pth"
-        ) from error
-    except MemoryError:
-        raise
-    except Exception as error:  # the unpickler raises nearly any type on a damaged file
-        raise CheckpointError(f"{path}: damaged, or not a file that torch.save wrote; download it again") from error
+        content = read_state_file(path)
+    except StateFileError as error:
+        if error.kind == "unsafe":
+            raise CheckpointError(
+                f"{path}: {error}, which torch refuses to unpickle because that can run code; "
+                'if you trust the file, keep its tensors only: python -c "import torch; torch.save({'
+                f"'{weights_key}': "
+                f"torch.load('{path}', map_location='cpu', weights_only=False)['{weights_key}']}}, 'tensors.pth')\", "
+                "and convert tensors.pth"
+            ) from error
+        remedy = "check the path" if error.kind == "unreadable" else "download it again"
+        raise CheckpointError(f"{path}: {error}; {remedy}") from error
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}; expected a checkpoint or a state dict")
     return content

@@ -17,6 +17,7 @@ from detector.monitor import GRADIENT_MASS, Monitor
 from engine.run.checkpoint import CheckpointError
 from engine.run.config import Config, ConfigError
 from engine.run.distributed import Processes
+from engine.run.images import to_network
 from engine.run.precision import autocast
 from engine.run.schedule import Schedule
 from engine.training.ema import WeightEMA
@@ -158,8 +159,7 @@ class TrainStep:
 
     def _to_device(self, images: Tensor, targets: BatchTargets) -> MicroBatch:
         device = self.processes.device
-        images = images.to(device, non_blocking=True).float().div_(255).contiguous(memory_format=torch.channels_last)
-        return images, targets.to(device)
+        return to_network(images, device), targets.to(device)
 
     def _update_ratio(self, grad_norm: float, rate: float) -> float:
         """How far a step without momentum goes, relative to the length of all weights."""

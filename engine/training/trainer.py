@@ -10,6 +10,7 @@ from data.files import write_atomically
 from engine.diagnosis.diagnosis import Diagnosis
 from engine.evaluation.evaluator import evaluate
 from engine.reporting.analysis import analyse
+from engine.reporting.drawing import draw_example
 from engine.reporting.report import format_report
 from engine.reporting.tensorboard import NullLogger, TensorBoardLogger, peak_memory_gb, scalar_metrics
 from engine.run.checkpoint import CheckpointError
@@ -194,7 +195,9 @@ class Trainer:
             log.info("\n%s\n", format_report(result.metrics, f"epoch {self.epoch}, step {self.step}"))
             self.logger.scalars("eval", scalar_metrics(result.metrics), self.step)
             self.logger.curves(analyse(result.matches), self.step)
-            self.logger.images("eval/examples", result.examples, self.step)
+            names = self.eval_set.class_names
+            pictures = [draw_example(example, result.thresholds, names) for example in result.examples]
+            self.logger.images("eval/examples", pictures, self.step)
             record = {name: value for name, value in result.metrics.items() if name != "per_class"}
             self.folder.add_metrics({"epoch": self.epoch, "step": self.step, **record})
             if self.diagnosis is not None:

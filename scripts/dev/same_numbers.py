@@ -7,7 +7,6 @@ Trains the quickstart's detector for 30 steps with each of four losses, in one p
 Losses are those of every step, weights the network's after the last one. Exit status: 0 no difference, 1 a difference.
 """
 
-import argparse
 import hashlib
 import json
 import os
@@ -17,8 +16,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from engine.run.cli import ArgumentParser
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 30
@@ -34,6 +34,9 @@ NETWORK = ("backbone.", "fpn.", "head.")
 
 def train(tree: Path, overrides: list[str], processes: int, data: Path, folder: Path) -> dict[str, Any]:
     """Numbers of one run: name of a curve -> its values as hexadecimal floats, and a digest of the weights."""
+    import torch
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     launcher = [sys.executable]
     if processes > 1:
         launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
@@ -67,7 +70,7 @@ def first_difference(before: dict[str, list[str]], now: dict[str, list[str]]) ->
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("--tree", type=Path, default=ROOT, metavar="DIR", help="checkout to train (default: this one)")
     mode = parser.add_mutually_exclusive_group(required=True)
     mode.add_argument("--record", type=Path, metavar="FILE", help="write the numbers")

@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 from torch import nn
 
+from data.boxes import mirror_boxes
 from engine.evaluation.evaluator import evaluate
-from engine.evaluation.tta import merge, mirror_boxes, mirror_images, views
+from engine.evaluation.tta import merge, mirror_images, views
 from engine.run.config import parse_config
 from engine.run.datasets import evaluation_set
 from engine.run.distributed import Processes

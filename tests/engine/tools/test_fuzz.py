@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 
-SCRIPT = runpy.run_path("scripts/dev/fuzz.py")
+SCRIPT = runpy.run_path("scripts/dev/fuzz_targets.py")
 
 
 @pytest.mark.parametrize("target", sorted(SCRIPT["TARGETS"]))

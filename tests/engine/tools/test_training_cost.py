@@ -9,6 +9,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from detector import build_detector
 from engine.run.config import ConfigError, load_config
+from engine.tools.cost_table import rate_of_run, size_of_data
 from engine.tools.training_cost import Cost, Traffic, estimate_cost, estimate_traffic
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -22,7 +23,7 @@ def script():
 
 
 def run_script(script: dict, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    monkeypatch.setattr("sys.argv", ["scaling.py", *map(str, arguments)])
+    monkeypatch.setattr("sys.argv", ["training_cost.py", *map(str, arguments)])
     script["main"]()
 
 
@@ -112,13 +113,13 @@ def test_the_table(script, monkeypatch, capsys, tmp_path) -> None:
     assert float(larger["ms per step: compute"]) > 200  # more multiply-adds at the same speed
 
 
-def test_the_rate_of_a_run_is_that_of_one_process_without_its_start(script, write_checkpoint, tmp_path) -> None:
+def test_the_rate_of_a_run_is_that_of_one_process_without_its_start(write_checkpoint, tmp_path) -> None:
     (tmp_path / "checkpoints").mkdir()
     write_checkpoint(tmp_path / "checkpoints", ["a"], world_size=2).rename(tmp_path / "checkpoints/last.pt")
     with SummaryWriter(tmp_path) as events:
         for step, value in enumerate((1.0, 40.0, 20.0, 30.0)):
             events.add_scalar("perf/images_per_second", value, step)
-    assert script["rate_of_run"](tmp_path) == 15
+    assert rate_of_run(tmp_path) == 15
 
 
 @pytest.mark.parametrize(
@@ -138,8 +139,8 @@ def test_mistakes_are_one_error_line(script, monkeypatch, capsys, options: tuple
     assert error.startswith("error: ") and error.count("\n") == 1 and message in error
 
 
-def test_data_that_is_there_is_counted(script, shapes) -> None:
+def test_data_that_is_there_is_counted(shapes) -> None:
     config = load_config(R50, [f"data.root={shapes}", "data.train_split=train"])
-    assert script["size_of_data"](config) == (12, 6)
-    assert script["size_of_data"](load_config(R50, ["data.root=nowhere"])) == (118287, 80)
-    assert script["size_of_data"](load_config(ROOT / "configs/quickstart.yaml", ["data.root=nowhere"])) == (1600, 6)
+    assert size_of_data(config) == (12, 6)
+    assert size_of_data(load_config(R50, ["data.root=nowhere"])) == (118287, 80)
+    assert size_of_data(load_config(ROOT / "configs/quickstart.yaml", ["data.root=nowhere"])) == (1600, 6)

@@ -23,7 +23,9 @@ def server():
     root, here = Path(__file__).resolve().parents[3], Path(__file__).resolve().parent
     os.environ["PYTHONPATH"] = f"{root}{os.pathsep}{here}"  # where the server finds what it imports beforehand
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["train_worker", "torch.utils.tensorboard", "pycocotools.cocoeval"])
+    context.set_forkserver_preload(
+        ["train_worker", "engine.training.dry_run", "torch.utils.tensorboard", "pycocotools.cocoeval"]
+    )
     return context
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 import train
-from engine.run.distributed import run_process
+from engine.run.cli import run_process
 from engine.training.train_step import TrainStep
 
 Fault = Callable[[TrainStep], None]

@@ -1,0 +1,102 @@
+"""The table of scripts/training_cost.py: what recipes cost, from the speed that was measured with one of them."""
+
+import argparse
+import json
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from data.annotations import read_document
+from data.synthetic.scene import CLASSES
+from engine.run.checkpoint import load_checkpoint
+from engine.run.config import Config, ConfigError
+from engine.tools.model_table import NUM_CLASSES, cost
+from engine.tools.training_cost import estimate_cost, estimate_traffic
+
+COCO_IMAGES = 118_287  # of train2017, with and without objects: training drops none
+
+
+def cost_row(name: str, config: Config, rate: float, measured: Config, args: argparse.Namespace) -> dict[str, str]:
+    """Cells of the table by column.
+
+    Args:
+        rate: images per second that one GPU trains with the config `measured`.
+        args: options of scripts/training_cost.py.
+    """
+    num_images, num_classes = size_of_data(config)
+    traffic = estimate_traffic(config, num_classes, args.gpus, args.positives)
+    rate *= multiply_adds(measured) / multiply_adds(config)
+    bandwidth = (args.bandwidth or 1) * 1e9
+    result = estimate_cost(config, args.images or num_images, rate, args.gpus, traffic, bandwidth)
+    hours = result.recipe_hours
+    cells = {
+        "config": name,
+        "images": str(args.images or num_images),
+        "steps per epoch": str(result.steps_per_epoch),
+        "ms per step: compute": _number(1e3 * result.compute),
+        "communication": _number(1e3 * result.communication),
+        "MB sent: gradients": f"{traffic.gradients / 1e6:.1f}",
+        "ranking": f"{traffic.ranking / 1e6:.3f}",
+        "norm": f"{traffic.norm / 1e6:.3f}",
+        "minutes per epoch": _span(*(seconds / 60 for seconds in result.epoch_seconds)),
+        "epochs": str(result.epochs),
+        "hours": _span(*hours),
+        "GPU hours": _span(*(args.gpus * each for each in hours)),
+    }
+    if args.price is not None:
+        cells["price"] = _span(*(args.price * args.gpus * each for each in hours))
+    return cells
+
+
+def multiply_adds(config: Config) -> int:
+    """Of one training image; where its size is drawn at random, of the largest."""
+    sides = config.data.short_sides
+    return cost(config, config.data.train_size if sides is None else (sides[1], config.data.long_side))[1]
+
+
+def size_of_data(config: Config) -> tuple[int, int]:
+    """Training images and classes: of the annotation file if it is there, else as planned, else COCO's."""
+    data = config.data
+    path = Path(data.root) / "annotations" / f"instances_{data.train_split}.json"
+    if path.is_file():
+        document = read_document(path)
+        return len(document["images"]), len(data.classes or document["categories"])
+    if data.generate is not None:
+        return data.generate.train, len(CLASSES)
+    return COCO_IMAGES, len(data.classes) if data.classes else NUM_CLASSES
+
+
+def rate_of_benchmark(path: Path, precision: str) -> float:
+    """Images per second of our step with aLRP. Raises ConfigError."""
+    try:
+        tables: dict[str, list[dict[str, Any]]] = json.loads(path.read_text())["tables"]
+        rows = [each for table in tables.values() for each in table]
+        return next(
+            each["images/s"]
+            for each in rows
+            if each.get("precision") == precision and "ours" in each["step"] and "aLRP" in each["step"]
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
+        raise ConfigError(
+            f"--benchmark {path}: no {precision} row of ours with aLRP in it; write it with "
+            "scripts/benchmark.py train --json FILE"
+        ) from error
+
+
+def rate_of_run(folder: Path) -> float:
+    """Images per second and process of a run, the first point left out: it holds the start. Raises ConfigError."""
+    events = EventAccumulator(str(folder)).Reload()
+    if "perf/images_per_second" not in events.Tags()["scalars"]:
+        raise ConfigError(f"--run {folder}: no points of perf/images_per_second there; name a run folder")
+    values = [point.value for point in events.Scalars("perf/images_per_second")]
+    return median(values[1:] or values) / load_checkpoint(folder / "checkpoints/last.pt")["world_size"]
+
+
+def _span(low: float, high: float) -> str:
+    return _number(low) if low == high else f"{_number(low)}–{_number(high)}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
