@@ -180,7 +180,7 @@ def test_kernels_compile_for_a_gpu_without_spilling(tmp_path):
     assert len(lines) == 3 * 16
     for *kernel, registers, spilled in lines:
         # 64 let 1024 threads share a multiprocessor; float64 logits are for tests
-        assert int(registers) <= 64 and (int(spilled) == 0 or "fp64" in kernel), kernel
+        assert (int(registers) <= 64 and int(spilled) == 0) or "fp64" in kernel, kernel
 
 
 def test_a_process_group_changes_nothing_for_one_process(device, tmp_path):
