@@ -10,9 +10,14 @@ from torch import Tensor
 
 from . import triton_support
 from .box_loss import BoxLoss, box_loss
+from .finite import nan_unless_finite
 from .group_sums import ratio_over_group
 from .loss import Loss, LossSettings, weighted_sum
 from .matched import Matched
+
+# Losses are summed in this unit, so that the sum of large ones is finite until the number of positives divides it.
+# A power of two rounds nothing.
+UNIT = 2.0**32
 
 
 def focal_loss(
@@ -41,11 +46,26 @@ def focal_loss(
     logits = logits if logits.dtype == torch.float64 else logits.float()
     positive = targets == 1
     margin = torch.where(positive, logits, -logits)  # log-odds of the right answer
-    weight = alpha * positive.to(logits.dtype) + (1 - alpha) * (targets == 0)
+    weight = alpha / UNIT * positive.to(logits.dtype) + (1 - alpha) / UNIT * (targets == 0)
+    wrong = torch.sigmoid(-margin)
+    if 0 < gamma < 1:
+        wrong = wrong.clamp(min=torch.finfo(wrong.dtype).tiny)  # at 0 the power has no slope
     # Eq. 5: -alpha_t (1 - p_t)^gamma log p_t
-    total = -(weight * torch.sigmoid(-margin) ** gamma * F.logsigmoid(margin)).sum()
-    total = total + 0 * logits.detach().sum()  # an infinite logit on the right side would go unseen
-    return ratio_over_group(total, positive.sum(), group)
+    total = -(_Bounded.apply(weight * wrong**gamma) * F.logsigmoid(margin)).sum().double() * UNIT
+    total = total + nan_unless_finite(logits.detach())  # an infinite logit on the right side would go unseen
+    return ratio_over_group(total, positive.sum(), group).to(logits.dtype)
+
+
+class _Bounded(torch.autograd.Function):
+    """Identity with a finite gradient: log p_t of a large margin, times UNIT, meets a probability that has no slope."""
+
+    @staticmethod
+    def forward(ctx, modulated: Tensor) -> Tensor:
+        return modulated.view_as(modulated)
+
+    @staticmethod
+    def backward(ctx, grad_output: Tensor) -> Tensor:
+        return grad_output.clamp(-1e30, 1e30)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,16 +59,17 @@ def rs_loss(
     badness = 1 - ranking.values
     above = ranking.positive_rank - 1 - ranking.values_above + badness / 2
     weights = torch.stack([torch.ones_like(badness), badness])
-    missorted, missorted_badness = sum_over_smaller_keys(ranking.scores, ranking.values, weights, delta)
+    missorted, missorted_badness = sum_over_smaller_keys(ranking.positions, ranking.values, weights, delta)
     sorting_errors = above / positive_rank - (above - missorted_badness) / (positive_rank - missorted)
 
     # Eq. 9: i is lifted by its error, which pushes the missorted positives k down in the proportions H(x_ik).
     lift = torch.where(missorted > MIN_MISSORTED, sorting_errors, 0)
     share = torch.where(missorted > MIN_MISSORTED, lift / missorted, 0)
-    push = sum_over_smaller_keys(-ranking.scores, -ranking.values, share[None], delta)[0]
+    push = sum_over_smaller_keys(-ranking.positions, -ranking.values, share[None], delta)[0]
     gradient = ((push - lift) / max(1, ranking.num_positives))[ranking.own]
-    own = (gradient * logits[ranking.own_index].double()).sum()
-    sorting_loss = sorting_errors.sum() / max(1, ranking.num_positives) + (own - own.detach()) + ranking.not_finite
+    own = gradient * logits[ranking.own_index].double()
+    attached = (own - own.detach()).sum()
+    sorting_loss = sorting_errors.sum() / max(1, ranking.num_positives) + attached + ranking.not_finite
     return ranking_loss, sorting_loss.to(ranking_loss.dtype)
 
 

@@ -15,8 +15,9 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..finite import nan_unless_finite
 from .score_bins import ScoreBins
-from .torch_passes import make_passes, nan_unless_finite
+from .torch_passes import make_passes
 
 
 class Ranking:
@@ -38,6 +39,7 @@ class Ranking:
 
     Attributes, all float64, of the P positives of all processes in the order of the processes:
         scores: (P,), 0 where not finite.
+        positions: (P,), the scores where only differences up to delta count; see `place`.
         values: (P,) the given numbers, 0 if none.
         false_positives, positive_rank, rank: (P,) N_FP, rank+ and their sum; NaN if any logit is not finite.
         values_above: (P,) sum of values[k] * H(x_ik) over the other positives k.
@@ -70,11 +72,13 @@ class Ranking:
         self.scores = torch.nan_to_num(scores, nan=0.0, posinf=0.0, neginf=0.0)
         self.num_positives = len(self.scores)
 
+        self.positions = self.scores
         if self.num_positives:
             self.bins = ScoreBins(self.scores, delta, _compute_dtype(logits))
+            self.positions = self.bins.positions
             negatives = self.passes.histogram(self.bins, logits, targets)
         else:
-            negatives = nan_unless_finite(logits).expand(2, 1).clone()
+            negatives = nan_unless_finite(logits).repeat(2, 1)
         # NaN if any logit is not finite; above every breakpoint it reaches all ranks, and by the group all processes.
         if group is not None:
             dist.all_reduce(negatives, group=group)
@@ -89,8 +93,9 @@ class Ranking:
             return self.scores.new_zeros(3, 0)
         weights = torch.stack([torch.ones_like(self.scores), self.values])  # (2, P)
         positives = negatives.new_zeros(4, negatives.shape[1])
-        bins = torch.searchsorted(self.bins.breakpoints, self.scores, right=True)
-        positives.index_add_(1, bins, torch.stack([weights, weights * self.scores], 1).flatten(0, 1))
+        bins = torch.searchsorted(self.bins.breakpoints, self.positions, right=True)
+        relative = self.scores - self.bins.origins[bins]
+        positives.index_add_(1, bins, torch.stack([weights, weights * relative], 1).flatten(0, 1))
         hits = self.bins.hits(torch.cat([negatives[None], positives.view(2, 2, -1)]))
         hits[0].clamp_(min=0)
         hits[1:] -= weights / 2  # without k = i: H(0) = 1/2

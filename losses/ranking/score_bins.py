@@ -4,19 +4,26 @@ H(x) = (relu(x + delta) - relu(x - delta)) / (2 delta) bends only at x = -delta 
 negative's score, all that the losses need therefore bends only at the 2P breakpoints p_i - delta and p_i + delta.
 They cut the score axis into 2P + 1 bins, inside which every sum is linear: the count and the sum of the scores in
 each bin say all about the negatives, a value and a slope in each bin all about the positives.
+
+Nothing here depends on the size of the scores. Sums are taken relative to an origin of each bin, which is 0 unless a
+positive is far from 0, and a negative in a bin wider than any step counts as if it were near: H is the same there.
+docs/design/exactness.md has the bounds.
 """
 
 import math
+import sys
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+from .positions import FAR_APART, place
+
 # Logits worked on at a time: on a CPU the temporaries stay in the cache. PyTorch's operators bring their own threads;
 # threads of ours, which would share out the gathers too, wait for the interpreter longer than they gain.
 CHUNK_CPU, CHUNK_GPU = 1 << 18, 1 << 20
-# Added to all but the negatives, which puts them into bin 0, below every breakpoint.
-OUT_OF_SIGHT = -1e30
+# Added to the cells of all but the negatives, which puts them into bin 0, below every breakpoint.
+OUT_OF_SIGHT = -(2.0**24)
 
 
 class ScoreBins:
@@ -26,6 +33,13 @@ class ScoreBins:
         positives: (P,) float64, finite, P > 0.
         delta: half-width of the smoothed step, > 0.
         dtype: type to locate scores in, float32 or float64.
+
+    Attributes, K = 2P; bin k + 1 lies between the sorted breakpoints k and k + 1:
+        positions: (P,) float64, the positives on the axis of the breakpoints; see `place`.
+        breakpoints: (K,) float64, ascending; gaps: (K,) float64, how far it is to the next.
+        origins: (K + 1,) float64, of the bins. rests: (K,) float64, of the breakpoints, relative to their origins.
+        wide: (K,) bool, that no step reaches from one end of the bin to the other.
+        edges: (K,) dtype, ascending: a score is below an edge exactly if it is below the breakpoint.
     """
 
     def __init__(self, positives: Tensor, delta: float, dtype: torch.dtype) -> None:
@@ -33,30 +47,38 @@ class ScoreBins:
         # A bin is counted in several slots, taken in turn: adding to one place in memory over and over again would
         # wait for the previous addition each time. With many bins that is rare, and the slots would leave the cache.
         self.lanes = 8 if len(positives) <= 2048 else 2
-        self.breakpoints, self.order = torch.cat([positives - delta, positives + delta]).sort()
-        # Rounded up, not to nearest: a score of this dtype is below an edge exactly if it is below the breakpoint.
-        edges = self.breakpoints.to(dtype)
+        self.positions, origins = place(positives, delta)
+        self.breakpoints, self.order = _both_ends(self.positions, delta).sort()
+        self.gaps = torch.diff(self.breakpoints, append=self.breakpoints[-1:] + FAR_APART * delta)
+        self.wide = self.gaps > FAR_APART / 2 * delta
+        self.rests = _both_ends(positives - origins, delta)[self.order]
+        origins = origins.repeat(2)[self.order]
+        self.origins = torch.nn.functional.pad(origins, (1, 0))
+        # Rounded up, not to nearest.
+        edges = (origins + self.rests).to(dtype)
         above = torch.nextafter(edges, torch.full_like(edges, torch.inf))
-        self.edges = torch.where(edges.double() < self.breakpoints, above, edges)
+        self.edges = torch.where(edges.double() - origins < self.rests, above, edges)
         self.slot_of_cell = self._build_table() if positives.device.type == "cpu" else None
 
     def locate(self, scores: Tensor, targets: Tensor) -> Tensor:
         """Slots (M,) int32 of the scores; slot // lanes is the bin. Where the target is not 0, the bin is 0."""
         slots = torch.empty(scores.shape, dtype=torch.int32, device=scores.device)
 
-        visible = torch.empty(_chunk(scores), dtype=self.dtype, device=scores.device)
-        cells = torch.empty_like(visible, dtype=torch.int32)
+        scratch = torch.empty(_chunk(scores), dtype=self.dtype, device=scores.device)
+        cells = torch.empty_like(scratch, dtype=torch.int32)
         lane = torch.arange(len(cells), dtype=torch.int32, device=scores.device) % self.lanes
         all_decided = True
         for score, target, slot in _chunks(scores, targets, slots):
-            target = target.to(self.dtype)
-            seen, cell = visible[: len(slot)], cells[: len(slot)]
-            torch.addcmul(score.to(self.dtype), target, target, value=OUT_OF_SIGHT, out=seen)
             if self.slot_of_cell is None:
+                seen = torch.where(target == 0, score, -torch.inf).to(self.dtype)
                 torch.searchsorted(self.edges, seen, right=True, out_int32=True, out=slot)
                 slot.mul_(self.lanes)
             else:
-                torch.index_select(self.slot_of_cell, 0, self._cell(seen, cell), out=slot)
+                target = target.to(self.dtype)
+                cell = self._cell(score.to(self.dtype), out=scratch[: len(slot)])
+                cell.addcmul_(target, target, value=OUT_OF_SIGHT)
+                index = cells[: len(slot)].copy_(cell).clamp_(min=0)  # NaN became some integer
+                torch.index_select(self.slot_of_cell, 0, index, out=slot)
                 all_decided = all_decided and bool(slot.min() >= 0)
             slot.add_(lane[: len(slot)])
         if not all_decided:
@@ -66,24 +88,34 @@ class ScoreBins:
         return slots
 
     def histogram(self, scores: Tensor, slots: Tensor) -> Tensor:
-        """(2, 2P + 1) float64: number and sum of the scores (M,) in each bin."""
-
+        """(2, 2P + 1) float64: number of the scores (M,) in each bin, and their sum relative to its origin."""
+        # Float32 scores near an origin are summed without rounding, so that it may wait; float64 scores are not.
+        origins = self.origins.repeat_interleave(self.lanes) if self.dtype == torch.float64 else None
         # One complex addition counts a score (real part) and sums it (imaginary part).
         total = self.breakpoints.new_zeros((len(self.edges) + 1) * self.lanes, dtype=torch.complex128)
         entries = total.new_ones(_chunk(scores))
         values = torch.view_as_real(entries)[:, 1]
         for score, slot in _chunks(scores, slots):
             values[: len(slot)].copy_(score)
+            if origins is not None:
+                values[: len(slot)] -= origins[slot]
             total.index_add_(0, slot, entries[: len(slot)])
-        return torch.view_as_real(total).view(-1, self.lanes, 2).sum(1).T
+        histogram = torch.view_as_real(total).view(-1, self.lanes, 2).sum(1).T.contiguous()
+        return histogram if origins is not None else self.relative(histogram)
+
+    def relative(self, histogram: Tensor) -> Tensor:
+        """The same histogram, (2, 2P + 1) of number and sum in each bin, with sums relative to the origins."""
+        histogram[1].addcmul_(histogram[0], self.origins, value=-1)
+        return histogram
 
     def hits(self, histogram: Tensor) -> Tensor:
         """Sum of H(s_j - p_i) over the entries j of each histogram, for each positive i: (n, P) from (n, 2, 2P + 1)."""
         count, total = histogram[..., 1:].unbind(1)  # between each breakpoint and the next
         beyond = count.flip(1).cumsum(1).flip(1) - count  # right of the next
-        gaps = torch.diff(self.breakpoints, append=self.breakpoints[-1:])
+        inside = total - count * self.rests
+        inside = torch.minimum(inside, torch.where(self.wide, count * self.gaps, torch.inf))
         # Sum of relu(s - b), breakpoint by breakpoint from the right: only terms >= 0, so nothing cancels.
-        steps = (total - count * self.breakpoints) + beyond * gaps
+        steps = inside + beyond * self.gaps
         hinges = torch.empty_like(steps)
         hinges[:, self.order] = steps.flip(1).cumsum(1).flip(1)
         at_lower, at_upper = hinges.chunk(2, 1)
@@ -116,10 +148,12 @@ class ScoreBins:
         value + slope * (s - anchor). That adds up terms >= 0 alone, so it is as exact as its dtype. All 0 in bin 0.
         """
         slopes = (torch.cat([weights, -weights])[self.order] / (2 * self.delta)).cumsum(0)
-        rises = slopes[:-1] * torch.diff(self.breakpoints)
+        slopes = torch.where(self.wide, 0, slopes)  # but for rounding, of which a far score would make much
+        rises = slopes[:-1] * self.gaps[:-1]
         values = torch.cat([rises.new_zeros(1), rises.cumsum(0)])
         anchors = self.edges.double()
-        values = values + slopes * (anchors - self.breakpoints)
+        values = values + slopes * (anchors - self.origins[1:] - self.rests)
+        anchors = torch.where(self.wide, 0, anchors)  # no difference of two scores overflows
         return torch.nn.functional.pad(torch.stack([anchors, slopes, values]), (1, 0)).to(self.dtype)
 
     def _build_table(self) -> Tensor:
@@ -130,24 +164,31 @@ class ScoreBins:
         An edge at the beginning of a cell, below which a score is in another cell, is below all scores of the cell.
         """
         num_cells = 1 << max(16, min(19, (128 * len(self.edges)).bit_length()))
-        span = max(1e-30, float(self.breakpoints[-1] - self.breakpoints[0]))
+        edges = self.edges[self.edges < torch.inf]  # the others are above every finite score
+        first, last = float(edges[0]), float(edges[-1])
+        # Wide enough for cells to be told apart where the scores are, and finite.
+        span = min(max(1e-30, last - first, 2.0**-24 * max(-first, last)), sys.float_info.max)
         self.cells_per_unit = 2.0 ** round(math.log2(num_cells / span))
-        self.origin = float((self.edges[0] * self.cells_per_unit).floor() - 2)
+        self.origin = float((edges[0] * self.cells_per_unit).floor() - 2)
         self.last_cell = math.inf
         cells, before = (
-            self._cell(edges, torch.empty_like(edges, dtype=torch.int32))
-            for edges in (self.edges.clone(), torch.nextafter(self.edges, torch.full_like(self.edges, -torch.inf)))
+            self._cell(scores, out=torch.empty_like(scores)).int()
+            for scores in (edges, torch.nextafter(edges, torch.full_like(edges, -torch.inf)))
         )
         self.last_cell = int(cells[-1]) + 1
-        table = self.edges.new_zeros(self.last_cell + 1, dtype=torch.int32)
+        table = torch.zeros(self.last_cell + 1, dtype=torch.int32)
         table.index_add_(0, cells, torch.full_like(cells, self.lanes)).cumsum_(0)
         inside = (cells == before) | (cells == 0)  # in cell 0 are the scores out of sight
         return table.index_fill_(0, cells[inside].long(), -self.lanes)
 
     def _cell(self, scores: Tensor, out: Tensor) -> Tensor:
-        """Cell of each score (n,), written to out; overwrites the scores."""
-        out.copy_(scores.mul_(self.cells_per_unit).floor_().sub_(self.origin).clamp_(0, self.last_cell))
-        return out.clamp_(min=0)  # NaN became some integer
+        """Cell of each score (n,), a whole number from 0 to last_cell, or NaN; written to out, which has their type."""
+        torch.mul(scores, self.cells_per_unit, out=out)
+        return out.floor_().sub_(self.origin).clamp_(0, self.last_cell)
+
+
+def _both_ends(centres: Tensor, delta: float) -> Tensor:
+    return torch.cat([centres - delta, centres + delta])
 
 
 def true_indices(mask: Tensor) -> Tensor:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from .. import triton_support
+from ..finite import nan_unless_finite
 from .score_bins import ScoreBins, true_indices
 
 if TYPE_CHECKING:
@@ -28,8 +28,9 @@ class TorchPasses:
         return true_indices(targets == 1) if known is None else known
 
     def histogram(self, bins: ScoreBins, logits: Tensor, targets: Tensor) -> Tensor:
-        """(2, 2P + 1) float64: number and sum of the negatives' logits in each bin but bin 0, where they do not count.
+        """Number of the negatives in each bin but bin 0, where they do not count, and the sum of their logits.
 
+        (2, 2P + 1) float64, contiguous, the sums relative to the bins' origins.
         The number in the last bin is NaN if any logit is not finite.
         """
         self._slots = bins.locate(logits, targets)
@@ -55,9 +56,3 @@ def make_passes(logits: Tensor) -> TorchPasses | TritonPasses:
 
         return TritonPasses()
     return TorchPasses()
-
-
-def nan_unless_finite(logits: Tensor) -> Tensor:
-    """Scalar float64: 0, or NaN if any logit is not finite."""
-    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    return 0 * logits.sum(dtype=dtype).double()

@@ -51,10 +51,11 @@ class TritonPasses:
         with torch.cuda.device_of(logits):
             _histogram[_grid(logits)](
                 *(logits, logits.stride(0), targets, targets.stride(0), len(logits), self._holds, self._relevant),
-                *(self._edges, len(self._edges) // 2, copies, num_copies, num_bins, BLOCK),
+                *(self._edges, len(self._edges) // 2, bins.origins, copies, num_copies, num_bins, BLOCK),
                 num_warps=NUM_WARPS,
             )
-        return copies.sum(0)
+        histogram = copies.sum(0)
+        return histogram if self._edges.dtype == torch.float64 else bins.relative(histogram)
 
     def weighted_steps(self, bins: ScoreBins, weights: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
         targets = as_numbers(targets)
@@ -129,12 +130,16 @@ def _histogram(
     relevants,
     edges,
     half,
+    origins,
     copies,
     num_copies,
     num_bins,
     BLOCK: tl.constexpr,
 ):
-    """Adds number and sum of the negatives in each bin to one of the copies; notes blocks with any above an edge."""
+    """Adds number and sum of the negatives in each bin to one of the copies; notes blocks with any above an edge.
+
+    Sums of float64 logits are relative to the bins' origins.
+    """
     block = tl.program_id(0)
     lane = tl.arange(0, BLOCK)
     entry = block.to(tl.int64) * BLOCK + lane
@@ -154,6 +159,8 @@ def _histogram(
     if any_relevant > 0:
         bins = _bin(score, edges, half, BLOCK)
         wide = score.to(tl.float64)
+        if edges.dtype.element_ty == tl.float64:  # as in ScoreBins.histogram
+            wide -= tl.load(origins + bins)
         # Often one bin has nearly all: those of the first entry's bin are added up here.
         first = tl.sum(tl.where((lane == 0) & relevant, bins, 0))
         together = relevant & (bins == first)

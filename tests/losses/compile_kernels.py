@@ -22,7 +22,7 @@ from losses.ranking.triton_passes import BLOCK, NUM_WARPS
 
 PTXAS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
 POINTERS = {"counts": "*i32", "holds": "*i8", "relevants": "*i8", "ends": "*i64", "index": "*i64", "copies": "*fp64"}
-POINTERS |= {"sums": "*fp64", "grad_total": "*fp64"}
+POINTERS |= {"origins": "*fp64", "sums": "*fp64", "grad_total": "*fp64"}
 IN_COMPUTE_TYPE = ("edges", "anchors", "slopes", "values")
 IN_LOGITS_TYPE = ("logits", "result", "gradient")
 SCALARS = {"alpha": "fp32", "gamma": "fp32"}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch.utils._pytree import tree_leaves
 
 from losses import alrp_loss, ap_loss, focal_loss, rs_loss, smooth_l1_loss
 
@@ -38,6 +39,9 @@ def make_case(name: str, world_size: int) -> dict:
         logits[-1] = float("inf")
     if name == "ties":
         logits = (logits * 2).round() / 2
+    if name == "far apart":
+        logits[::3] *= 1e30
+        logits[1::9] = 3e38
     positives = int((targets == 1).sum())
     return {
         "sizes": sizes,
@@ -57,6 +61,7 @@ CASES = (
     "negatives on one process",
     "no positives",
     "ties",
+    "far apart",
     "not finite on one process",
     "not finite and no positives",
 )
@@ -87,6 +92,18 @@ def losses_and_gradients(logits, targets, loc_errors, boxes, group=None, counter
     return results
 
 
+def as_strict_as_nccl(collective):
+    """The collective, refusing the tensors that NCCL refuses and gloo takes: those that are not contiguous."""
+
+    def call(*args, **kwargs):
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if torch.is_tensor(leaf)]
+        assert tensors, "no tensor"
+        assert all(tensor.is_contiguous() for tensor in tensors), "Tensors must be contiguous"
+        return collective(*args, **kwargs)
+
+    return call
+
+
 def work(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=3)
@@ -100,7 +117,7 @@ def work(rank: int, folder: str) -> None:
         return call
 
     for name in COLLECTIVES:
-        setattr(dist, name, counted(name, getattr(dist, name)))
+        setattr(dist, name, counted(name, as_strict_as_nccl(getattr(dist, name))))
     results = {}
     for members in ([1, 2], [0, 1, 2]):  # every process makes every group
         group = dist.new_group(members)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from group_worker import as_strict_as_nccl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rank_sort_oracle import dense_rank_sort
@@ -76,14 +77,12 @@ def test_low_precision_logits_are_read_as_they_are(device, entries, delta, dtype
 
 @FEW
 @given(st.lists(st.tuples(st.floats(-1e4, 1e4, width=32), st.sampled_from([1, 0, 0]), st.floats(0, 2, width=32))))
-def test_far_scores_stay_finite_balanced_and_close(device, entries):
+def test_scattered_scores_stay_finite_balanced_and_exact(device, entries):
     logits, targets, loc_errors = as_tensors(entries)
     results = run(device, logits, targets, loc_errors)
     assert all(result.isfinite().all() for result in results)
     assert_balanced(results[2])
-    largest = logits.abs().max().item() if entries else 0
-    tolerance = max(2e-6, 8 * torch.finfo(torch.float32).eps * largest)
-    assert_agrees(results, dense(logits, targets, loc_errors, 1.0), tolerance, tolerance)
+    assert_agrees(results, dense(logits, targets, loc_errors, 1.0))
 
 
 @pytest.mark.parametrize("num, num_positives", [(256, 1), (1000, 1), (1025, 300), (1000, 900)])
@@ -180,10 +179,12 @@ def test_kernels_compile_for_a_gpu_without_spilling(tmp_path):
     assert len(lines) == 3 * 16
     for *kernel, registers, spilled in lines:
         # 64 let 1024 threads share a multiprocessor; float64 logits are for tests
-        assert int(registers) <= 64 and (int(spilled) == 0 or "fp64" in kernel), kernel
+        assert (int(registers) <= 64 and int(spilled) == 0) or "fp64" in kernel, kernel
 
 
-def test_a_process_group_changes_nothing_for_one_process(device, tmp_path):
+def test_a_process_group_changes_nothing_for_one_process(device, tmp_path, monkeypatch):
+    for name in ("all_reduce", "all_gather"):
+        monkeypatch.setattr(dist, name, as_strict_as_nccl(getattr(dist, name)))
     logits, targets, loc_errors = random_batch(700, 20)
     expected = run(device, logits, targets, loc_errors)
     backend = "nccl" if device.type == "cuda" else "gloo"
