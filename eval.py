@@ -16,6 +16,7 @@ from engine.run.config import ConfigError, parse_config
 from engine.run.datasets import evaluation_set, prepare_data
 from engine.run.distributed import join_processes, run_process
 from engine.run.load import detector_from_state
+from engine.run.shared_memory import require_shared_memory
 
 
 def main() -> int:
@@ -48,6 +49,7 @@ def main() -> int:
             raise ConfigError(
                 f"{dataset.annotation_file}: no annotations, so no metrics; write the detections with --detections OUT"
             )
+        require_shared_memory(config, None, dataset)
         detector, info = detector_from_state(state, args.ckpt, config, processes.device)
         result = evaluate(detector, dataset, config, processes)
         if not processes.is_main:

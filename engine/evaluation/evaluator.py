@@ -17,6 +17,7 @@ from engine.metrics.coco_metrics import match_detections, metrics_of
 from engine.reporting.drawing import side_by_side
 from engine.run.config import Config
 from engine.run.distributed import Processes
+from engine.run.loading import loader_errors, wait_for_each
 from engine.run.progress import progress
 
 MIN_PICTURE_SIDE = 320  # pixels of the longer side of an example
@@ -41,6 +42,7 @@ class Evaluation:
     examples: list[Tensor] = field(default_factory=list)
 
 
+@loader_errors()
 def evaluate(
     detector: nn.Module, dataset: CocoDetection, config: Config, processes: Processes, num_examples: int = 0
 ) -> Evaluation:
@@ -106,7 +108,7 @@ def _detect(
     """Batches as the loader has them, with the detections in their pixels, on the detector's device; `flip`: found in
     the mirrored images."""
     detector.eval()
-    for images, targets in loader:
+    for images, targets in wait_for_each(loader):
         sizes = [target["size"] for target in targets]
         device_images = images.to(processes.device, non_blocking=True) / 255
         device_images = device_images.contiguous(memory_format=torch.channels_last)
