@@ -29,6 +29,7 @@ def main() -> int:
     from engine.run.datasets import evaluation_set, prepare_data
     from engine.run.distributed import join_processes
     from engine.run.load import detector_from_state
+    from engine.run.shared_memory import require_shared_memory
 
     quiet = int(os.environ.get("LOCAL_RANK", 0)) != 0
     log_to_console(is_main=int(os.environ.get("RANK", 0)) == 0)
@@ -48,6 +49,7 @@ def main() -> int:
             raise ConfigError(
                 f"{dataset.annotation_file}: no annotations, so no metrics; write the detections with --detections OUT"
             )
+        require_shared_memory(config, None, dataset)
         detector, info = detector_from_state(state, args.ckpt, config, processes.device)
         result = evaluate(detector, dataset, config, processes)
         if not processes.is_main:

@@ -11,6 +11,7 @@ Eight GPUs of one host:
 """
 
 import os
+from contextlib import nullcontext
 
 from engine.run.cli import ArgumentParser, log_to_console, run_process, user_errors
 
@@ -32,7 +33,8 @@ def main() -> int:
     from engine.run.config import load_config
     from engine.run.datasets import prepare_data
     from engine.run.distributed import join_processes
-    from engine.run.run_folder import RunFolder, require_same_recipe
+    from engine.run.run_folder import RunFolder
+    from engine.run.run_lock import RunLock
     from engine.training.dry_run import dry_run
     from engine.training.trainer import Trainer
 
@@ -41,25 +43,25 @@ def main() -> int:
     with user_errors(quiet):
         config = load_config(args.config, args.overrides)
         folder = RunFolder(config)
+        writes = int(os.environ.get("RANK", 0)) == 0 and not args.dry_run
+    with user_errors(quiet), RunLock(folder.path) if writes else nullcontext():  # from before the checkpoint is read
         restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
         state = None
         if args.resume or not args.dry_run:
             state = folder.find_checkpoint(args.resume, args.overwrite, restarted)
-        if state is not None:
-            require_same_recipe(config, state, args.resume if args.resume not in (None, "auto") else str(folder.last))
-    with user_errors(quiet), join_processes(config.run) as processes, user_errors(processes=processes):
-        prepare_data(config, processes)
-        trainer = Trainer(config, processes, folder, state)
-        if args.dry_run:
-            plan = dry_run(trainer)
-            if processes.is_main:
-                print(plan)
-            return 0
-        if trainer.finished:
-            if processes.is_main:
-                print(f"{folder.path} is finished: {trainer.step} steps done, nothing to do")
-            return 0
-        return trainer.fit()
+        with join_processes(config.run) as processes, user_errors(processes=processes):
+            prepare_data(config, processes)
+            trainer = Trainer(config, processes, folder, state)
+            if args.dry_run:
+                plan = dry_run(trainer)
+                if processes.is_main:
+                    print(plan)
+                return 0
+            if trainer.finished:
+                if processes.is_main:
+                    print(f"{folder.path} is finished: {trainer.step} steps done, nothing to do")
+                return 0
+            return trainer.fit()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """COCO annotation files as flat arrays."""
 
 import difflib
+import hashlib
 import json
 import logging
 from collections.abc import Sequence
@@ -58,6 +59,11 @@ class Annotations:
         """`boxes`, `labels` and `crowd` of one image, as copies."""
         start, stop = self.box_offsets[index : index + 2]
         return {name: getattr(self, name)[start:stop].clone() for name in OBJECT_KEYS}
+
+    def digest(self) -> str:
+        """SHA-256 of the image ids in their order and of all objects, in hexadecimal."""
+        arrays = (self.image_ids, self.box_offsets, *(getattr(self, name).numpy() for name in OBJECT_KEYS))
+        return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
 
 
 def read_annotations(

@@ -110,6 +110,11 @@ class CocoDetection(Dataset):
         return self._annotations.objects(index)
 
     @property
+    def digest(self) -> str:
+        """A hash of the image ids and of all boxes, labels and crowd flags; where the files lie is not in it."""
+        return self._annotations.digest()
+
+    @property
     def unreadable(self) -> dict[int, str]:
         """Images met so far, in any loader process, that could not be read: image id -> one of ImageError.KINDS."""
         found = self._unreadable.nonzero().flatten().tolist()

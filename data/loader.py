@@ -1,6 +1,7 @@
 """Batches of samples, and the loaders that make them in worker processes."""
 
 import multiprocessing
+import multiprocessing.queues
 import os
 import signal
 import threading
@@ -17,7 +18,10 @@ from data.sampler import TrainBatchSampler, eval_batches
 from data.targets import BatchTargets
 
 SIZE_DIVISOR = 32  # of both sides of a batch; the detectors' SIZE_DIVISOR
+EMPTY_OBJECTS = {"boxes": ((4,), torch.float32), "labels": ((), torch.int64), "crowd": ((), torch.bool)}
 PREFETCH = 4  # batches per worker
+TIMEOUT = 60.0  # seconds, after which a loader with workers says that no batch came; it may be asked again
+HANDED_NOTHING_OVER = 74  # exit status of a worker whose batch does not fit into shared memory
 
 
 def padded_size(size: tuple[int, int]) -> tuple[int, int]:
@@ -83,12 +87,32 @@ def eval_loader(
     return _loader(dataset, batches, workers)
 
 
+def worker_count(workers: int) -> int:
+    """The number of loader processes for `data.workers`: more than CPUs would only wait for each other."""
+    return min(workers, os.cpu_count() or 1)
+
+
+def blank_batch(count: int, size: tuple[int, int]) -> tuple[Tensor, BatchTargets]:
+    """A batch of `count` images of (height, width) without objects, in the form of a loader's."""
+    target = {key: torch.zeros(0, *shape, dtype=dtype) for key, (shape, dtype) in EMPTY_OBJECTS.items()}
+    target |= {"image_id": -1, "orig_size": size, "size": size}
+    return collate([(image, dict(target)) for image in blank_images(count, *size)])
+
+
+def kill_workers() -> None:
+    """Ends the loader processes of this process at once, whatever they wait for; it can load nothing after that."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would raise
+    for worker in multiprocessing.active_children():
+        worker.kill()
+
+
 def _loader(dataset: CocoDetection, batches: TrainBatchSampler | list[list[int]], workers: int) -> DataLoader:
     return DataLoader(
         dataset,
         batch_sampler=batches,
         collate_fn=collate,
-        num_workers=min(workers, os.cpu_count() or 1),  # more than CPUs would only wait for each other
+        num_workers=worker_count(workers),
+        timeout=TIMEOUT if workers else 0,
         worker_init_fn=_init_worker,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
@@ -99,6 +123,8 @@ def _loader(dataset: CocoDetection, batches: TrainBatchSampler | list[list[int]]
 
 def _init_worker(worker: int) -> None:
     torch.set_num_threads(1)
+    # A batch that cannot be pickled into shared memory is dropped with a traceback, and its reader waits for ever.
+    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_end_without_a_batch)
     # Ctrl-C and a scheduler's signals reach the whole process group, but an orderly stop is the parent's business.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
@@ -109,6 +135,10 @@ def _init_worker(worker: int) -> None:
         threading.Thread(target=_end_when_the_parent_says_so, args=(parent,), daemon=True).start()
     else:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _end_without_a_batch(error: Exception, batch: object) -> None:
+    os._exit(HANDED_NOTHING_OVER)
 
 
 def _end_when_the_parent_says_so(parent: int) -> None:

@@ -17,6 +17,7 @@ from engine.metrics.coco_metrics import match_detections, metrics_of
 from engine.run.config import Config
 from engine.run.distributed import Processes
 from engine.run.images import to_network
+from engine.run.loading import loader_errors, wait_for_each
 from engine.run.progress import progress
 
 
@@ -53,6 +54,7 @@ class Evaluation:
     examples: list[Example] = field(default_factory=list)
 
 
+@loader_errors()
 def evaluate(
     detector: nn.Module, dataset: CocoDetection, config: Config, processes: Processes, num_examples: int = 0
 ) -> Evaluation:
@@ -118,7 +120,7 @@ def _detect(
     """Batches as the loader has them, with the detections in their pixels, on the detector's device; `flip`: found in
     the mirrored images."""
     detector.eval()
-    for images, targets in loader:
+    for images, targets in wait_for_each(loader):
         sizes = [target["size"] for target in targets]
         device_images = to_network(images, processes.device)
         detections = detector(mirror_images(device_images, sizes) if flip else device_images, image_sizes=sizes)

@@ -117,6 +117,8 @@ def _check_content(state: object, path: Path) -> None:
         "classes": (True, lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value)),
         "thresholds": (False, lambda value: value is None or _is_list_of_scores(value, len(state["classes"]))),
         "evaluated_step": (False, _is_count),
+        "training_set": (False, _is_training_set),
+        "precision": (False, lambda value: value in ("float32", "bfloat16")),
         "best_ap": (False, lambda value: value is None or isinstance(value, float)),
     }
     if not isinstance(state, dict):
@@ -138,6 +140,15 @@ def _check_content(state: object, path: Path) -> None:
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _is_training_set(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == {"images", "digest"}
+        and _is_count(value["images"])
+        and isinstance(value["digest"], str)
+    )
 
 
 def _is_state_dict(value: object) -> bool:

@@ -1,4 +1,4 @@
-"""The folder of one run: what is in it, who may write it, and what a resumed run may change."""
+"""The folder of one run: what is in it, and who may write it."""
 
 import json
 import logging
@@ -9,15 +9,12 @@ import yaml
 
 from data.files import remove_temporaries, write_atomically
 from engine.run.checkpoint import CheckpointError, checkpoint_history, load_checkpoint, save_checkpoint
-from engine.run.config import Config, ConfigError, parse_config
+from engine.run.config import Config, ConfigError
 from engine.run.event_files import EVENT_FILES, drop_later_points
 
 log = logging.getLogger(__name__)
 
-# keys that a resumed run may change although their group must stay the same
-FREE_ON_RESUME = {"data.root", "data.workers", "data.cache", "schedule.max_steps"}
 BAD_BATCHES = "bad_batch.rank*.pt"  # of steps without a finite loss and gradient
-FIXED_GROUPS = ("model", "loss", "data", "optimizer", "schedule")
 
 
 class RunFolder:
@@ -25,6 +22,9 @@ class RunFolder:
     checkpoints/{last,best}.pt, and with run.diagnose diagnosis.jsonl.
 
     Beside last.pt are the `run.keep_checkpoints` - 1 before it, last.1.pt the newest.
+
+    Attributes:
+        source: the checkpoint that `find_checkpoint` gave; None before, and for a fresh start.
     """
 
     def __init__(self, config: Config) -> None:
@@ -37,6 +37,8 @@ class RunFolder:
         self._to_be_replaced = self.path / ".to_be_replaced"
         self._keep = config.run.keep_checkpoints
         self._damaged: list[Path] = []
+        self._config_file, self._config = self.path / "config.yaml", config
+        self.source: Path | None = None
 
     def find_checkpoint(self, resume: str | None, overwrite: bool, restarted: bool = False) -> dict[str, Any] | None:
         """The checkpoint that this run continues from, None for a fresh start.
@@ -48,7 +50,8 @@ class RunFolder:
             restarted: whether torchrun starts these processes again after a failure: they go on with what they have
                 written so far, if anything, and only else do what the two options say.
         Raises:
-            ConfigError: the run exists and neither `--resume` nor `--overwrite` is given.
+            ConfigError: the run exists and neither `--resume` nor `--overwrite` is given, or `resume` is the
+                checkpoint of another one.
             CheckpointError: the checkpoint cannot be used, or with "auto" none of those that exist.
         """
         if restarted and not self._to_be_replaced.exists():
@@ -58,6 +61,8 @@ class RunFolder:
         if resume == "auto":
             return self._newest_checkpoint()
         if resume is not None:
+            self._refuse_another_run(Path(resume))
+            self.source = Path(resume)
             return load_checkpoint(resume)
         if self._files():
             if not overwrite:
@@ -79,6 +84,7 @@ class RunFolder:
                 problems.append(error)
                 self._damaged.append(path)
                 continue
+            self.source = path
             for problem in problems:
                 log.warning("%s", problem)
             if problems:
@@ -87,6 +93,22 @@ class RunFolder:
         if problems:
             raise CheckpointError(f"{problems[0]}; no other checkpoint here can be used; --overwrite starts afresh")
         return None
+
+    def _refuse_another_run(self, checkpoint: Path) -> None:
+        """Raises ConfigError where the folder holds a run and the checkpoint is not one of its own."""
+        if checkpoint.resolve().parent == self.last.parent.resolve():
+            return
+        results = [*checkpoint_history(self.last), *filter(Path.exists, [self.best]), *self.metrics()]
+        # else the same command was here before and was killed before its first checkpoint
+        if results or (self._files() and not self._is_of(self._config)):
+            raise ConfigError(
+                f"--resume {checkpoint}: {self.path} holds another run, which would be replaced; choose another "
+                "run.name, or continue that run with --resume auto"
+            )
+
+    def _is_of(self, config: Config) -> bool:
+        """Whether a run of this very configuration began here."""
+        return self._config_file.exists() and self._config_file.read_bytes() == _as_yaml(config)
 
     def begin(self, config: Config, step: int, evaluated_step: int) -> None:
         """Makes the folder ready for a run that continues after `step` steps, the newest evaluation being that of
@@ -100,12 +122,11 @@ class RunFolder:
                 path.rename(path.with_name(path.name + ".damaged"))
         for folder in (self.path, self.last.parent):
             remove_temporaries(folder)
-        self.path.mkdir(parents=True, exist_ok=True)
+        # first: what is in a folder without it is taken to be another run's
+        write_atomically(self._config_file, lambda file: file.write(_as_yaml(config)))
         drop_later_points(self.path, step, evaluated_step)
         kept = [record for record in self.metrics() if record["step"] <= evaluated_step]
         self._write_metrics(kept)
-        text = yaml.safe_dump(config.to_dict(), sort_keys=False)
-        write_atomically(self.path / "config.yaml", lambda file: file.write(text.encode()))
 
     def save_last(self, state: dict[str, Any]) -> None:
         save_checkpoint(self.last, state, self._keep)
@@ -135,24 +156,11 @@ class RunFolder:
 
     def _files(self) -> list[Path]:
         """What an earlier run wrote here; files of other origin are never touched."""
-        own = [self.path / "config.yaml", self._metrics, self.diagnosis, self.batch_picture, self.best]
+        own = [self._config_file, self._metrics, self.diagnosis, self.batch_picture, self.best]
         own += checkpoint_history(self.last)
         others = [*self.last.parent.glob("*.pt.damaged"), *self.path.glob(BAD_BATCHES), *self.path.glob(EVENT_FILES)]
         return [path for path in (*own, *sorted(others)) if path.exists()]
 
 
-def require_same_recipe(config: Config, state: dict[str, Any], source: str) -> None:
-    """Refuses a resume that would change what is being trained. Raises ConfigError naming the first difference."""
-    try:
-        saved = parse_config(state["config"], source)
-    except ConfigError as error:
-        raise CheckpointError(f"{error}; the checkpoint is of another version of this project") from error
-    now, before = config.to_dict(), saved.to_dict()
-    for group in FIXED_GROUPS:
-        for key, value in now[group].items():
-            name = f"{group}.{key}"
-            if name not in FREE_ON_RESUME and value != before[group][key]:
-                raise ConfigError(
-                    f"{source}: {name} is {value!r} now and was {before[group][key]!r}; resume with the same value, "
-                    "or start another run.name (model.init_from takes over the weights)"
-                )
+def _as_yaml(config: Config) -> bytes:
+    return yaml.safe_dump(config.to_dict(), sort_keys=False).encode()

@@ -7,6 +7,7 @@ from statistics import median
 
 from engine.reporting.tensorboard import peak_memory_gb
 from engine.run.clock import duration
+from engine.run.loading import wait_for_each
 from engine.training.train_step import TrainingError
 from engine.training.trainer import Trainer
 
@@ -25,7 +26,7 @@ def dry_run(trainer: Trainer) -> str:
         TrainingError: a loss that is not finite.
     """
     trainer.log_plan()
-    data, processes, batches = trainer.config.data, trainer.processes, iter(trainer.batches)
+    data, processes, batches = trainer.config.data, trainer.processes, wait_for_each(trainer.batches)
     seconds: list[float] = []
     while len(seconds) < 2 or (len(seconds) < MAX_STEPS and sum(seconds) < ENOUGH):
         start = time.monotonic()

@@ -20,7 +20,9 @@ from engine.run.distributed import Processes
 from engine.run.images import to_network
 from engine.run.precision import autocast
 from engine.run.schedule import Schedule
+from engine.training.buckets import settle_buckets
 from engine.training.ema import WeightEMA
+from engine.training.step_buffers import StepBuffers
 
 MONITORED = ("num_positives", "num_relevant_negatives", "grad_mass_positive", "grad_mass_negative")  # numbers of a step
 MicroBatch = tuple[Tensor, BatchTargets]  # uint8 images (b, 3, H, W) and their targets
@@ -71,6 +73,8 @@ class TrainStep:
                 broadcast_buffers=config.model.norm == "batch",  # the only norm whose statistics differ
                 gradient_as_bucket_view=True,
             )
+            settle_buckets(self.model)
+        self.buffers = StepBuffers(self.detector)
         self.statistics: dict[str, Tensor] = {}  # of the latest step if that was watched, see `Monitor`
         if config.run.compile:
             if not any(map(shutil.which, (os.environ.get("CXX", ""), "c++", "g++", "clang++"))):
@@ -85,14 +89,19 @@ class TrainStep:
         """The weights to evaluate: the EMA where there is one."""
         return self.detector if self.ema is None else self.ema.module
 
-    def __call__(self, micro_batches: list[MicroBatch], stop: bool = False) -> tuple[dict[str, float], bool]:
+    def __call__(
+        self, micro_batches: list[MicroBatch], stop: bool = False, void: bool = False
+    ) -> tuple[dict[str, float], bool]:
         """One optimizer step on the micro-batches of this process.
 
-        A loss or gradient that is not finite on any process lets no process update; the step still counts, also in
-        `skipped` and `skipped_in_a_row`. Random numbers depend on seed, step and process only.
+        A loss or gradient that is not finite on any process lets no process update, and leaves no trace in any buffer;
+        the step still counts, also in `skipped` and `skipped_in_a_row`. Random numbers depend on seed, step and process
+        only.
 
         Args:
             stop: whether this process was asked to stop.
+            void: the micro-batches are not those of this step, and are here for the other processes' collectives
+                alone. No process then takes the step, and `done` stays.
         Returns:
             (numbers of the step, the same on every process; whether any process was asked to stop).
         """
@@ -102,12 +111,17 @@ class TrainStep:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         watched = (self.done + 1) % self.config.run.log_every == 0
-        stats, norm, stop = self.forward_backward(micro_batches, stop, watched)
+        self.buffers.keep()
+        stats, norm, stop = self.forward_backward(micro_batches, stop, watched, void)
+        if stats.pop("void") > 0:
+            self.buffers.restore()
+            return stats, stop
         stats["lr"] = rate
         if watched and self.config.run.diagnose:
             stats["update_ratio"] = self._update_ratio(stats["grad_norm"], rate)
         self.done += 1
         finite = math.isfinite(stats["loss"]) and math.isfinite(stats["grad_norm"])
+        self.buffers.settle(counts=finite)
         self.skipped += not finite
         self.skipped_in_a_row = 0 if finite else self.skipped_in_a_row + 1
         stats["skipped_steps"] = self.skipped
@@ -122,13 +136,14 @@ class TrainStep:
         return stats, stop
 
     def forward_backward(
-        self, micro_batches: list[MicroBatch], stop: bool = False, watched: bool = False
+        self, micro_batches: list[MicroBatch], stop: bool = False, watched: bool = False, void: bool = False
     ) -> tuple[dict[str, float], Tensor, bool]:
         """Accumulates the gradients of the batch, and reads all numbers of the step back from the device at once.
 
         Returns:
             (losses averaged over micro-batches and processes, norm of the gradient and numbers of the detector's state,
-            with what it monitors when `watched`; the norm as a tensor; whether any process was asked to stop).
+            with what it monitors when `watched`, and "void", above 0 if any process said so; the norm as a tensor;
+            whether any process was asked to stop).
         """
         sums, names, monitors = None, [], []
         self.statistics = {}
@@ -142,13 +157,13 @@ class TrainStep:
                     losses = self.model(images, targets, group=self.group, monitor=monitor)
                 names = list(losses)
                 values = torch.stack([losses[name].detach().float() for name in names])
-                values = self.processes.mean(torch.cat([values, values.new_tensor([float(stop)])]))
+                values = self.processes.mean(torch.cat([values, values.new_tensor([float(stop), float(void)])]))
                 sums = values if sums is None else sums + values
                 (losses["loss"] * self.loss_scale).backward()
             if monitor is not None:
                 monitors.append(monitor.values)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        numbers = dict(zip((*names, "stop"), sums / len(micro_batches), strict=True)) | {"grad_norm": norm}
+        numbers = dict(zip((*names, "stop", "void"), sums / len(micro_batches), strict=True)) | {"grad_norm": norm}
         numbers |= {name: value.float() for name, value in self.detector.state_numbers().items()}
         stats = dict(zip(numbers, torch.stack(list(numbers.values())).tolist(), strict=True))
         stop = stats.pop("stop") > 0

@@ -5,24 +5,27 @@ from collections import Counter
 from functools import partial
 from typing import Any
 
-from data import train_loader
+from data import padded_size, train_loader
 from data.files import write_atomically
+from data.loader import blank_batch, kill_workers
 from engine.diagnosis.diagnosis import Diagnosis
 from engine.evaluation.evaluator import evaluate
 from engine.reporting.analysis import analyse
 from engine.reporting.drawing import draw_example
 from engine.reporting.report import format_report
 from engine.reporting.tensorboard import NullLogger, TensorBoardLogger, peak_memory_gb, scalar_metrics
-from engine.run.checkpoint import CheckpointError
 from engine.run.clock import Clock
 from engine.run.config import Config, ConfigError
 from engine.run.datasets import evaluation_set, hold_files, training_set
 from engine.run.distributed import Processes
+from engine.run.loading import loader_errors, wait_for_each
 from engine.run.precision import resolve_precision
 from engine.run.progress import progress
+from engine.run.resume import recipe_facts, require_same_recipe
 from engine.run.run_folder import RunFolder
 from engine.run.schedule import build_schedule
-from engine.run.stop_signal import StopSignal
+from engine.run.shared_memory import require_shared_memory
+from engine.run.stop_signal import StoppedWaiting, StopSignal
 from engine.training.bad_steps import report_bad_step
 from engine.training.batch_picture import draw_batch
 from engine.training.train_step import TrainStep
@@ -47,12 +50,16 @@ class Trainer:
     def __init__(self, config: Config, processes: Processes, folder: RunFolder, state: dict[str, Any] | None) -> None:
         self.config, self.processes, self.folder = config, processes, folder
         self.dataset = training_set(config)
+        self.facts = recipe_facts(config, self.dataset, processes.device)
+        if state is not None:
+            require_same_recipe(config, state, str(folder.source or "--resume"), self.dataset, self.facts)
         self.eval_set = evaluation_set(config, "val")
         if self.eval_set.class_names != self.dataset.class_names:
             raise ConfigError(
                 f"data.val_split: {self.eval_set.annotation_file} has other categories than "
                 f"{self.dataset.annotation_file}; give both files the same categories"
             )
+        require_shared_memory(config, self.dataset, self.eval_set)
         self.batches = train_loader(
             self.dataset,
             config.data.batch_size,
@@ -69,11 +76,6 @@ class Trainer:
         self.thresholds: list[float | None] | None = None
         self.evaluated_step = 0  # of the newest evaluation
         if state is not None:
-            if list(state["classes"]) != self.dataset.class_names:
-                raise CheckpointError(
-                    f"--resume: the checkpoint's {len(state['classes'])} classes are not the {num_classes} of "
-                    f"{self.dataset.annotation_file}; train other classes with model.init_from"
-                )
             self.train_step.load_state_dict(state)
             self.thresholds, self.evaluated_step = state.get("thresholds"), state.get("evaluated_step", 0)
             # a run folder that continues another one's checkpoint starts without a best.pt
@@ -124,8 +126,10 @@ class Trainer:
             exit status: 0 when done, 128 + signal number when a signal stopped it after a checkpoint.
         Raises:
             TrainingError: too many steps in a row without a finite loss and gradient.
+            LoaderError: a loader process died, or no batch came for minutes.
+            SystemExit: a signal stopped it within an evaluation, where the processes cannot end in step.
         """
-        with StopSignal() as stop:
+        with StopSignal(self.processes.store) as stop, loader_errors():
             try:
                 signal_number = self._fit(stop)
             finally:
@@ -150,23 +154,33 @@ class Trainer:
                     self.diagnosis.look_at_data(self.dataset)
         if self.config.data.cache and not self.finished:
             hold_files(self.dataset, self.processes)
-        batches, clock = iter(self.batches), Clock()
+        batches, clock = wait_for_each(self.batches), Clock()
         must_stop = False
         with progress(total=self.stop_step, initial=self.step, desc="train", unit="step", disable=not main) as bar:
             while not must_stop:
                 if self._evaluation_due:
-                    self._evaluate()
+                    self._evaluate_until(stop)
                     self._report_unreadable()
                     self._save(clock)
                     clock.restart()
                 if self.finished:
                     break
-                with clock.waiting_for_data():
-                    micro_batches = [next(batches) for _ in range(self.config.data.accumulate)]
+                try:
+                    with clock.waiting_for_data():
+                        micro_batches = [next(batches) for _ in range(self.config.data.accumulate)]
+                except StoppedWaiting:
+                    self._end_step_of_the_others()
+                    self._save(clock)
+                    must_stop = True
+                    break
                 if main and not self.folder.batch_picture.exists():
                     picture = draw_batch(self.train_step.detector, *micro_batches[0], self.dataset.class_names)
                     write_atomically(self.folder.batch_picture, partial(picture.save, format="PNG"))
+                done = self.step
                 stats, must_stop = self.train_step(micro_batches, bool(stop.number))
+                if self.step == done:  # another process was without data
+                    self._save(clock)
+                    break
                 if self.train_step.skipped_in_a_row:
                     report_bad_step(self.train_step, stats, micro_batches, self.folder.path)
                 clock.steps += 1
@@ -178,11 +192,39 @@ class Trainer:
                     if self.diagnosis is not None:
                         self.diagnosis.add(self.step, stats, self.train_step.statistics, self.logger)
                 epoch_ends = self.step % self.schedule.steps_per_epoch == 0
-                if epoch_ends or must_stop or self._checkpoint_due(clock):
+                if epoch_ends or must_stop or self._evaluation_due or self._checkpoint_due(clock):
                     self._save(clock)
         self._report_unreadable()
         # the signal may have reached some processes only
         return max(self.processes.gather(stop.number)) if must_stop else 0
+
+    def _end_step_of_the_others(self) -> None:
+        """Takes part in a step for which this process has no data, so that the others come out of its collectives."""
+        kill_workers()
+        log.warning("no data came after the signal: the step is left out")
+        if self.processes.world_size > 1:
+            data = self.config.data
+            images = data.batch_size // (self.processes.world_size * data.accumulate)
+            blank = blank_batch(images, padded_size(data.train_size))
+            self.train_step([blank] * data.accumulate, stop=True, void=True)
+
+    def _evaluate_until(self, stop: StopSignal) -> None:
+        """`_evaluate`, which ends the process where after a signal no data come to it, or to another process.
+
+        Nothing is lost: the steps before an evaluation are in last.pt, and a resumed run evaluates again.
+        """
+        try:
+            self._evaluate()
+        except StoppedWaiting:
+            kill_workers()
+            log.warning("no data came after the signal: the evaluation is left out")
+        except RuntimeError as error:
+            if not stop.number or self.processes.world_size == 1:
+                raise
+            log.warning("the evaluation is left out: %s", str(error).splitlines()[0])
+        else:
+            return
+        raise SystemExit(128 + stop.number)
 
     def _evaluate(self) -> None:
         self.processes.copy_buffers_from_main(self.train_step.eval_detector)
@@ -223,16 +265,20 @@ class Trainer:
         clock.saved()
 
     def _state(self) -> dict[str, Any]:
-        return self.train_step.state_dict() | {
-            "config": self.config.to_dict(),
-            "epoch": self.epoch,
-            "classes": self.dataset.class_names,
-            "category_ids": self.dataset.category_ids,
-            "thresholds": self.thresholds,
-            "best_ap": self.best_ap,
-            "evaluated_step": self.evaluated_step,
-            "world_size": self.processes.world_size,
-        }
+        return (
+            self.train_step.state_dict()
+            | self.facts
+            | {
+                "config": self.config.to_dict(),
+                "epoch": self.epoch,
+                "classes": self.dataset.class_names,
+                "category_ids": self.dataset.category_ids,
+                "thresholds": self.thresholds,
+                "best_ap": self.best_ap,
+                "evaluated_step": self.evaluated_step,
+                "world_size": self.processes.world_size,
+            }
+        )
 
     def _checkpoint_due(self, clock: Clock) -> bool:
         every, minutes = self.config.run.checkpoint_every, self.config.run.checkpoint_minutes

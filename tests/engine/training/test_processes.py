@@ -101,6 +101,51 @@ def test_nan_on_one_process_is_skipped_by_all(launch, config_file):
     assert all(tensor.isfinite().all() for tensor in state["model"].values())
 
 
+def test_a_skipped_step_leaves_no_trace_in_running_statistics(launch, config_file):
+    arguments = ("schedule.max_steps=4", "evaluation.every=9", "data.accumulate=2")
+    arguments += ("model.norm=batch", "optimizer.ema_decay=0.5")
+    statuses, said, _ = launch(2, "--config", config_file, *arguments, fault=train_worker.nan_on_rank_0)
+    assert statuses == [0, 0], said
+    state = load_checkpoint(RunFolder(load_config(config_file)).last)
+    assert state["skipped"] == 2
+    for weights in (state["model"], state["ema"]):
+        assert all(tensor.isfinite().all() for tensor in weights.values())
+        assert weights["backbone.bn1.num_batches_tracked"] == 4  # two micro-batches of each of the two other steps
+
+
+def test_a_killed_loader_process_ends_the_run_with_one_line(launch, config_file):
+    arguments = ("data.workers=1", "schedule.epochs=99")
+    statuses, said, _ = launch(1, "--config", config_file, *arguments, fault=train_worker.kill_a_loader_process)
+    assert statuses == [1]
+    (line,) = errors(said)
+    assert "loader process was lost" in line and "data.workers" in line
+    assert "Traceback" not in said[0]
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_signal_to_one_process_ends_the_wait_of_another_for_data(launch, config_file, world_size):
+    arguments = ("schedule.epochs=99", "run.log_every=1")
+    statuses, said, seconds = launch(
+        world_size, "--config", config_file, *arguments, fault=train_worker.starve_the_last_rank
+    )
+    assert statuses == [143] * world_size, said
+    assert seconds < 60
+    assert errors(said) == []
+    assert "stopped by signal 15 after step 2; continue with --resume auto" in said[0]
+    folder = RunFolder(load_config(config_file))
+    assert load_checkpoint(folder.last)["step"] == 2
+    assert list(losses(folder)) == [1, 2]  # the step that the others gave up is none
+
+
+def test_a_signal_ends_the_wait_for_data_in_an_evaluation(launch, config_file):
+    arguments = ("schedule.max_steps=2", "evaluation.batch_size=1")
+    statuses, said, _ = launch(2, "--config", config_file, *arguments, fault=train_worker.starve_the_last_rank)
+    assert statuses == [143, 143], said
+    assert errors(said) == []
+    state = load_checkpoint(RunFolder(load_config(config_file)).last)
+    assert (state["step"], state["evaluated_step"]) == (2, 0)
+
+
 @pytest.mark.slow
 def test_after_too_many_bad_steps_every_process_leaves_its_batch(launch, config_file):
     arguments = ("--config", config_file, "run.max_bad_steps=2")
@@ -142,12 +187,12 @@ def broken_data(shapes, tmp_path):
     return root
 
 
-@pytest.mark.slow
-def test_stopping_and_resuming_changes_nothing_on_two_processes(launch, config_file):
+@pytest.mark.parametrize("world_size", [pytest.param(2, marks=pytest.mark.slow), 3])
+def test_stopping_and_resuming_changes_nothing_on_several_processes(launch, config_file, world_size):
     for name, last_steps in (("whole", [4]), ("resumed", [1, 4])):
         for steps in last_steps:
-            words = (f"run.name={name}", f"schedule.max_steps={steps}", "schedule.epochs=4")
-            statuses, said, _ = launch(2, "--config", config_file, *words, "--resume", "auto")
+            words = (f"run.name={name}", f"schedule.max_steps={steps}", "schedule.epochs=4", "data.batch_size=6")
+            statuses, said, _ = launch(world_size, "--config", config_file, *words, "--resume", "auto")
             assert set(statuses) == {0}, said
     whole, resumed = (
         load_checkpoint(RunFolder(load_config(config_file, [f"run.name={n}"])).last) for n in ("whole", "resumed")

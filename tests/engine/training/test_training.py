@@ -327,7 +327,7 @@ def test_random_numbers_of_a_step_do_not_depend_on_where_the_run_began(config_fi
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)])
 def test_signals_finish_the_step_and_write_a_checkpoint(config_file, tmp_path, number, status):
     line = [sys.executable, "train.py", "--config", str(config_file), "schedule.epochs=10000"]
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    root = Path(__file__).resolve().parents[3]
     with subprocess.Popen(line, cwd=root, stderr=subprocess.PIPE, text=True) as process:
         folder = RunFolder(load_config(config_file))
         for text in process.stderr:

@@ -4,12 +4,15 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 import train
+from data import coco
+from engine.run import stop_signal
 from engine.run.cli import run_process
 from engine.training.train_step import TrainStep
 
@@ -36,9 +39,9 @@ def main(rank: int, world_size: int, port: int, arguments: list[str], output: Pa
     if fault is not None:
         take_step = TrainStep.__call__
 
-        def step(self: TrainStep, *args: object) -> object:
+        def step(self: TrainStep, *args: object, **options: object) -> object:
             fault(self)
-            return take_step(self, *args)
+            return take_step(self, *args, **options)
 
         TrainStep.__call__ = step
     run_process(train.main)
@@ -63,3 +66,30 @@ def die_on_rank_1(step: TrainStep) -> None:
 def hang_on_rank_1(step: TrainStep) -> None:
     if step.done == 1 and step.processes.rank == 1:
         signal.pause()
+
+
+def nan_on_rank_0(step: TrainStep) -> None:
+    """Steps 2 and 3 only."""
+    if step.processes.rank == 0:
+        step.detector.pixel_mean[:] = torch.nan if step.done in (1, 2) else 0.5
+
+
+def kill_a_loader_process(step: TrainStep) -> None:
+    if step.done == 1:
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+
+
+def never_read(*_: object) -> None:
+    while True:
+        signal.pause()
+
+
+def starve_the_last_rank(step: TrainStep) -> None:
+    """After the second step the last process waits for data for ever, and the first one is asked to stop."""
+    stop_signal.WAIT_SECONDS = 1.0
+    if step.done == 1:
+        processes = step.processes
+        if processes.rank == processes.world_size - 1:
+            coco.read_image = never_read
+        if processes.rank == 0:
+            threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGTERM)).start()

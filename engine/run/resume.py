@@ -1,0 +1,80 @@
+"""What a resumed run may change, and what it must have in common with its checkpoint."""
+
+import logging
+from typing import Any
+
+import torch
+
+from data import CocoDetection
+from engine.run.checkpoint import CheckpointError
+from engine.run.config import Config, ConfigError, parse_config
+from engine.run.precision import resolve_precision
+
+log = logging.getLogger(__name__)
+
+# keys that a resumed run may change although their group must stay the same
+FREE_ON_RESUME = {"data.root", "data.workers", "data.cache", "schedule.max_steps"}
+FIXED_GROUPS = ("model", "loss", "data", "optimizer", "schedule")
+
+
+def recipe_facts(config: Config, dataset: CocoDetection, device: torch.device) -> dict[str, Any]:
+    """Entries of a checkpoint that say what its configuration leaves open: the training set and the precision."""
+    return {
+        "training_set": {"images": len(dataset), "digest": dataset.digest},
+        "precision": resolve_precision(config.run.precision, device),
+    }
+
+
+def require_same_recipe(
+    config: Config, state: dict[str, Any], source: str, dataset: CocoDetection, facts: dict[str, Any]
+) -> None:
+    """Refuses a resume that would change what is being trained.
+
+    Args:
+        state: checkpoint; of an old one that does not know its training set, a warning says so.
+        source: the checkpoint's name for messages.
+        dataset: the training set now; facts: `recipe_facts` now.
+    Raises:
+        ConfigError: naming all differences, as they are now and were before.
+        CheckpointError: the checkpoint's configuration is not one of this version.
+    """
+    try:
+        saved = parse_config(state["config"], source)
+    except ConfigError as error:
+        raise CheckpointError(f"{error}; the checkpoint is of another version of this project") from error
+    differences = _config_differences(config.to_dict(), saved.to_dict())
+    if list(state["classes"]) != dataset.class_names:
+        differences.append(f"the classes are {_shown(dataset.class_names)} now and were {_shown(state['classes'])}")
+    now, before = facts["training_set"], state.get("training_set")
+    if before is None:
+        log.warning("%s: of a version that did not record the training set, which is taken to be the same", source)
+    elif before != now:
+        differences.append(
+            f"the training set is {_described(now)} now and was {_described(before)} ({dataset.annotation_file})"
+        )
+    # an old checkpoint of precision auto does not say what that was
+    precision = state.get("precision", saved.run.precision)
+    if precision not in ("auto", facts["precision"]):
+        differences.append(f"run.precision is {facts['precision']!r} now and was {precision!r}")
+    if differences:
+        raise ConfigError(
+            f"{source}: {'; '.join(differences)}; resume with the same, or start another run.name "
+            "(model.init_from takes over the weights)"
+        )
+
+
+def _config_differences(now: dict[str, Any], before: dict[str, Any]) -> list[str]:
+    names = [(group, key) for group in FIXED_GROUPS for key in now[group] | before[group]]
+    return [
+        f"{group}.{key} is {now[group].get(key)!r} now and was {before[group].get(key)!r}"
+        for group, key in [*names, ("run", "seed")]
+        if f"{group}.{key}" not in FREE_ON_RESUME and now[group].get(key) != before[group].get(key)
+    ]
+
+
+def _described(training_set: dict[str, Any]) -> str:
+    return f"{training_set['images']} images with ids and boxes of digest {training_set['digest'][:8]}"
+
+
+def _shown(names: list[str]) -> str:
+    return ", ".join(map(repr, names[:5])) + (f", … ({len(names)})" if len(names) > 5 else "")
