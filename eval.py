@@ -8,8 +8,8 @@ import argparse
 import os
 
 from engine.evaluation.evaluator import evaluate
+from engine.metrics.report import format_report, write_json
 from engine.reporting.evaluation_report import write_report
-from engine.reporting.report import format_report, write_json
 from engine.run.checkpoint import load_checkpoint
 from engine.run.cli import ArgumentParser, log_to_console, user_errors
 from engine.run.config import ConfigError, parse_config

@@ -27,7 +27,7 @@ from benchmarks.metrics import benchmark_metrics
 from benchmarks.traffic import benchmark_traffic
 from benchmarks.train import benchmark_train
 
-from engine.reporting.report import write_json
+from engine.metrics.report import write_json
 from engine.run.cli import ArgumentParser, user_errors
 
 FORMATS = {"ratio": "{:.2f}×", "ratio to copy": "{:.2f}×", "memory": "{:.1f}×", "KiB received by each": "{:.0f}"}

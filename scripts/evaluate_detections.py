@@ -11,7 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from engine.metrics.coco_metrics import evaluate_detections
-from engine.reporting.report import format_report, write_json
+from engine.metrics.report import format_report, write_json
 from engine.run.cli import ArgumentParser, user_errors
 
 

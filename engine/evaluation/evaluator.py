@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -14,6 +13,7 @@ from data import CocoDetection, eval_loader, to_original
 from data.transforms import resize
 from engine.evaluation.tta import merge, mirror_boxes, mirror_images, views
 from engine.metrics.coco_metrics import match_detections, metrics_of
+from engine.metrics.matching import Matches
 from engine.reporting.drawing import side_by_side
 from engine.run.config import Config
 from engine.run.distributed import Processes
@@ -37,7 +37,7 @@ class Evaluation:
     detections: list[dict[str, Any]]
     metrics: dict[str, Any] | None = None
     thresholds: list[float | None] | None = None
-    matches: COCOeval | None = None
+    matches: Matches | None = None
     examples: list[Tensor] = field(default_factory=list)
 
 

@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from data import DatasetError, collate, read_image, to_original
 from data.files import write_atomically
+from engine.metrics.report import write_json
 from engine.reporting.drawing import draw_detections
-from engine.reporting.report import write_json
 from engine.run.datasets import evaluation_transform
 from engine.run.load import DetectorInfo
 from engine.run.progress import progress

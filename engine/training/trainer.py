@@ -9,8 +9,8 @@ from data import train_loader
 from data.files import write_atomically
 from engine.diagnosis.diagnosis import Diagnosis
 from engine.evaluation.evaluator import evaluate
+from engine.metrics.report import format_report
 from engine.reporting.analysis import analyse
-from engine.reporting.report import format_report
 from engine.reporting.tensorboard import NullLogger, TensorBoardLogger, peak_memory_gb, scalar_metrics
 from engine.run.checkpoint import CheckpointError
 from engine.run.clock import Clock

@@ -2,10 +2,9 @@
 
 import json
 import math
+import os
 import unicodedata
 from pathlib import Path
-
-from data.files import write_atomically
 
 SUMMARY_TABLES = (
     ("AP", "AP50", "AP75", "APs", "APm", "APl"),
@@ -43,11 +42,24 @@ def write_json(path: str | Path, content: object) -> None:
     Numbers that are not finite become null; missing parent folders are made.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: the file cannot be written; what was there stays.
     """
+    path = Path(path)
     indent = 1 if isinstance(content, dict) else None  # lists of detections are long, and for machines
     text = json.dumps(_finite(content), indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(Path(path), lambda file: file.write(text.encode()))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(text.encode(errors="backslashreplace"))  # half of a surrogate pair: its JSON escape
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None  # not the temporary name, which says nothing to the user
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _class_table(per_class: dict[str, dict]) -> str:
