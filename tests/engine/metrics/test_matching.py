@@ -57,7 +57,8 @@ def assert_same_matches(found: Matches, reference: COCOeval) -> None:
         assert found.ranks[rows].tolist() == list(range(len(rows)))
         matched = found.matched[area][:, rows]
         assert np.array_equal(matched + 1, entry["dtMatches"])
-        ignored = np.where(matched == UNMATCHED, found.outside[area, rows], found.ignored[area][matched])
+        of_objects = np.append(found.ignored[area], False)[matched]  # the one appended: of UNMATCHED
+        ignored = np.where(matched == UNMATCHED, found.outside[area, rows], of_objects)
         assert np.array_equal(ignored, entry["dtIgnore"])
         gt_ids = [gt["id"] for gt in reference._gts[entry["image_id"], entry["category_id"]]]
         for row, position in enumerate(matched[at_tau]):
@@ -89,14 +90,10 @@ def random_scene(seed: int) -> tuple[dict, list[dict]]:
             zip(places(num_objects), boxes(num_objects), rng.choice([1, 0.7], num_objects).tolist(), strict=True), 1
         )
     ]
+    scores = (rng.integers(1, 9, num_detections) / 8).tolist()
     results = [
         place | {"bbox": box, "score": score}
-        for place, box, score in zip(
-            places(num_detections),
-            boxes(num_detections),
-            (rng.integers(1, 9, num_detections) / 8).tolist(),
-            strict=True,
-        )
+        for place, box, score in zip(places(num_detections), boxes(num_detections), scores, strict=True)
     ]
     content = {
         "images": [{"id": i} for i in range(1, num_images + 1)],
