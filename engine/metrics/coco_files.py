@@ -1,5 +1,6 @@
 """Annotations and results in COCO's format, from files or in memory, checked and as arrays."""
 
+import functools
 import gc
 import json
 import logging
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .instances import Detections, GroundTruth
+from .matching import MAX_DETECTIONS
 
 if TYPE_CHECKING:
     from pycocotools.coco import COCO
@@ -29,7 +31,6 @@ REQUIRED = {  # of a COCO annotation file
     "categories": {"id": int, "name": str},
     "annotations": {"image_id": int, "category_id": int, "bbox": list},
 }
-CROWD_TEXTS = {"0": False, "false": False, "1": True, "true": True}
 
 logger = logging.getLogger(__name__)
 
@@ -54,16 +55,10 @@ def read_coco(
     content = getattr(annotations, "dataset", annotations)  # of pycocotools' COCO
     _check_annotations(content, truth_name)
     names = {category["id"]: category["name"] for category in content["categories"]}
-    known = {"image_id": [image["id"] for image in content["images"]], "category_id": list(names)}
-    # of each id of the file its position among those to evaluate, or -1
-    image_of, label_of = (
-        dict.fromkeys(ids, -1) | {key: position for position, key in enumerate(sorted({*ids}.intersection(wanted)))}
-        for ids, wanted in (
-            (known["image_id"], known["image_id"] if image_ids is None else image_ids),
-            (known["category_id"], known["category_id"] if category_ids is None else category_ids),
-        )
-    )
+    image_of = _position_of([image["id"] for image in content["images"]], image_ids)
+    label_of = _position_of(list(names), category_ids)
     truth = _ground_truth(content["annotations"], image_of, label_of, names, truth_name)
+    _warn_of_crowded_images(truth, truth_name)
     if isinstance(detections, str | Path):
         results_name, detections = str(detections), _read_json(detections)
         if not isinstance(detections, list):
@@ -75,6 +70,12 @@ def read_coco(
             if problem := _result_problem(detection, image_of, label_of, truth_name):
                 raise DetectionsError(f"{results_name}: detection {index} {problem}") from None
         raise
+
+
+def _position_of(ids: list[int], wanted: Sequence[int] | None) -> dict[int, int]:
+    """Of each id of a file its position among those to evaluate, in ascending order; -1 if it is not one of them."""
+    evaluated = sorted(ids if wanted is None else {*ids}.intersection(wanted))
+    return dict.fromkeys(ids, -1) | {key: position for position, key in enumerate(evaluated)}
 
 
 def _detections(results: Sequence[dict], image_of: dict[int, int], label_of: dict[int, int]) -> Detections:
@@ -95,7 +96,7 @@ def _detections(results: Sequence[dict], image_of: dict[int, int], label_of: dic
 
 
 def _require(values: Iterable[object], kind: type) -> None:
-    if not all(issubclass(found, kind) for found in set(map(type, values))):
+    if not all(issubclass(found, kind) and found is not bool for found in set(map(type, values))):
         raise TypeError(kind)
 
 
@@ -126,7 +127,7 @@ def _result_problem(detection: object, image_of: dict, label_of: dict, truth_nam
     if not _is_number(detection["score"]):
         return f"has score {short_repr(detection['score'])}; expected a finite number"
     for key, known in (("image_id", image_of), ("category_id", label_of)):
-        if not isinstance(detection[key], int) or detection[key] not in known:
+        if not isinstance(detection[key], int) or isinstance(detection[key], bool) or detection[key] not in known:
             return f"has {key} {short_repr(detection[key])}, unknown in {truth_name}; use the ids of that file"
     return None
 
@@ -138,15 +139,15 @@ def _ground_truth(
     usable = [entry for entry in annotations if all(map(_is_number, entry["bbox"]))]
     if len(usable) < len(annotations):
         num_dropped = len(annotations) - len(usable)
-        logger.warning("%s: left out %d annotations whose bbox is not finite", name, num_dropped)
+        _warn_once(f"{name}: left out {num_dropped} annotations whose bbox is not finite")
     images = np.array([image_of.get(entry["image_id"], -1) for entry in usable], dtype=np.int64)
     labels = np.array([label_of.get(entry["category_id"], -1) for entry in usable], dtype=np.int64)
     boxes = np.array([entry["bbox"] for entry in usable], dtype=np.float64).reshape(-1, 4)
-    crowd = np.array([_is_crowd(entry.get("iscrowd"), index, name) for index, entry in enumerate(usable)], dtype=bool)
+    crowd = np.array([bool(entry.get("iscrowd")) for entry in usable], dtype=bool)
     areas = [entry.get("area") for entry in usable]
     areas = np.array([area if _is_number(area) else np.nan for area in areas], dtype=np.float64)
     if (areas < 0).any():  # -1 for unknown, in some files
-        logger.warning("%s: %d annotations have a negative area; that of the box is taken", name, (areas < 0).sum())
+        _warn_once(f"{name}: {(areas < 0).sum()} annotations have a negative area; that of the box is taken")
     areas = np.where(areas >= 0, areas, boxes[:, 2] * boxes[:, 3])
     kept = (images >= 0) & (labels >= 0)
     image_ids, category_ids = ([key for key in sorted(ids) if ids[key] >= 0] for ids in (image_of, label_of))
@@ -155,12 +156,21 @@ def _ground_truth(
     return GroundTruth(image_ids, category_ids, class_names, *arrays)
 
 
-def _is_crowd(value: object, index: int, name: str) -> bool:
-    if isinstance(value, str):
-        if value.lower() not in CROWD_TEXTS:
-            raise DetectionsError(f"{name}: annotations[{index}] has iscrowd {short_repr(value)}; expected 0 or 1")
-        return CROWD_TEXTS[value.lower()]
-    return bool(value)
+def _warn_of_crowded_images(truth: GroundTruth, name: str) -> None:
+    objects = Counter(zip(truth.images[~truth.crowd].tolist(), truth.labels[~truth.crowd].tolist(), strict=True))
+    crowded = [image for (image, _), count in objects.items() if count > MAX_DETECTIONS]
+    if crowded:
+        _warn_once(
+            f"{name}: more than {MAX_DETECTIONS} objects of one class in {len(set(crowded))} images (the first: image "
+            f"{truth.image_ids[crowded[0]]}); COCO counts only the {MAX_DETECTIONS} best detections of each image and "
+            "class, so recall and AP cannot reach 1"
+        )
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    """A warning that evaluation after evaluation of a training does not repeat."""
+    logger.warning("%s", message)
 
 
 def _check_annotations(content: object, name: str) -> None:
@@ -169,11 +179,16 @@ def _check_annotations(content: object, name: str) -> None:
             raise DetectionsError(f"{name}: has no list {section!r}; {EXPECTED_ANNOTATIONS}")
         for index, entry in enumerate(content[section]):
             for key, kind in keys.items():
-                if not isinstance(entry, dict) or not isinstance(entry.get(key), kind):
+                value = entry.get(key) if isinstance(entry, dict) else None
+                if not isinstance(value, kind) or isinstance(value, bool):
                     raise DetectionsError(f"{name}: {section}[{index}] lacks a valid {key!r}; {EXPECTED_ANNOTATIONS}")
             if section == "annotations" and not _is_four_numbers(entry["bbox"]):
                 raise DetectionsError(
                     f"{name}: {section}[{index}] has bbox {short_repr(entry['bbox'])}; {EXPECTED_BOX}"
+                )
+            if section == "annotations" and entry.get("iscrowd") not in (None, 0, 1):
+                raise DetectionsError(
+                    f"{name}: {section}[{index}] has iscrowd {short_repr(entry['iscrowd'])}; expected 0 or 1"
                 )
     for section, key in (("images", "id"), ("categories", "id"), ("categories", "name")):
         for value, count in Counter(entry[key] for entry in content[section]).items():
@@ -183,18 +198,21 @@ def _check_annotations(content: object, name: str) -> None:
 
 def _is_number(value: object) -> bool:
     """Whether it is a finite float64, or an integer within its range."""
-    return isinstance(value, int | float) and abs(value) <= sys.float_info.max
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _is_four_numbers(bbox: object) -> bool:
-    return isinstance(bbox, list | tuple) and len(bbox) == 4 and all(isinstance(v, int | float) for v in bbox)
+    if not isinstance(bbox, list | tuple) or len(bbox) != 4:
+        return False
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in bbox)
 
 
 def _read_json(path: str | Path) -> object:
     try:
         content = Path(path).read_bytes()
-    except OSError as error:
-        raise DetectionsError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        reason = getattr(error, "strerror", None) or error
+        raise DetectionsError(f"{path}: cannot be read ({reason}); check the path") from error
     try:
         with _no_garbage_collection():
             return json.loads(content)

@@ -14,14 +14,24 @@ SUMMARY_TABLES = (
 MAX_CLASSES = 100  # longer tables than this are for the JSON file
 TWO_COLUMNS_FROM = 21  # classes
 NAME_WIDTH = 16
+THRESHOLD_COLUMNS = {
+    "AP": 6,
+    "oLRP": 6,
+    "lrp_threshold": 11,
+    "lrp_precision": 8,
+    "lrp_recall": 7,
+    "f1_threshold": 11,
+    "f1_precision": 8,
+    "f1_recall": 7,
+}
 
 
 def format_report(metrics: dict, title: str | None = None) -> str:
     """Tables of AP and AR, of oLRP with its components, and of the classes; no final newline.
 
     Args:
-        metrics: what `evaluate_detections` returns: fractions of 1; -1 and None are shown as "-". Without
-            `per_class`, or with more than 100 classes, there is no table of the classes.
+        metrics: what `evaluate_detections` or `evaluate` returns: fractions of 1; -1 and None are shown as "-".
+            Without `per_class`, or with more than 100 classes, there is no table of the classes.
         title: first line, underlined.
     """
     blocks = [f"{title}\n{'=' * _width(title)}"] if title else []
@@ -30,7 +40,8 @@ def format_report(metrics: dict, title: str | None = None) -> str:
         blocks.append(header + "\n" + "".join(f"{format_number(metrics[name]):>10}" for name in names))
     per_class = metrics.get("per_class", {})
     if 0 < len(per_class) <= MAX_CLASSES:
-        blocks.append(_class_table(per_class))
+        has_points = all("f1_threshold" in row for row in per_class.values())
+        blocks.append(_threshold_table(per_class) if has_points else _class_table(per_class))
     elif per_class:
         blocks.append(f"({len(per_class)} classes: too many for a table here)")
     return "\n\n".join(blocks)
@@ -74,6 +85,17 @@ def _class_table(per_class: dict[str, dict]) -> str:
     right = [*rows[half:], ""]
     lines = [f"{left}  {right}".rstrip() for left, right in zip(rows[:half], right, strict=False)]
     return "\n".join([f"{header}  {header}", *lines])
+
+
+def _threshold_table(per_class: dict[str, dict]) -> str:
+    """AP and oLRP of the classes, and threshold, precision and recall at the LRP-optimal score and at the best F1."""
+    groups = f"{'':{NAME_WIDTH + 12}}{'LRP-optimal':>26}{'F1-optimal':>26}"
+    header = _pad("class", NAME_WIDTH) + f"{'AP':>6}{'oLRP':>6}" + f"{'threshold':>11}{'prec':>8}{'rec':>7}" * 2
+    rows = []
+    for name, row in per_class.items():
+        points = [f"{format_number(row[key]):>{width}}" for key, width in THRESHOLD_COLUMNS.items()]
+        rows.append(_pad(name, NAME_WIDTH) + "".join(points))
+    return "\n".join([groups, header, *rows])
 
 
 def _class_row(name: str, ap: str, olrp: str, threshold: str) -> str:
