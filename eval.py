@@ -22,8 +22,8 @@ def main() -> int:
     args = parser.parse_intermixed_args()
 
     from engine.evaluation.evaluator import evaluate
+    from engine.metrics.report import format_report, write_json
     from engine.reporting.evaluation_report import write_report
-    from engine.reporting.report import format_report, write_json
     from engine.run.checkpoint import load_checkpoint
     from engine.run.config import ConfigError, parse_config
     from engine.run.datasets import evaluation_set, prepare_data

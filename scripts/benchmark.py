@@ -47,7 +47,7 @@ def main() -> None:
     import torchvision
     from benchmarks.loss import THREADS
 
-    from engine.reporting.report import write_json
+    from engine.metrics.report import write_json
 
     if getattr(args, "device", "cpu") == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: PyTorch finds no CUDA device")

@@ -20,7 +20,7 @@ def main() -> None:
     args = parser.parse_args()
 
     from engine.metrics.coco_metrics import evaluate_detections
-    from engine.reporting.report import format_report, write_json
+    from engine.metrics.report import format_report, write_json
 
     with user_errors():
         metrics = evaluate_detections(args.annotations, args.detections)

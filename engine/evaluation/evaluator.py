@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -14,6 +13,7 @@ from data import CocoDetection, eval_loader, to_original
 from data.boxes import mirror_boxes, to_xywh
 from engine.evaluation.tta import merge, mirror_images, views
 from engine.metrics.coco_metrics import match_detections, metrics_of
+from engine.metrics.matching import Matches
 from engine.run.config import Config
 from engine.run.distributed import Processes
 from engine.run.images import to_network
@@ -50,7 +50,7 @@ class Evaluation:
     detections: list[dict[str, Any]]
     metrics: dict[str, Any] | None = None
     thresholds: list[float | None] | None = None
-    matches: COCOeval | None = None
+    matches: Matches | None = None
     examples: list[Example] = field(default_factory=list)
 
 

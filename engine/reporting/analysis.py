@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from pycocotools import mask as coco_mask
-from pycocotools.cocoeval import COCOeval
 
-from engine.metrics.lrp import TAU, LRPCurve, lrp_curve
+from engine.metrics.average_precision import RECALL_POINTS, precisions
+from engine.metrics.instances import Detections, GroundTruth
+from engine.metrics.lrp import LRPCurve, lrp_curve
+from engine.metrics.matching import TAU, UNMATCHED, Matches
 
 MAX_CONFUSED = 20  # classes that a confusion matrix shows one by one
 
@@ -102,16 +104,15 @@ class Analysis:
         return [*names, f"{len(between) - MAX_CONFUSED} other classes"], join.T @ self.confusion @ join
 
 
-def analyse(coco_eval: COCOeval) -> Analysis:
-    """Details of matched detections (see `match_detections`), over all areas at the largest of `maxDets`."""
-    category_ids = list(coco_eval.params.catIds)
-    curves = [lrp_curve(coco_eval, category) for category in range(len(category_ids))]
-    confusion, images = _count(coco_eval, curves)
+def analyse(matches: Matches) -> Analysis:
+    """Details of matched detections (see `match_detections`), over all areas."""
+    curves = [lrp_curve(matches, label) for label in range(len(matches.truth.category_ids))]
+    confusion, images = _count(matches, curves)
     return Analysis(
-        class_names=[coco_eval.cocoGt.cats[category_id]["name"] for category_id in category_ids],
-        num_objects=np.array([0 if curve is None else curve.num_gt for curve in curves], dtype=np.int64),
-        recall=np.asarray(coco_eval.params.recThrs),
-        precision=_precision(coco_eval),
+        class_names=matches.truth.class_names,
+        num_objects=matches.num_objects(0),
+        recall=RECALL_POINTS,
+        precision=_precision(matches),
         curves=curves,
         classes=[None if curve is None else _class_errors(curve) for curve in curves],
         confusion=confusion,
@@ -119,10 +120,10 @@ def analyse(coco_eval: COCOeval) -> Analysis:
     )
 
 
-def _precision(coco_eval: COCOeval) -> dict[str, np.ndarray]:
-    precision = coco_eval.eval["precision"][:, :, :, 0, -1].transpose(0, 2, 1)  # (thresholds, K, R), -1 undefined
+def _precision(matches: Matches) -> dict[str, np.ndarray]:
+    precision = precisions(matches).transpose(0, 2, 1)  # (thresholds, K, R), -1 undefined
     precision = np.where(precision < 0, np.nan, precision)
-    at = {f"{threshold:.2f}": index for index, threshold in enumerate(coco_eval.params.iouThrs)}
+    at = {f"{threshold:.2f}": index for index, threshold in enumerate(matches.thresholds)}
     return {"0.50": precision[at["0.50"]], "0.75": precision[at["0.75"]], "0.50:0.95": precision.mean(axis=0)}
 
 
@@ -133,65 +134,58 @@ def _class_errors(curve: LRPCurve) -> Errors:
     return Errors(tp, fp, curve.num_gt - tp, float(curve.loc_error[curve.best]))
 
 
-def _count(coco_eval: COCOeval, curves: list[LRPCurve | None]) -> tuple[np.ndarray, dict[int, Errors]]:
+def _count(matches: Matches, curves: list[LRPCurve | None]) -> tuple[np.ndarray, dict[int, Errors]]:
     """The confusion matrix and the errors of each image."""
-    gt_anns, dt_anns = coco_eval.cocoGt.anns, coco_eval.cocoDt.anns
-    num_classes = len(curves)
+    truth, found, num_classes = matches.truth, matches.found, len(curves)
     confusion = np.zeros((num_classes + 1, num_classes + 1), dtype=np.int64)
     images: dict[int, Errors] = defaultdict(Errors)
-    false: dict[int, list[tuple[int, int]]] = defaultdict(list)  # image id -> (class, detection id)
-    missed: dict[int, list[tuple[int, int]]] = defaultdict(list)  # image id -> (class, object id)
+    false: dict[int, list[int]] = defaultdict(list)  # image id -> positions of detections
+    missed: dict[int, list[int]] = defaultdict(list)  # image id -> positions of objects
     for label, curve in enumerate(curves):
         if curve is None:
             continue
+        matched, detections = curve.matched[: curve.kept], curve.detections[: curve.kept]
         loc_errors = np.diff(curve.loc_error[: curve.kept], prepend=0.0)
-        kept = zip(curve.dt_ids.tolist(), curve.matched_ids.tolist(), loc_errors.tolist(), strict=False)
-        found = set()
-        for dt_id, matched_id, loc_error in kept:
-            image_id = dt_anns[dt_id]["image_id"]
-            if matched_id:
-                found.add(matched_id)
+        for detection, loc_error, is_true in zip(
+            detections.tolist(), loc_errors.tolist(), matched != UNMATCHED, strict=True
+        ):
+            image_id = truth.image_ids[found.images[detection]]
+            if is_true:
                 confusion[label, label] += 1
                 images[image_id].tp += 1
                 images[image_id].loc_error += loc_error
             else:
-                false[image_id].append((label, dt_id))
+                false[image_id].append(detection)
                 images[image_id].fp += 1
-        for object_id in curve.object_ids.tolist():
-            if object_id not in found:
-                image_id = gt_anns[object_id]["image_id"]
-                missed[image_id].append((label, object_id))
-                images[image_id].fn += 1
+        for gt in np.setdiff1d(curve.objects, matched).tolist():
+            image_id = truth.image_ids[truth.images[gt]]
+            missed[image_id].append(gt)
+            images[image_id].fn += 1
     for image_id in false.keys() | missed.keys():
-        pairs, false_labels, missed_labels = _confused(false[image_id], missed[image_id], gt_anns, dt_anns)
-        for gt_label, dt_label in pairs:
-            confusion[gt_label, dt_label] += 1
-        for label in false_labels:
-            confusion[-1, label] += 1
-        for label in missed_labels:
-            confusion[label, -1] += 1
+        pairs, alone, lost = _confused(false[image_id], missed[image_id], truth, found)
+        for gt, detection in pairs:
+            confusion[truth.labels[gt], found.labels[detection]] += 1
+        for detection in alone:
+            confusion[-1, found.labels[detection]] += 1
+        for gt in lost:
+            confusion[truth.labels[gt], -1] += 1
     return confusion, dict(images)
 
 
 def _confused(
-    false: list[tuple[int, int]], missed: list[tuple[int, int]], gt_anns: dict, dt_anns: dict
+    false: list[int], missed: list[int], truth: GroundTruth, found: Detections
 ) -> tuple[list[tuple[int, int]], list[int], list[int]]:
-    """(class of the object, class of the detection) of false positives on missed objects; classes of those left."""
-    pairs, lonely = [], []
-    false = sorted(false, key=lambda entry: -dt_anns[entry[1]]["score"])
-    missed = list(missed)
-    overlaps = coco_mask.iou(
-        np.array([dt_anns[dt_id]["bbox"] for _, dt_id in false], dtype=np.float64).reshape(-1, 4),
-        np.array([gt_anns[gt_id]["bbox"] for _, gt_id in missed], dtype=np.float64).reshape(-1, 4),
-        [0] * len(missed),
-    )
+    """Pairs of a missed object and a false positive on it; the false positives and the objects that are left."""
+    pairs, alone = [], []
+    false = sorted(false, key=lambda detection: -found.scores[detection])
+    overlaps = coco_mask.iou(found.boxes[false], truth.boxes[missed], [0] * len(missed))
     overlaps = np.array(overlaps, dtype=np.float64).reshape(len(false), len(missed))  # a list where one is empty
     free = np.ones(len(missed), dtype=bool)
-    for (label, _), row in zip(false, overlaps, strict=True):
+    for detection, row in zip(false, overlaps, strict=True):
         row = np.where(free, row, -1.0)
         if len(row) and row.max() >= TAU:
             free[row.argmax()] = False
-            pairs.append((missed[row.argmax()][0], label))
+            pairs.append((missed[row.argmax()], detection))
         else:
-            lonely.append(label)
-    return pairs, lonely, [label for (label, _), is_free in zip(missed, free, strict=True) if is_free]
+            alone.append(detection)
+    return pairs, alone, [gt for gt, is_free in zip(missed, free, strict=True) if is_free]

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from engine.reporting.report import format_number
+from engine.metrics.report import format_number
 from engine.run.config import ConfigError
 
 METRICS = ("AP", "AP50", "AP75", "oLRP", "oLRP_loc", "oLRP_fp", "oLRP_fn")

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import os
 from pathlib import Path
 
 import torch
@@ -82,14 +83,15 @@ def _example(
     """The image with its ground truth and with the detections at the operating point, and a picture of both."""
     in_file_pixels = copy.copy(dataset)
     in_file_pixels.transform = None
-    image, target = in_file_pixels[dataset.image_ids.tolist().index(image_id)]
+    index = dataset.image_ids.tolist().index(image_id)
+    image, target = in_file_pixels[index]
     scale = LONG_SIDE / max(target["orig_size"])
     size = tuple(max(1, round(side * scale)) for side in target["orig_size"])
     found = _kept_detections(image_id, evaluation, dataset)
     _, found = resize(image, found, size)
     image, target = resize(image, target, size)
     errors = analysis.images[image_id]
-    file_name = evaluation.matches.cocoGt.imgs[image_id].get("file_name", "")
+    file_name = os.path.relpath(dataset.path(index), dataset.folder)
     example = Example(
         caption=f"{file_name} (id {image_id}): LRP {errors.lrp:.3f}, {errors.tp} right, {errors.fp} false, "
         f"{errors.fn} missed",

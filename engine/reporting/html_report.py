@@ -9,10 +9,10 @@ from html import escape
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
+from engine.metrics.report import SUMMARY_TABLES, format_number
 from engine.reporting.analysis import Analysis, Errors
 from engine.reporting.figures import BUDGET_PARTS, figure_svg, lrp_figure, precision_recall_figure
 from engine.reporting.page_style import SCRIPT, STYLE
-from engine.reporting.report import SUMMARY_TABLES, format_number
 
 TILES = ("AP", "AP50", "AP75", "oLRP", "oLRP_loc", "oLRP_fp", "oLRP_fn")
 CSS_PARTS = ("loc", "fp", "fn")

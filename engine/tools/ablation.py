@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import yaml
-from pycocotools.cocoeval import COCOeval
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from engine.metrics.average_precision import precisions
 from engine.metrics.coco_metrics import match_detections
 from engine.metrics.lrp import lrp_curve
+from engine.metrics.matching import UNMATCHED, Matches
 from engine.run.config import Config, ConfigError, load_config
 
 METRICS = ("AP", "AP50", "AP75", "AP90", "oLRP", "oLRP_loc", "oLRP_fp", "oLRP_fn", "rho")
@@ -145,27 +146,27 @@ def chosen_cells(grid: Grid, results: dict[Cell, Result]) -> list[Cell]:
 
 def metrics_with_correlation(annotations: Path, metrics: dict[str, Any], detections: Path) -> dict[str, float]:
     """METRICS of a run on its test split, from its metrics and its detections file."""
-    coco_eval = match_detections(annotations, detections)
+    matches = match_detections(annotations, detections)
     return {name: metrics[name] for name in METRICS if name in metrics} | {
-        "AP90": ap_at(coco_eval, 0.9),
-        "rho": score_iou_correlation(coco_eval),
+        "AP90": ap_at(matches, 0.9),
+        "rho": score_iou_correlation(matches),
     }
 
 
-def ap_at(coco_eval: COCOeval, iou: float) -> float:
+def ap_at(matches: Matches, iou: float) -> float:
     """COCO AP at one IoU threshold; NaN if no class has ground truth."""
-    index = int(np.argmin(np.abs(np.asarray(coco_eval.params.iouThrs) - iou)))
-    precision = coco_eval.eval["precision"][index, :, :, 0, -1]
+    index = int(np.argmin(np.abs(matches.thresholds - iou)))
+    precision = precisions(matches)[index]
     return float(precision[precision > -1].mean()) if (precision > -1).any() else math.nan
 
 
-def score_iou_correlation(coco_eval: COCOeval) -> float:
+def score_iou_correlation(matches: Matches) -> float:
     """ρ: Pearson correlation of score and IoU over the true positives at IoU 0.5 of all classes; NaN below two."""
     scores, ious = [], []
-    for category in range(len(coco_eval.params.catIds)):
-        curve = lrp_curve(coco_eval, category)
+    for label in range(len(matches.truth.category_ids)):
+        curve = lrp_curve(matches, label)
         if curve is not None:
-            is_tp = curve.matched_ids > 0
+            is_tp = curve.matched != UNMATCHED
             scores.append(curve.scores[is_tp])
             ious.append(1 - np.diff(curve.loc_error, prepend=0)[is_tp])
     scores, ious = np.concatenate(scores or [[]]), np.concatenate(ious or [[]])

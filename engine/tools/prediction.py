@@ -14,8 +14,8 @@ from tqdm import tqdm
 from data import DatasetError, collate, read_image, to_original
 from data.boxes import to_xywh
 from data.files import write_atomically
+from engine.metrics.report import write_json
 from engine.reporting.drawing import draw_detections
-from engine.reporting.report import write_json
 from engine.run.datasets import evaluation_transform
 from engine.run.images import to_network
 from engine.run.load import DetectorInfo

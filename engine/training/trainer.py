@@ -10,9 +10,9 @@ from data.files import write_atomically
 from data.loader import blank_batch, kill_workers
 from engine.diagnosis.diagnosis import Diagnosis
 from engine.evaluation.evaluator import evaluate
+from engine.metrics.report import format_report
 from engine.reporting.analysis import analyse
 from engine.reporting.drawing import draw_example
-from engine.reporting.report import format_report
 from engine.reporting.tensorboard import NullLogger, TensorBoardLogger, peak_memory_gb, scalar_metrics
 from engine.run.clock import Clock
 from engine.run.config import Config, ConfigError

@@ -125,6 +125,39 @@ def test_boxes_that_are_not_finite_are_left_out_with_a_warning(annotations, dete
     assert "left out 1 annotations" in caplog.text
 
 
+def test_negative_areas_are_unknown(annotations, detections, tmp_path, caplog):
+    expected = evaluate_detections(annotations, detections)
+    for annotation in annotations["annotations"]:
+        annotation["area"] = -1
+    assert evaluate_detections(write(tmp_path / "a.json", annotations), detections) == expected
+    assert "a.json: 2 annotations have a negative area" in caplog.text
+
+
+def test_more_objects_than_detections_count_is_said_once(annotations, tmp_path, caplog):
+    annotations["annotations"] *= 51
+    evaluate_detections(write(tmp_path / "fewer.json", annotations), [])
+    assert caplog.text == ""
+    annotations["annotations"] *= 2
+    for _ in range(2):
+        evaluate_detections(write(tmp_path / "more.json", annotations), [])
+    assert caplog.text.count("more than 100 objects of one class in 2 images (the first: image 0)") == 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_byte_order_marks_are_read(annotations, detections, encoding, tmp_path):
+    files = tmp_path / "a.json", tmp_path / "d.json"
+    for path, content in zip(files, (annotations, detections), strict=True):
+        path.write_text(json.dumps(content), encoding=encoding)
+    assert evaluate_detections(*files) == evaluate_detections(annotations, detections)
+
+
+def test_ids_may_be_of_any_size(annotations, detections):
+    for entry in (*annotations["annotations"], *detections):
+        entry["image_id"] += 2**70
+    annotations["images"] = [{"id": 2**70}, {"id": 2**70 + 1}]
+    assert evaluate_detections(annotations, detections)["oLRP"] == 0
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -137,6 +170,12 @@ def test_boxes_that_are_not_finite_are_left_out_with_a_warning(annotations, dete
         ({"image_id": [0]}, r"image_id \[0\]"),
         ({"category_id": 0}, "category_id 0, unknown in .*a.json"),
         ({"score": None}, "score None"),
+        ({"score": True}, "score True"),
+        ({"score": 10**400}, "score 1000"),
+        ({"bbox": [0, 0, 10**400, 50]}, r"bbox \[0, 0, 1000"),
+        ({"bbox": [0, 0, True, 50]}, r"bbox \[0, 0, True, 50\]"),
+        ({"image_id": True}, "image_id True"),
+        ({"category_id": "8"}, "category_id '8'"),
     ],
 )
 def test_wrong_detection_is_named(annotations, detections, change, message, tmp_path):
@@ -152,6 +191,7 @@ def test_wrong_detection_is_named(annotations, detections, change, message, tmp_
     [
         ("", "is not JSON"),
         ('[{"image_id": 0', "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
         ("{}", "is not a list; expected"),
         ("[5]", "detection 0 is not an object; expected"),
         ('[{"image_id": 0, "category_id": 3, "bbox": [0, 0, 1, 1]}]', "detection 0 has no 'score'; expected"),
@@ -175,7 +215,13 @@ def test_missing_files(annotations, tmp_path):
         ("annotations", None, "no list 'annotations'"),
         ("annotations", [{"image_id": 0, "category_id": 3}], r"annotations\[0\] lacks a valid 'bbox'"),
         ("annotations", [{"image_id": 0, "category_id": 3, "bbox": [1, 2]}], r"annotations\[0\] has bbox \[1, 2\]"),
+        (
+            "annotations",
+            [{"image_id": 0, "category_id": 3, "bbox": [0, 0, 1, 1], "iscrowd": "0"}],
+            r"annotations\[0\] has iscrowd '0'; expected 0 or 1",
+        ),
         ("images", [{"id": 0}, {"id": 0}], "2 images have id 0"),
+        ("images", [{"id": True}], r"images\[0\] lacks a valid 'id'"),
         ("images", [{"file_name": "a.jpg"}], r"images\[0\] lacks a valid 'id'"),
         ("categories", [{"id": 3, "name": "cat"}, {"id": 8, "name": "cat"}], "2 categories have name 'cat'"),
     ],

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from engine.reporting.report import format_report, write_json
+from engine.metrics.report import format_report, write_json
 
 NAMES = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
 NAMES += ["oLRP", "oLRP_loc", "oLRP_fp", "oLRP_fn", "oLRP_s", "oLRP_m", "oLRP_l"]

@@ -2,10 +2,9 @@
 
 import json
 import math
+import os
 import unicodedata
 from pathlib import Path
-
-from data.files import write_atomically
 
 SUMMARY_TABLES = (
     ("AP", "AP50", "AP75", "APs", "APm", "APl"),
@@ -15,14 +14,24 @@ SUMMARY_TABLES = (
 MAX_CLASSES = 100  # longer tables than this are for the JSON file
 TWO_COLUMNS_FROM = 21  # classes
 NAME_WIDTH = 16
+THRESHOLD_COLUMNS = {
+    "AP": 6,
+    "oLRP": 6,
+    "lrp_threshold": 11,
+    "lrp_precision": 8,
+    "lrp_recall": 7,
+    "f1_threshold": 11,
+    "f1_precision": 8,
+    "f1_recall": 7,
+}
 
 
 def format_report(metrics: dict, title: str | None = None) -> str:
     """Tables of AP and AR, of oLRP with its components, and of the classes; no final newline.
 
     Args:
-        metrics: what `evaluate_detections` returns: fractions of 1; -1 and None are shown as "-". Without
-            `per_class`, or with more than 100 classes, there is no table of the classes.
+        metrics: what `evaluate_detections` or `evaluate` returns: fractions of 1; -1 and None are shown as "-".
+            Without `per_class`, or with more than 100 classes, there is no table of the classes.
         title: first line, underlined.
     """
     blocks = [f"{title}\n{'=' * _width(title)}"] if title else []
@@ -31,7 +40,8 @@ def format_report(metrics: dict, title: str | None = None) -> str:
         blocks.append(header + "\n" + "".join(f"{format_number(metrics[name]):>10}" for name in names))
     per_class = metrics.get("per_class", {})
     if 0 < len(per_class) <= MAX_CLASSES:
-        blocks.append(_class_table(per_class))
+        has_points = all("f1_threshold" in row for row in per_class.values())
+        blocks.append(_threshold_table(per_class) if has_points else _class_table(per_class))
     elif per_class:
         blocks.append(f"({len(per_class)} classes: too many for a table here)")
     return "\n\n".join(blocks)
@@ -43,11 +53,24 @@ def write_json(path: str | Path, content: object) -> None:
     Numbers that are not finite become null; missing parent folders are made.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: the file cannot be written; what was there stays.
     """
+    path = Path(path)
     indent = 1 if isinstance(content, dict) else None  # lists of detections are long, and for machines
     text = json.dumps(_finite(content), indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(Path(path), lambda file: file.write(text.encode()))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(text.encode(errors="backslashreplace"))  # half of a surrogate pair: its JSON escape
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None  # not the temporary name, which says nothing to the user
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _class_table(per_class: dict[str, dict]) -> str:
@@ -62,6 +85,17 @@ def _class_table(per_class: dict[str, dict]) -> str:
     right = [*rows[half:], ""]
     lines = [f"{left}  {right}".rstrip() for left, right in zip(rows[:half], right, strict=False)]
     return "\n".join([f"{header}  {header}", *lines])
+
+
+def _threshold_table(per_class: dict[str, dict]) -> str:
+    """AP and oLRP of the classes, and threshold, precision and recall at the LRP-optimal score and at the best F1."""
+    groups = f"{'':{NAME_WIDTH + 12}}{'LRP-optimal':>26}{'F1-optimal':>26}"
+    header = _pad("class", NAME_WIDTH) + f"{'AP':>6}{'oLRP':>6}" + f"{'threshold':>11}{'prec':>8}{'rec':>7}" * 2
+    rows = []
+    for name, row in per_class.items():
+        points = [f"{format_number(row[key]):>{width}}" for key, width in THRESHOLD_COLUMNS.items()]
+        rows.append(_pad(name, NAME_WIDTH) + "".join(points))
+    return "\n".join([groups, header, *rows])
 
 
 def _class_row(name: str, ap: str, olrp: str, threshold: str) -> str:
