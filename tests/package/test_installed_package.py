@@ -104,9 +104,7 @@ def test_the_metrics_import_no_torch(site, project):
 
 def test_only_the_one_name_and_its_files_are_installed(site):
     assert sorted(path.name for path in site.iterdir()) == ["alrp", f"alrp-{losses.__version__}.dist-info"]
-    files = {
-        str(file.relative_to(site / "alrp")) for file in (site / "alrp").rglob("*") if "__pycache__" not in str(file)
-    }
+    files = {str(file.relative_to(site / "alrp")) for file in (site / "alrp").rglob("*")}
     sources = {ROOT / "losses": Path(), ROOT / "engine/metrics": Path("metrics")}
     for source, where in sources.items():
         for file in source.rglob("*.py"):

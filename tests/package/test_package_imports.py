@@ -1,4 +1,4 @@
-"""What is installed as `alrp` are folders of this repository, which import themselves, relatively, and third parties."""
+"""What is installed as `alrp` are folders of this repository that import themselves, relatively, and third parties."""
 
 import ast
 import sys
