@@ -16,6 +16,10 @@ class SelfBalance(nn.Module):
         initial: w until the first update (released code: 50).
     """
 
+    weight: Tensor
+    cls_sum: Tensor
+    loc_sum: Tensor
+
     def __init__(self, initial: float = 50.0) -> None:
         super().__init__()
         self.register_buffer("weight", torch.tensor(initial, dtype=torch.float64))

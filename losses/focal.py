@@ -42,7 +42,8 @@ def focal_loss(
     if logits.dtype != torch.float64 and triton_support.usable(logits):
         from .focal_triton import FocalSum
 
-        return ratio_over_group(*FocalSum.apply(logits, targets, alpha, gamma), group).float()
+        total, num_positives = FocalSum.apply(logits, targets, alpha, gamma)
+        return ratio_over_group(total, num_positives, group).float()
     logits = logits if logits.dtype == torch.float64 else logits.float()
     positive = targets == 1
     margin = torch.where(positive, logits, -logits)  # log-odds of the right answer

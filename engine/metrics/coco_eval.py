@@ -24,7 +24,7 @@ class BoxEvaluation(COCOeval):
         params.catIds = list(np.unique(params.catIds))
         params.maxDets = sorted(params.maxDets)
         self._prepare()
-        self.ious = {}
+        self.ious: dict[tuple[int, int], np.ndarray] = {}
         self.evalImgs = []
         for category_id in params.catIds:
             self.evalImgs += self._evaluate_category(category_id)
@@ -81,7 +81,7 @@ class BoxEvaluation(COCOeval):
         for first in range(0, len(self.evalImgs), max(1, num_images)):
             category, area = divmod(first // num_images, num_areas)
             entries = [entry for entry in self.evalImgs[first : first + num_images] if entry is not None]
-            num_objects = sum(np.count_nonzero(entry["gtIgnore"] == 0) for entry in entries)
+            num_objects = sum(int((entry["gtIgnore"] == 0).sum()) for entry in entries)
             if num_objects == 0:
                 continue
             # all detections best first, and the rank of each in its image, by which maxDets cuts
@@ -138,8 +138,8 @@ def greedy_matches(ious: np.ndarray, ignored: np.ndarray, crowd: np.ndarray, thr
 
 def _outside(values: list[float], areas: np.ndarray) -> np.ndarray:
     """(A, n) bool: whether each of n areas lies outside each of the (A, 2, 1) ranges."""
-    values = np.array(values, dtype=np.float64)
-    return (values < areas[:, 0]) | (values > areas[:, 1])
+    numbers = np.array(values, dtype=np.float64)
+    return (numbers < areas[:, 0]) | (numbers > areas[:, 1])
 
 
 def _curves(

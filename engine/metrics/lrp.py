@@ -5,6 +5,7 @@ those of the authors' own evaluator.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from pycocotools.cocoeval import COCOeval
@@ -82,7 +83,7 @@ def evaluate_lrp(coco_eval: COCOeval) -> dict:
         return [_class_lrp(coco_eval, category, area) for category in range(len(params.catIds))]
 
     overall = classwise("all")
-    metrics = {name: _mean_defined(overall, name) for name in COMPONENTS}
+    metrics: dict[str, Any] = {name: _mean_defined(overall, name) for name in COMPONENTS}
     metrics |= {name: _mean_defined(classwise(label), "oLRP") for name, label in AREA_LABELS.items()}
     metrics["per_class"] = dict(zip(np.asarray(params.catIds).tolist(), overall, strict=True))
     return metrics
