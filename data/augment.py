@@ -58,7 +58,7 @@ def distort_colours(image: Tensor) -> Tensor:
     return pixels.mul_(255).round_().to(torch.uint8)
 
 
-def turn_hue(pixels: Tensor, turn: float) -> Tensor:
+def turn_hue(pixels: Tensor, turn: float | Tensor) -> Tensor:
     """Shifts H of HSV by `turn`, a fraction of the circle up to 1/6: torchvision's adjust_hue at a quarter of the cost.
 
     Args:

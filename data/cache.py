@@ -63,7 +63,7 @@ class FileCache:
             return False
         try:
             with open(path, "rb", buffering=0) as file:
-                return file.readinto(view.numpy()) == len(view)
+                return file.readinto(view.numpy().data) == len(view)
         except OSError:
             return False
 

@@ -8,7 +8,7 @@ from typing import IO
 
 
 def write_atomically(
-    path: Path, write: Callable[[IO[bytes]], None], before_rename: Callable[[], None] | None = None
+    path: Path, write: Callable[[IO[bytes]], object], before_rename: Callable[[], None] | None = None
 ) -> None:
     """Calls `write` on a temporary file beside `path`, flushes it to disk and renames it, so no reader sees a part.
 

@@ -32,7 +32,9 @@ def train_transform(
         short_sides, long_side: in place of image_size, keep the aspect ratio: for each image a short side is drawn
             from the whole range (lowest, highest), and the long side is limited as in ResizeShortSide.
     """
-    final = Resize(image_size) if short_sides is None else RandomShortSide(short_sides, long_side)
+    final: Transform = Resize(image_size)
+    if short_sides is not None and long_side is not None:
+        final = RandomShortSide(short_sides, long_side)
     if name == "ssd":
         return SSDAugmentation(final)
     if name in ("flip", "hvflip"):
@@ -54,6 +56,8 @@ def eval_transform(
     """
     if size is not None:
         return Resize(size)
+    if short_side is None or long_side is None:
+        raise ValueError("a size, or both short_side and long_side are needed")
     return (ResizeAsTorchvision if as_torchvision else ResizeShortSide)(short_side, long_side)
 
 
@@ -87,7 +91,7 @@ class Resize:
     """To a fixed (height, width), whatever the aspect ratio."""
 
     def __init__(self, size: Size) -> None:
-        self.size = tuple(size)
+        self.size = size[0], size[1]
 
     def output_size(self, size: Size) -> Size:
         """(height, width) of the result for an image of this one."""
@@ -113,7 +117,7 @@ class ResizeShortSide:
         return min(self.long_side / max(size), self.short_side / min(size))
 
     def __call__(self, image: Tensor, target: Target) -> tuple[Tensor, Target]:
-        return resize(image, target, self.output_size(tuple(image.shape[-2:])))
+        return resize(image, target, self.output_size(_size(image)))
 
 
 class RandomShortSide:
@@ -137,7 +141,7 @@ class ResizeAsTorchvision(ResizeShortSide):
         return height, width
 
     def __call__(self, image: Tensor, target: Target) -> tuple[Tensor, Target]:
-        size = tuple(image.shape[-2:])
+        size = _size(image)
         new_size = self.output_size(size)
         resized = interpolate(image[None].float(), size=new_size, mode="bilinear")[0]
         return resized, {**target, "boxes": scale_boxes(target["boxes"], size, new_size)}
@@ -145,7 +149,7 @@ class ResizeAsTorchvision(ResizeShortSide):
 
 def resize(image: Tensor, target: Target, size: Size) -> tuple[Tensor, Target]:
     """Bilinear without antialiasing, as the authors resized; boxes are scaled by the exact ratio of each axis."""
-    boxes = scale_boxes(target["boxes"], tuple(image.shape[-2:]), size)
+    boxes = scale_boxes(target["boxes"], _size(image), size)
     image = F.resize(image, list(size), InterpolationMode.BILINEAR, antialias=False)
     return image, {**target, "boxes": boxes}
 
@@ -157,3 +161,8 @@ def to_original(boxes: Tensor, size: Size, orig_size: Size) -> Tensor:
         size, orig_size: the target's (height, width) of the resized image, without padding, and of the file.
     """
     return scale_boxes(boxes, size, orig_size)
+
+
+def _size(image: Tensor) -> Size:
+    height, width = image.shape[-2:]
+    return height, width

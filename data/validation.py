@@ -65,7 +65,8 @@ def record_problems(document: dict[str, Any]) -> Iterator[Problem]:
     """
     known: dict[str, set[int]] = {}
     for section, fields in FIELDS.items():
-        ids, names = known.setdefault(section, set()), set()
+        ids = known.setdefault(section, set())
+        names: set[str] = set()
         for position, record in enumerate(document[section]):
             fault = _field_fault(record, fields) or _relation_fault(section, record, ids, names, known)
             if fault is not None:

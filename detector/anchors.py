@@ -21,6 +21,8 @@ class AnchorGenerator(nn.Module):
             are (image side) // (map side) apart, each axis by itself, where the image is the first level's.
     """
 
+    cell_anchors: Tensor
+
     def __init__(
         self,
         strides: Sequence[int] = (8, 16, 32, 64, 128),
@@ -35,8 +37,8 @@ class AnchorGenerator(nn.Module):
         self.num_anchors = len(ratios) * len(octave_scales)  # per cell
         # √ratio and then its inverse, in float32: the rounding of the released models
         height_factors = torch.tensor(ratios, dtype=torch.float32).sqrt()
-        sizes = [[base_scale * scale * stride for scale in octave_scales] for stride in self.strides]
-        sizes = torch.tensor(sizes, dtype=torch.float64)[:, None]  # (levels, 1, scales)
+        sides = [[base_scale * scale * stride for scale in octave_scales] for stride in self.strides]
+        sizes = torch.tensor(sides, dtype=torch.float64)[:, None]  # (levels, 1, scales)
         sizes = (sizes.trunc() if whole_pixels else sizes).float()
         widths = ((1 / height_factors)[:, None] * sizes).flatten(1)  # (levels, num_anchors), ratio-major
         heights = (height_factors[:, None] * sizes).flatten(1)

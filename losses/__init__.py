@@ -1,14 +1,43 @@
 """Losses on flat tensors: aLRP, AP and Rank & Sort Loss ranked exactly, focal loss, smooth L1, self-balancing.
 
+Installed, this folder is the package `alrp`, and needs torch alone.
+
 Letters: M logits in the ranked vector, P positives among them (over the whole process group), N negatives.
 Targets are 1 for a positive, 0 for a negative and -1 for an ignored entry, in any integer, float or bool dtype.
 """
 
-from .alrp import alrp_loss
-from .ap import ap_loss
-from .balance import SelfBalance
-from .focal import focal_loss
-from .rank_sort import rs_loss
-from .smooth_l1 import smooth_l1_loss
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .alrp import alrp_loss
+    from .ap import ap_loss
+    from .balance import SelfBalance
+    from .focal import focal_loss
+    from .rank_sort import rs_loss
+    from .smooth_l1 import smooth_l1_loss
 
 __all__ = ["SelfBalance", "alrp_loss", "ap_loss", "focal_loss", "rs_loss", "smooth_l1_loss"]
+__version__ = "0.2.0"
+
+# Imported when first asked for, so that `import alrp.metrics` loads no torch.
+_HOMES = {
+    "SelfBalance": "balance",
+    "alrp_loss": "alrp",
+    "ap_loss": "ap",
+    "focal_loss": "focal",
+    "rs_loss": "rank_sort",
+    "smooth_l1_loss": "smooth_l1",
+}
+
+if not TYPE_CHECKING:  # a type checker would take any name for one of these
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

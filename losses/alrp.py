@@ -54,6 +54,21 @@ def alrp_loss(
         others. Both are 0 with zero gradients if there is no positive, and NaN if any logit is not finite.
     Raises:
         ValueError: delta is not a positive number, or shapes do not fit.
+
+    Example:
+        The second positive lies below the negative, and is lifted as much as that is pushed down.
+
+        >>> logits = torch.tensor([3.0, 0.0, 2.0, -4.0], requires_grad=True)
+        >>> targets = torch.tensor([1, 1, 0, -1])
+        >>> loc_errors = torch.tensor([0.2, 0.8], requires_grad=True)
+        >>> classification, localisation = alrp_loss(logits, targets, loc_errors)
+        >>> round(classification.item(), 4), round(localisation.item(), 4)
+        (0.1667, 0.2667)
+        >>> (classification + localisation).backward()
+        >>> [round(g, 4) for g in logits.grad.tolist()]
+        [-0.0, -0.2, 0.2, 0.0]
+        >>> [round(g, 4) for g in loc_errors.grad.tolist()]
+        [0.6667, 0.1667]
     """
     ranking = Ranking(logits, targets, delta, group, loc_errors, positives)
     false_positives, rank, errors = ranking.false_positives, ranking.rank, ranking.values

@@ -33,6 +33,17 @@ def ap_loss(
         positive, NaN if any logit is not finite.
     Raises:
         ValueError: delta is not a positive number, or shapes do not fit.
+
+    Example:
+        Precision is 1 at the first positive and 2/3 at the second, below the negative.
+
+        >>> logits = torch.tensor([3.0, 0.0, 2.0, -4.0], requires_grad=True)
+        >>> loss = ap_loss(logits, torch.tensor([1, 1, 0, -1]))
+        >>> round(loss.item(), 4)
+        0.1667
+        >>> loss.backward()
+        >>> [round(g, 4) for g in logits.grad.tolist()]
+        [-0.0, -0.1667, 0.1667, 0.0]
     """
     ranking = Ranking(logits, targets, delta, group, positives=positives)
     imprecision = ranking.false_positives / ranking.rank  # 1 - prec(i)

@@ -1,5 +1,7 @@
 """Normalising a sum by what all processes count or weigh."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -26,11 +28,11 @@ class _SumOverGroup(torch.autograd.Function):
     """Sum over the processes; the gradient stays with each process's own summand."""
 
     @staticmethod
-    def forward(ctx, own: Tensor, group: dist.ProcessGroup) -> Tensor:
+    def forward(ctx: Any, own: Tensor, group: dist.ProcessGroup) -> Tensor:
         joined = own.clone()
         dist.all_reduce(joined, group=group)
         return joined
 
     @staticmethod
-    def backward(ctx, grad_output: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
         return grad_output, None

@@ -48,6 +48,17 @@ def rs_loss(
         are 0 with zero gradients if there is no positive, and NaN if any logit is not finite.
     Raises:
         ValueError: delta is not a positive number, or shapes do not fit.
+
+    Example:
+        The second positive lies below a negative, and below a positive whose box is worse: both are pushed down.
+
+        >>> logits = torch.tensor([3.0, 0.0, 2.0, -4.0], requires_grad=True)
+        >>> ranking, sorting = rs_loss(logits, torch.tensor([1, 1, 0, -1]), torch.tensor([0.5, 0.9]))
+        >>> round(ranking.item(), 4), round(sorting.item(), 4)
+        (0.2, 0.1333)
+        >>> (ranking + sorting).backward()
+        >>> [round(g, 4) for g in logits.grad.tolist()]
+        [0.1333, -0.3333, 0.2, 0.0]
     """
     ranking = Ranking(logits, targets, delta, group, ious, positives)
     # Eq. 4: rank+ counts i itself as H(0) = 1/2.

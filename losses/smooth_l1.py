@@ -19,6 +19,12 @@ def smooth_l1_loss(pred: Tensor, target: Tensor, beta: float = 1.0, group: dist.
             same on every process; backward gives each process d(value)/d(its own pred), unscaled.
     Returns:
         scalar >= 0, float64 for a float64 pred and float32 for others; 0 with a zero gradient if P = 0.
+
+    Example:
+        Quadratic below beta, linear above: (0.5 * 0.4**2 + 2 - 0.5) / 4.
+
+        >>> round(smooth_l1_loss(torch.tensor([[0.4, 0.0, 0.0, 2.0]]), torch.zeros(1, 4)).item(), 4)
+        0.395
     """
     pred = pred if pred.dtype == torch.float64 else pred.float()
     total = F.smooth_l1_loss(pred, target.to(pred.dtype), beta=beta, reduction="sum") / 4

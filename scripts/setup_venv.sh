@@ -1,21 +1,31 @@
-# Sourced by quickstart.sh and test.sh with a requirements file as argument: enters the project's root, makes .venv
-# and installs the file's packages there, once per content of the file. Sets PYTHON.
+# Sourced by quickstart.sh and test.sh with requirements.txt or requirements-dev.txt as argument: enters the project's
+# root, makes .venv and installs the packages of requirements.txt there, and those of the other file, once per content.
+# Sets PYTHON. Environment:
+#   ALRP_PYTHON        the interpreter that .venv is made with, instead of python3
+#   ALRP_REQUIREMENTS  the file to install from, instead of requirements.txt
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+base_python="${ALRP_PYTHON:-python3}"
+version='import sys; print("%d.%d" % sys.version_info[:2])'
 PYTHON=.venv/bin/python
 if [ ! -x "$PYTHON" ]; then
-    python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || {
-        echo "error: python3 is missing or older than 3.10; install a newer one (and its venv module)" >&2
+    "$base_python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || {
+        echo "error: $base_python is missing or older than 3.10; install a newer one (and its venv module)" >&2
         exit 2
     }
-    python3 -m venv .venv || {
+    "$base_python" -m venv .venv || {
         rm -rf .venv
-        echo "error: python3 cannot make a virtual environment; install its venv module (python3-venv)" >&2
+        echo "error: $base_python cannot make a virtual environment; install its venv module (python3-venv)" >&2
         exit 2
     }
+elif [ -n "${ALRP_PYTHON:-}" ] && [ "$("$base_python" -c "$version")" != "$("$PYTHON" -c "$version")" ]; then
+    echo "error: .venv is of another Python than ALRP_PYTHON=$ALRP_PYTHON; remove .venv, and it is made anew" >&2
+    exit 2
 fi
+files=("${ALRP_REQUIREMENTS:-requirements.txt}")
+[ "$1" = requirements.txt ] || files+=("$1")
 stamp=.venv/installed-$1
-if ! cat requirements.txt "$1" | cmp -s - "$stamp"; then
-    echo "installing $1 into .venv (several GB the first time)"
-    "$PYTHON" -m pip install --disable-pip-version-check -r "$1"
-    cat requirements.txt "$1" >"$stamp"
+if ! cat "${files[@]}" | cmp -s - "$stamp"; then
+    echo "installing ${files[*]} into .venv (several GB the first time)"
+    "$PYTHON" -m pip install --disable-pip-version-check "${files[@]/#/--requirement=}"
+    cat "${files[@]}" >"$stamp"
 fi

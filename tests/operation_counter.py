@@ -4,7 +4,7 @@ from collections import Counter
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten
 
 # Operators that return a number or a size that the host must know, and so wait for a GPU. Boolean masks as indices
 # count as nonzero, which they are turned into first.
@@ -36,9 +36,9 @@ class OperationCounter(TorchDispatchMode):
         self.counts["nonzero" if masked else name] += 1
         if function.namespace == "c10d":
             self.collectives.append(name)
-        given = {leaf.untyped_storage().data_ptr() for leaf in tree_leaves((args, kwargs)) if torch.is_tensor(leaf)}
+        given = {leaf.untyped_storage().data_ptr() for leaf in tree_flatten((args, kwargs))[0] if torch.is_tensor(leaf)}
         result = function(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
+        for leaf in tree_flatten(result)[0]:
             if torch.is_tensor(leaf) and leaf.untyped_storage().data_ptr() not in given:
                 self.sizes.append(leaf.untyped_storage().nbytes())
         return result

@@ -188,7 +188,7 @@ def _random_clutter(rng: np.random.Generator, size: int, thin: bool = False) -> 
     else:
         t = np.linspace(0, 2 * math.pi, 64, endpoint=False)
         waves = [rng.uniform(0.1, 0.3) * np.cos(k * t + rng.uniform(0, 2 * math.pi)) for k in (2, 3, 4)]
-        points = _polar(1 + sum(waves))
+        points = _polar(1 + np.sum(waves, axis=0))
     points = points @ _rotation(rng.uniform(0, 2 * math.pi)) * scale + rng.uniform(0, size, 2)
     return _rasterise([points], label=-1, stroke=0 if kind == "blob" else width)
 
@@ -217,7 +217,7 @@ def _background(rng: np.random.Generator, size: int) -> np.ndarray:
     if rng.random() < 0.4:
         beyond = ramp(rng, size, size) > rng.uniform(0.3, 0.7)
         canvas = np.where(beyond, _surface(rng, size, base + rng.normal(0, 40, 3)), canvas)
-    stains = np.stack([noise(rng, size, size, rng.integers(3, 9)) for _ in range(3)])
+    stains = np.stack([noise(rng, size, size, int(rng.integers(3, 9))) for _ in range(3)])
     canvas += (stains - 0.5) * np.float32(rng.uniform(10, 70))
     grey = canvas.mean(axis=0)
     canvas = grey + np.float32(BACKGROUND_SATURATION) * (canvas - grey)
@@ -247,8 +247,9 @@ def _paint(rng: np.random.Generator, canvas: np.ndarray, layer: Layer) -> None:
     first = candidates[np.minimum(contrast, MIN_CONTRAST).argmax()]  # the first that suffices, else the best
     second = first + rng.normal(0, FILL_CONTRAST, 3)
     textures = TEXTURES if layer.label < 0 else CLASS_TEXTURES[CLASSES[layer.label]]
-    fill = blend(first, second, texture(rng, *coverage.shape, max(coverage.shape), textures))
-    fill *= 1 + rng.uniform(0, 0.4) * (ramp(rng, *coverage.shape) - 0.5)
+    height, width = coverage.shape
+    fill = blend(first, second, texture(rng, height, width, max(height, width), textures))
+    fill *= 1 + rng.uniform(0, 0.4) * (ramp(rng, height, width) - 0.5)
     below = canvas[:, rows, columns]
     below += coverage * np.float32(1 / 255) * (fill - below)
 

@@ -76,7 +76,8 @@ def _write_split(root: Path, annotation_file: Path, parameters: dict) -> None:
     split, size = parameters["split"], parameters["image_size"]
     (root / split).mkdir(parents=True, exist_ok=True)
     annotation_file.parent.mkdir(exist_ok=True)
-    images, annotations = [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
     # Files grow in a folder that no other process knows and are renamed into place: none is ever seen unfinished.
     with tempfile.TemporaryDirectory(prefix=".shapes-", dir=root) as scratch:
         for index in _progress(parameters["num_images"], f"{root / split}"):

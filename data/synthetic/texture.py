@@ -16,7 +16,7 @@ def texture(rng: np.random.Generator, height: int, width: int, extent: float, ki
     if kind == "gradient":
         return ramp(rng, height, width)
     if kind == "noise":
-        return noise(rng, height, width, rng.integers(4, 12))
+        return noise(rng, height, width, int(rng.integers(4, 12)))
     angle = rng.uniform(0, 2 * math.pi)
     frequency = 2 * math.pi / max(4.0, extent * rng.uniform(0.12, 0.4))
     x = np.arange(width, dtype=np.float32) * frequency

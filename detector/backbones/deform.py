@@ -28,7 +28,8 @@ class ModulatedDeformConv2d(nn.Module):
     def reset_offsets(self) -> None:
         """To the regular grid."""
         nn.init.zeros_(self.conv_offset.weight)
-        nn.init.zeros_(self.conv_offset.bias)
+        if self.conv_offset.bias is not None:
+            nn.init.zeros_(self.conv_offset.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, h, w) to (B, out_channels, h / stride, w / stride), float32."""

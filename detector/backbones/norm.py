@@ -12,6 +12,9 @@ class FrozenBatchNorm2d(nn.BatchNorm2d):
     layers are held in evaluation mode. Parameters and buffers have BatchNorm's names.
     """
 
+    running_mean: Tensor
+    running_var: Tensor
+
     def forward(self, x: Tensor) -> Tensor:
         return F.batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps

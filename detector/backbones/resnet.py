@@ -3,6 +3,7 @@
 Names of parameters and buffers are torchvision's, without `fc`, so that its ImageNet weights load.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -58,6 +59,7 @@ class Bottleneck(nn.Module):
         inner_channels, out_channels = channels * width, channels * self.expansion
         self.conv1 = nn.Conv2d(in_channels, inner_channels, 1, bias=False)
         self.bn1 = make_norm(norm, inner_channels)
+        self.conv2: nn.Module
         if deformable:
             self.conv2 = ModulatedDeformConv2d(inner_channels, inner_channels, stride, groups)
         else:
@@ -135,7 +137,7 @@ class ResNet(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) normalised images to [C3, C4, C5]."""
-        stages = [self._stem, self.layer1, self.layer2, self.layer3, self.layer4]
+        stages: list[Callable[[Tensor], Tensor]] = [self._stem, self.layer1, self.layer2, self.layer3, self.layer4]
         x, features = images, []
         for index, stage in enumerate(stages):
             with torch.set_grad_enabled(torch.is_grad_enabled() and index >= self.frozen_stages):
@@ -153,7 +155,13 @@ class ResNet(nn.Module):
         return self.maxpool(self.relu(conv_norm(images, self.conv1, self.bn1)))
 
     def _frozen_modules(self) -> list[nn.Module]:
-        stages = [[self.conv1, self.bn1], [self.layer1], [self.layer2], [self.layer3], [self.layer4]]
+        stages: list[list[nn.Module]] = [
+            [self.conv1, self.bn1],
+            [self.layer1],
+            [self.layer2],
+            [self.layer3],
+            [self.layer4],
+        ]
         return [module for stage in stages[: self.frozen_stages] for module in stage]
 
 

@@ -8,6 +8,8 @@ errors are about five times those of the direct sum, 4e-5 of the outputs' standa
 T: tiles of the batch. The transforms of both axes are one matrix: (Bᵀ ⊗ Bᵀ) and so on, over flattened tiles.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -51,13 +53,13 @@ def _pays(x: Tensor, weight: Tensor) -> bool:
 
 class _Winograd(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
         return _convolve(x, weight)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:

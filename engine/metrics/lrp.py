@@ -5,7 +5,7 @@ those of the authors' own evaluator.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -86,7 +86,7 @@ def evaluate_lrp(matches: "Matches | COCOeval") -> dict:
         name: [_class_lrp(matches, label, area) for label in range(len(category_ids))]
         for area, name in enumerate(AREAS)
     }
-    metrics: dict = {name: _mean_defined(by_area["all"], name) for name in COMPONENTS}
+    metrics: dict[str, Any] = {name: _mean_defined(by_area["all"], name) for name in COMPONENTS}
     metrics |= {name: _mean_defined(by_area[area], "oLRP") for name, area in AREA_LABELS.items()}
     metrics["per_class"] = dict(zip(category_ids, by_area["all"], strict=True))
     return metrics

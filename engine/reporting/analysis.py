@@ -77,8 +77,11 @@ class Analysis:
     @property
     def budget(self) -> tuple[float, float, float] | None:
         """Means of the classes' budgets: they add up to oLRP. None without ground truth."""
-        budgets = [errors.budget for errors in self.classes if errors is not None]
-        return tuple(np.mean(budgets, axis=0).tolist()) if budgets else None
+        budgets = [errors.budget for errors in self.classes if errors is not None and errors.budget is not None]
+        if not budgets:
+            return None
+        localisation, false_positives, misses = np.mean(budgets, axis=0).tolist()
+        return localisation, false_positives, misses
 
     def ranked_images(self) -> list[int]:
         """Ids of the images that have objects or detections, lowest LRP first; of equals, more objects first."""

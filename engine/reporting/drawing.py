@@ -47,23 +47,23 @@ def draw_detections(
         shown = shown[scores[shown].argsort(stable=True)]
     right, bottom = canvas.width - 1, canvas.height - 1
     rectangles = boxes[shown].clamp(min=0).min(boxes.new_tensor([right, bottom, right, bottom])).tolist()
-    labels = labels[shown].tolist()
-    captions = [class_names[label] for label in labels]
+    shown_labels = labels[shown].tolist()
+    captions = [class_names[label] for label in shown_labels]
     if scores is not None:
         shown_scores = scores[shown].tolist()
         captions = [f"{name} {score:.2f}" for name, score in zip(captions, shown_scores, strict=True)]
 
-    dashed = [False] * len(labels) if crowd is None else crowd[shown].tolist()
+    dashed = [False] * len(shown_labels) if crowd is None else crowd[shown].tolist()
     captions = [
         f"{caption} (crowd)" if is_crowd else caption for caption, is_crowd in zip(captions, dashed, strict=True)
     ]
 
     line_width = max(1, round(min(canvas.size) / 200))
-    for rectangle, label, is_crowd in zip(rectangles, labels, dashed, strict=True):
+    for rectangle, label, is_crowd in zip(rectangles, shown_labels, dashed, strict=True):
         outline = _dashed_rectangle if is_crowd else ImageDraw.ImageDraw.rectangle
         outline(draw, rectangle, outline=class_color(label), width=line_width)
     taken: list[Rectangle] = []
-    for rectangle, label, caption in reversed([*zip(rectangles, labels, captions, strict=True)]):
+    for rectangle, label, caption in reversed([*zip(rectangles, shown_labels, captions, strict=True)]):
         place = _caption_place(draw.textbbox((2, 1), caption, font), rectangle, canvas.size, taken)
         _draw_caption(draw, place, caption, font, class_color(label))
         taken.append(place)
@@ -124,16 +124,18 @@ def class_color(label: int) -> Color:
 def _dashed_rectangle(draw: ImageDraw.ImageDraw, rectangle: Rectangle, outline: Color, width: int) -> None:
     x1, y1, x2, y2 = rectangle
     dash = 4 * width + 2
-    for x in range(int(x1), int(x2) + 1, 2 * dash):
-        for y in (y1, y2 - width + 1):
-            draw.rectangle((x, y, min(x + dash, x2), y + width - 1), fill=outline)
-    for y in range(int(y1), int(y2) + 1, 2 * dash):
-        for x in (x1, x2 - width + 1):
-            draw.rectangle((x, y, x + width - 1, min(y + dash, y2)), fill=outline)
+    for start in range(int(x1), int(x2) + 1, 2 * dash):
+        for top in (y1, y2 - width + 1):
+            draw.rectangle((start, top, min(start + dash, x2), top + width - 1), fill=outline)
+    for start in range(int(y1), int(y2) + 1, 2 * dash):
+        for left in (x1, x2 - width + 1):
+            draw.rectangle((left, start, left + width - 1, min(start + dash, y2)), fill=outline)
 
 
 def _font(size: tuple[int, int]) -> ImageFont.FreeTypeFont:
-    return ImageFont.load_default(min(24, max(10, round(min(size) / 30))))
+    font = ImageFont.load_default(min(24, max(10, round(min(size) / 30))))
+    assert isinstance(font, ImageFont.FreeTypeFont)  # as Pillow with FreeType gives for a size
+    return font
 
 
 def _caption_place(extent: Rectangle, box: Rectangle, size: tuple[int, int], taken: list[Rectangle]) -> Rectangle:

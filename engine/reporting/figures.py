@@ -8,7 +8,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,7 +25,7 @@ BUDGET_COLORS = ("#0b84d8", "#e4682a", "#8c7bbd")
 MAX_COLORED = len(PALETTE)  # classes drawn in colours of their own
 MAX_POINTS = 400  # of a curve
 DPI = 150
-STYLE = {
+STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a class may be called $
     "svg.fonttype": "none",
     "svg.hashsalt": "report",
@@ -65,10 +65,10 @@ def precision_recall_figure(analysis: Analysis) -> "Figure":
 def lrp_figure(analysis: Analysis) -> "Figure":
     """LRP of each class over the score threshold, its LRP-optimal threshold marked where it has one."""
     with _axes(4.6, 3.6) as (figure, axes):
-        shown = [label for label, curve in enumerate(analysis.curves) if curve is not None and curve.best is not None]
+        curves = enumerate(analysis.curves)
+        shown = [(label, curve) for label, curve in curves if curve is not None and curve.best is not None]
         colored = shown if len(shown) <= MAX_COLORED else []
-        for rank, label in enumerate(shown):
-            curve = analysis.curves[label]
+        for rank, (label, curve) in enumerate(shown):
             color = PALETTE[rank] if colored else MUTED
             kept = np.unique([*np.linspace(0, len(curve.lrp) - 1, MAX_POINTS).round().astype(int), curve.best])
             # keeping what scores at least t gives lrp[i] for t in (scores[i + 1], scores[i]]
@@ -208,7 +208,7 @@ def _quiet_style() -> Iterator[None]:
         yield
 
 
-def _save(figure: "Figure", target: io.IOBase, kind: str) -> None:
+def _save(figure: "Figure", target: IO[Any], kind: str) -> None:
     with _quiet_style():
         figure.savefig(target, format=kind, dpi=DPI, transparent=kind == "svg")
 

@@ -149,13 +149,14 @@ CLASS_COLUMNS = (
 def _class_row(name: str, num_objects: int, values: dict, errors: Errors | None) -> str:
     ap, olrp, threshold = (values[key] for key in ("AP", "oLRP", "lrp_threshold"))
     counts = (None, None, None) if errors is None else (errors.tp, errors.fp, errors.fn)
+    budget = None if errors is None else errors.budget
     cells = [
         f'<th scope="row" data-value="{escape(name)}" title="{escape(name)}">{escape(name)}</th>',
         _count_cell(int(num_objects)),
         _cell(ap),
         f'<td data-value="{_exact(ap)}">{_bar([] if ap is None else [ap], css=("ap",))}</td>',
         _cell(olrp),
-        f'<td data-value="{_exact(olrp)}">{_bar([] if errors is None else errors.budget)}</td>',
+        f'<td data-value="{_exact(olrp)}">{_bar(budget or [])}</td>',
         *map(_count_cell, counts),
         _cell(threshold),
     ]
@@ -235,7 +236,7 @@ def _count_cell(count: int | None) -> str:
 
 
 def _exact(value: float | None) -> str:
-    return "" if format_number(value) == "-" else repr(float(value))
+    return "" if value is None or format_number(value) == "-" else repr(float(value))
 
 
 def _glossary() -> str:

@@ -12,7 +12,7 @@ from engine.reporting.analysis import Analysis
 from engine.reporting.figures import figure_pixels, lrp_figure, precision_recall_figure
 
 # the page "Custom Scalars": group -> chart -> patterns of the tags that it draws together
-LAYOUT = {
+LAYOUT: dict[str, dict[str, tuple[str, ...]]] = {
     "accuracy": {
         "AP": ("eval/AP", "eval/AP50", "eval/AP75"),
         "oLRP (an error: lower is better)": ("eval/oLRP",),
@@ -35,7 +35,7 @@ LAYOUT = {
         "share of the time waiting for data": ("perf/data_wait",),
     },
 }
-DIAGNOSIS_LAYOUT = {
+DIAGNOSIS_LAYOUT: dict[str, dict[str, tuple[str, ...]]] = {
     "diagnosis": {
         "ranking: precision of the positives": ("diagnose/precision",),
         "ranking: median rank of the positives": ("diagnose/rank",),
@@ -134,7 +134,7 @@ class TensorBoardLogger(NullLogger):
         # In this very run, where the final AP is: add_hparams would open another one. Without the summary of the
         # whole experiment TensorBoard makes its own from all runs, and puts first what differs between them.
         _, session, _ = hparams(plain, {})
-        self._writer.file_writer.add_summary(session)
+        self._writer._get_file_writer().add_summary(session)
 
     def flush(self) -> None:
         """Writes out the points so far: a checkpoint must not be ahead of its curves."""

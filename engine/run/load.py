@@ -53,7 +53,8 @@ def detector_from_state(
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{source}: the weights do not fit the model of its configuration: {reason}") from error
-    detector = detector.to(device, memory_format=torch.channels_last).eval()
+    # torch.nn.Module's annotations lack memory_format
+    detector = detector.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     info = DetectorInfo(
         classes=list(state["classes"]),
         category_ids=list(state.get("category_ids") or range(1, len(state["classes"]) + 1)),

@@ -9,6 +9,7 @@ g(i) lifts positive i, and pushes the negatives j down in the proportions H(x_ij
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -131,14 +132,14 @@ class _ErrorDriven(torch.autograd.Function):
     """Gives a value its gradient by the error-driven update, worked out when asked for."""
 
     @staticmethod
-    def forward(ctx, logits: Tensor, targets: Tensor, value: Tensor, errors: Tensor, ranking: Ranking) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, value: Tensor, errors: Tensor, ranking: Ranking) -> Tensor:
         ctx.save_for_backward(logits, targets, errors)
         ctx.ranking = ranking
         return value.to(_compute_dtype(logits), copy=True)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_output: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None, None, None]:
         logits, targets, errors = ctx.saved_tensors
         gradient = ctx.ranking.gradient(logits, targets, errors * grad_output.double())
         return gradient, None, None, None, None
@@ -153,9 +154,9 @@ def _gather_columns(own: Tensor, group: dist.ProcessGroup | None) -> tuple[Tenso
     if group is None:
         return own, slice(0, own.shape[1])
     count = torch.full((1,), own.shape[1], device=own.device)  # waits for no device
-    counts = [torch.empty_like(count) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(counts, count, group=group)
-    counts = torch.cat(counts).tolist()
+    gathered = [torch.empty_like(count) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(gathered, count, group=group)
+    counts = torch.cat(gathered).tolist()
     parts = [own.new_empty(own.shape[0], max(counts)) for _ in counts]
     if max(counts):
         padded = torch.nn.functional.pad(own, (0, max(counts) - own.shape[1]))

@@ -28,6 +28,7 @@ def batch(seed: int) -> tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]
 
 
 def test_torchvisions_retinanet_trains_with_the_documented_subclass(examples):
+    pytest.importorskip("torchvision")
     names: dict = {}
     for example in examples[1:3]:
         exec(example, names)
@@ -56,6 +57,7 @@ def test_torchvisions_retinanet_trains_with_the_documented_subclass(examples):
 
 
 def test_the_subclass_agrees_with_this_projects_criterion(examples):
+    pytest.importorskip("torchvision")
     from torchvision.models.detection.anchor_utils import AnchorGenerator as TorchvisionAnchors
     from torchvision.models.detection.image_list import ImageList
 

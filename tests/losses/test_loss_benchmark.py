@@ -9,6 +9,7 @@ import torch
 
 from losses import triton_support
 
+pytest.importorskip("torchvision")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 from benchmarks import loss_cuda
