@@ -28,7 +28,7 @@ def main() -> None:
         "train": "a training step against torchvision's RetinaNet R-50",
         "infer": "inference with post-processing against torchvision's RetinaNet R-50",
         "data": "the SSD training pipeline against torchvision's",
-        "metrics": "AP and oLRP of a results file of COCO's size against pycocotools' AP",
+        "metrics": "AP and oLRP of a results file of COCO's size against others' AP alone",
     }
     for name, text in helps.items():
         command = commands.add_parser(name, help=text)

@@ -1,76 +1,96 @@
-"""AP and oLRP of a results file of COCO's size: from two JSON files to all metrics, against pycocotools' evaluation."""
+"""AP and oLRP of a results file of COCO's size: from two JSON files to all metrics, against others' AP alone."""
 
 import contextlib
+import importlib
+import importlib.util
 import io
 import json
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
-from engine.metrics.coco_metrics import COCO_STATS, evaluate_detections
+from engine.metrics import evaluate
+from engine.metrics.average_precision import COCO_STATS
 
 NUM_IMAGES, NUM_CLASSES, OBJECTS, DETECTIONS = 5000, 80, 7.3, 100  # the last two of an image, on average
 WIDTH, HEIGHT = 640, 480
-SCRIPT = Path(__file__).resolve().parents[1] / "evaluate_detections.py"
+ROOT = Path(__file__).resolve().parents[2]
+REPEATS = 3
+PEERS = {  # modules with COCO and with the evaluation, and its name; those that are not installed are left out
+    "pycocotools": ("pycocotools.coco", "pycocotools.cocoeval", "COCOeval"),
+    "faster-coco-eval": ("faster_coco_eval", "faster_coco_eval", "COCOeval_faster"),
+    "hotcoco": ("hotcoco", "hotcoco", "COCOeval"),
+}
 
 
 def benchmark_metrics() -> list[dict]:
-    """Rows of the table; all of it runs on one core, so that processor time is what an idle machine would take."""
+    """Rows of the table: medians of REPEATS. Ours runs on one core; processor time is what an idle machine would take
+    of it, and of peers what all their threads took."""
     with tempfile.TemporaryDirectory() as folder:
         files = write_files(Path(folder))
-        peer, *peer_times = timed(lambda: with_pycocotools(*files))
-        own, *own_times = timed(lambda: ours(*files))
-        command = [sys.executable, SCRIPT, "--annotations", files[0], "--detections", files[1]]
-        _, *script_times = timed(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL))
+        command = [sys.executable, "-m", "engine.metrics.command", "evaluate"]
+        command += ["--annotations", str(files[0]), "--detections", str(files[1])]
+        results = {f"{peer}: AP": timed(partial(with_peer, peer, *files)) for peer in PEERS if is_installed(peer)}
+        results["ours: AP, oLRP and thresholds"] = timed(partial(ours, *files))
+        _, *command_times = timed(lambda: subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL))
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # KiB on Linux
+    reference, _, base = results["pycocotools: AP"]
     rows = [
-        ("pycocotools: AP", peer_times, None, None),
-        ("ours: AP and oLRP", own_times, str(own == peer), None),
-        ("scripts/evaluate_detections.py", script_times, None, peak),
+        (name, wall, processor, str(stats == reference), None) for name, (stats, wall, processor) in results.items()
     ]
     return [
         {
             "evaluation": name,
             "s": wall,
             "processor s": processor,
-            "ratio": processor / peer_times[1],
+            "ratio": processor / base,
             "same AP and AR": same,
             "peak GiB": memory,
         }
-        for name, (wall, processor), same, memory in rows
+        for name, wall, processor, same, memory in [*rows, ("alrp evaluate", *command_times, None, peak)]
     ]
 
 
 def timed(run: Callable[[], Any]) -> tuple[Any, float, float]:
-    """Result, seconds, and seconds of the processor, those of processes that `run` has waited for included."""
-    start = time.perf_counter(), sum(os.times()[:4])
-    result = run()
-    return result, time.perf_counter() - start[0], sum(os.times()[:4]) - start[1]
+    """Result, and medians of the seconds and of the processor's, those of processes waited for included."""
+    walls, processors = [], []
+    for _ in range(REPEATS):
+        start = time.perf_counter(), sum(os.times()[:4])
+        result = run()
+        walls.append(time.perf_counter() - start[0])
+        processors.append(sum(os.times()[:4]) - start[1])
+    return result, statistics.median(walls), statistics.median(processors)
 
 
 def ours(annotations: Path, detections: Path) -> list[float]:
-    metrics = evaluate_detections(annotations, detections)
+    metrics = evaluate(annotations, detections)
     return [metrics[name] for name in COCO_STATS]
 
 
-def with_pycocotools(annotations: Path, detections: Path) -> list[float]:
+def is_installed(peer: str) -> bool:
+    return importlib.util.find_spec(PEERS[peer][0].split(".")[0]) is not None
+
+
+def with_peer(peer: str, annotations: Path, detections: Path) -> list[float]:
+    of_coco, of_evaluation, name = PEERS[peer]
     with contextlib.redirect_stdout(io.StringIO()):
-        ground_truth = COCO(annotations)
-        coco_eval = COCOeval(ground_truth, ground_truth.loadRes(str(detections)), "bbox")
+        ground_truth = importlib.import_module(of_coco).COCO(str(annotations))
+        found = ground_truth.loadRes(str(detections))
+        coco_eval = getattr(importlib.import_module(of_evaluation), name)(ground_truth, found, "bbox")
         coco_eval.evaluate()
         coco_eval.accumulate()
         coco_eval.summarize()
-    return coco_eval.stats.tolist()
+    return np.asarray(coco_eval.stats)[: len(COCO_STATS)].tolist()
 
 
 def write_files(folder: Path, num_images: int = NUM_IMAGES) -> tuple[Path, Path]:
