@@ -21,9 +21,10 @@ def main() -> int:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config values, such as data.root=PATH")
     args = parser.parse_intermixed_args()
 
+    from data.output_folder import refuse_inputs
     from engine.evaluation.evaluator import evaluate
     from engine.metrics.report import format_report, write_json
-    from engine.reporting.evaluation_report import write_report
+    from engine.reporting.evaluation_report import check_report_folder, write_report
     from engine.run.checkpoint import load_checkpoint
     from engine.run.config import ConfigError, parse_config
     from engine.run.datasets import evaluation_set, prepare_data
@@ -49,6 +50,10 @@ def main() -> int:
             raise ConfigError(
                 f"{dataset.annotation_file}: no annotations, so no metrics; write the detections with --detections OUT"
             )
+        inputs = [args.ckpt, dataset.annotation_file, *map(dataset.path, range(len(dataset)))]
+        refuse_inputs([args.json, args.detections], inputs)
+        if args.report:
+            check_report_folder(args.report, inputs)
         require_shared_memory(config, None, dataset)
         detector, info = detector_from_state(state, args.ckpt, config, processes.device)
         result = evaluate(detector, dataset, config, processes)
@@ -68,7 +73,7 @@ def main() -> int:
                 f"{dataset.annotation_file} ({len(dataset)} images)",
                 f"{len(result.detections)} detections",
             ]
-            print(f"report: {write_report(args.report, str(args.ckpt), facts, result, dataset, config)}")
+            print(f"report: {write_report(args.report, str(args.ckpt), facts, result, dataset, config, inputs)}")
     return 0
 
 

@@ -2,7 +2,6 @@
 
 import difflib
 import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from data.boxes import to_xyxy
 from data.errors import DatasetError
+from data.text_files import read_json
 from data.validation import Problem, record_problems
 
 OBJECT_KEYS = ("boxes", "labels", "crowd")  # of a target: the tensors with a row per object
@@ -125,12 +125,7 @@ def read_annotations(
 def read_document(path: Path, images_only: bool = False) -> dict[str, Any]:
     """The lists "images", "categories" and "annotations" of a COCO file, their entries unchecked; without annotations
     where `images_only`. Raises DatasetError."""
-    try:
-        document = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{path}: not valid JSON ({error})") from None
+    document = read_json(path)
     if not isinstance(document, dict):
         raise DatasetError(f"{path}: not a COCO annotation file: its top level is not an object")
     if images_only:

@@ -102,8 +102,17 @@ class CocoDetection(Dataset):
         return self._files.num_bytes
 
     def path(self, index: int) -> Path:
-        """The image file."""
-        return self.folder / self._annotations.file_name(index)
+        """The image file; a name that was written on Windows is also read as one with folders."""
+        name = self._annotations.file_name(index)
+        path = self.folder / name
+        if "\\" in name and not path.exists():
+            return self.folder / name.replace("\\", "/")
+        return path
+
+    @property
+    def has_objects(self) -> bool:
+        """Whether any image has an object that is no crowd region."""
+        return not bool(self._annotations.crowd.all())
 
     def objects(self, index: int) -> Target:
         """`boxes`, `labels` and `crowd` of an image as annotated, in pixels of the file."""

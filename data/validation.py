@@ -30,10 +30,15 @@ def _is_box(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 4 and all(isinstance(v, float) or is_integer(v) for v in value)
 
 
+def _is_flag(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and value in (0, 1))
+
+
 def _is_inner_path(value: Any) -> bool:
-    if not isinstance(value, str) or not value or "\0" in value or os.path.isabs(value):
+    if not isinstance(value, str) or not value or "\0" in value:
         return False
-    return os.path.normpath(value).split(os.sep)[0] not in (os.curdir, os.pardir)
+    spellings = (value, value.replace("\\", "/"))  # as `CocoDetection.path` tries them
+    return all(os.path.normpath(path).split(os.sep)[0] not in ("", os.curdir, os.pardir) for path in spellings)
 
 
 def _is_name(value: Any) -> bool:
@@ -52,6 +57,7 @@ FIELDS = {
         "image_id": (is_integer, "an integer"),
         "category_id": (is_integer, "an integer"),
         "bbox": (_is_box, "four numbers"),
+        "iscrowd": (_is_flag, "0 or 1"),
     },
 }
 

@@ -30,9 +30,10 @@ def main() -> int:
 
     import torch
 
+    from data.output_folder import OutputFolder
     from engine.run.progress import progress
     from engine.tools.ablation import chosen_cells, load_grid, search_cells
-    from engine.tools.ablation_runs import Runner, read_results, write_report
+    from engine.tools.ablation_runs import REPORT_FILES, Runner, read_results, write_report
 
     log_to_console(is_main=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does, and its cells with it
@@ -41,6 +42,7 @@ def main() -> int:
         grid, output = load_grid(args.grid), Path(args.output).resolve()
         for cell in search_cells(grid):
             grid.cell_config(cell, output)  # a mistake in any shows before hours of work
+        OutputFolder(output).check(REPORT_FILES)
         failed = []
         if not args.report:
             runner = Runner(grid, output, args.processes or torch.cuda.device_count() or os.cpu_count() or 1)

@@ -27,6 +27,7 @@ def main() -> int:
         parser.error("give --config FILE, or --root DIR and --split NAME")
 
     from data import CocoDetection
+    from data.output_folder import refuse_inputs
     from engine.run.config import load_config, parse_config
     from engine.tools.dataset_check import check_split
     from engine.tools.dataset_report import draw_report, format_split
@@ -36,9 +37,10 @@ def main() -> int:
         config = load_config(args.config, args.overrides) if args.config else parse_config({}, "", args.overrides)
         data = config.data
         splits = args.split or [name for name in (data.train_split, data.val_split, data.test_split) if name]
-        reports = {}
+        reports, inputs = {}, [args.config] if args.config else []
         for split in dict.fromkeys(splits):
             dataset = CocoDetection(args.root or data.root, split, classes=data.classes, on_error="skip")
+            inputs += [dataset.annotation_file, *map(dataset.path, range(len(dataset)))]
             reports[split] = check_split(dataset, config.model, data.train_size, not args.no_images)
             print(format_split(str(dataset.annotation_file), reports[split], data.train_size), end="\n\n")
         names = {split: set(report.classes) for split, report in reports.items()}
@@ -46,6 +48,7 @@ def main() -> int:
         for split in different:
             print(f"{split} has other categories than {next(iter(names))}: give both files the same ones\n")
         if args.picture:
+            refuse_inputs([args.picture], inputs)
             draw_report(args.picture, reports, config.model)
     return 1 if different or any(report.problems for report in reports.values()) else 0
 

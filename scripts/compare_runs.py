@@ -19,10 +19,12 @@ def main() -> None:
     args = parser.parse_args()
 
     from data.files import write_atomically
-    from engine.reporting.comparison import format_comparison, read_runs
+    from data.output_folder import refuse_inputs
+    from engine.reporting.comparison import RUN_FILES, format_comparison, read_runs
     from engine.reporting.figures import comparison_figure, figure_png
 
     with user_errors():
+        refuse_inputs([args.output], (Path(run, name) for run in args.runs for name in RUN_FILES))
         runs = read_runs(args.runs)
         print(format_comparison(runs))
         picture = figure_png(comparison_figure([(run.name, run.evaluations) for run in runs]))

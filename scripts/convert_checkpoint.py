@@ -21,10 +21,12 @@ def main() -> None:
     parser.add_argument("output", metavar="OUT", help="checkpoint for eval.py, or for model.init_from")
     args = parser.parse_args()
 
+    from data.output_folder import refuse_inputs
     from engine.run.checkpoint import save_checkpoint
     from engine.tools.released import convert_alrp, convert_torchvision, read_released
 
     with user_errors():
+        refuse_inputs([args.output], [args.input])
         convert = convert_alrp if args.origin == "alrp" else convert_torchvision
         checkpoint = convert(read_released(args.input, WEIGHTS_KEYS[args.origin]), args.input)
         save_checkpoint(Path(args.output), checkpoint)

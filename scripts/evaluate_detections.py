@@ -19,10 +19,12 @@ def main() -> None:
     parser.add_argument("--json", metavar="OUT", help="write the metrics there too")
     args = parser.parse_args()
 
+    from data.output_folder import refuse_inputs
     from engine.metrics.coco_metrics import evaluate_detections
     from engine.metrics.report import format_report, write_json
 
     with user_errors():
+        refuse_inputs([args.json], [args.annotations, args.detections])
         metrics = evaluate_detections(args.annotations, args.detections)
         print(format_report(metrics, f"{args.detections} on {args.annotations}"))
         if args.json:

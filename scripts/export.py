@@ -24,12 +24,14 @@ def main() -> None:
     parser.add_argument("--output", metavar="FILE", help="default: the checkpoint's name ending in .pt2 or .onnx")
     args = parser.parse_args()
 
+    from data.output_folder import refuse_inputs
     from engine.run.load import load_detector
     from engine.tools.export import export_onnx, export_torch
 
     output = Path(args.output) if args.output else Path(args.ckpt).with_suffix(SUFFIXES[args.format])
     export = export_torch if args.format == "torch" else export_onnx
     with user_errors():
+        refuse_inputs([output], [args.ckpt])
         detector, info = load_detector(args.ckpt)
         export(detector, info, output)
         print(f"{output}: {output.stat().st_size / 1e6:.0f} MB, {len(info.classes)} classes")

@@ -22,12 +22,14 @@ def main() -> int:
     args = parser.parse_args()
 
     from data.files import write_atomically
+    from data.output_folder import OutputFolder
     from engine.tools.figure1 import differences, draw, format_table, recompute_table
 
     table = recompute_table()
     print(format_table(table))
     if args.output:
         with user_errors():
+            OutputFolder(args.output).claim(["figure1.png"])
             write_atomically(Path(args.output, "figure1.png"), lambda file: draw(table).savefig(file, dpi=100))
     wrong = differences(table)
     for line in wrong:

@@ -27,6 +27,7 @@ def main() -> None:
     if not splits:
         parser.error("nothing to generate: --train, --val and --test are all 0")
 
+    from data.output_folder import refuse_inputs
     from engine.tools.sample_sheet import draw_samples
 
     with user_errors():
@@ -34,6 +35,7 @@ def main() -> None:
         for split, file in files.items():
             print(f"{split}: {splits[split]} images, {file}")
         if args.samples:
+            refuse_inputs([args.samples], [*files.values(), *Path(args.output).glob("*/*.jpg")])
             draw_samples(next(iter(files.values())), Path(args.samples))
 
 

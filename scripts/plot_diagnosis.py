@@ -19,11 +19,13 @@ def main() -> int:
     args = parser.parse_args()
 
     from data.files import write_atomically
+    from data.output_folder import refuse_inputs
     from engine.diagnosis.figure import diagnosis_figure, read_run
     from engine.reporting.figures import figure_png
 
     log_to_console(is_main=True)
     with user_errors():
+        refuse_inputs([args.output], [folder / "diagnosis.jsonl" for folder in args.runs])
         runs = [read_run(folder) for folder in args.runs]
         png = figure_png(diagnosis_figure(runs))
         write_atomically(args.output, lambda file: file.write(png))

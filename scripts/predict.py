@@ -27,11 +27,18 @@ def main() -> int:
 
     from engine import load_detector
     from engine.run.distributed import choose_device
-    from engine.tools.prediction import DEFAULT_THRESHOLD, classes_without_threshold, find_images, predict_files
+    from engine.tools.prediction import (
+        DEFAULT_THRESHOLD,
+        claim_output,
+        classes_without_threshold,
+        find_images,
+        predict_files,
+    )
 
     with user_errors():
         images = find_images(args.images, args.output)
         detector, info = load_detector(args.ckpt, choose_device("auto"))
+        claim_output(images, args.output, [args.ckpt])
         names = classes_without_threshold(info)
         if args.threshold is None and names:
             print(

@@ -1,7 +1,8 @@
 """Converts Pascal VOC annotations (XML) to a data set in COCO format.
 
-Reads Annotations/, JPEGImages/ and ImageSets/Main/{train,val,test}.txt of a folder, or XML files and images side by
-side. Without ImageSets the images are split at random, the same way for the same seed. Images are linked, not moved.
+Reads Annotations/, JPEGImages/ and ImageSets/Main/{train,val,test,trainval}.txt of a folder, or XML files and images
+side by side. Without ImageSets the images are split at random, the same way for the same seed. Images are linked, not
+moved.
 
 python scripts/voc_to_coco.py VOCdevkit/VOC2012 --output datasets/mine
 python scripts/voc_to_coco.py labelled --output datasets/mine --val 0.2 --test 0.1 --seed 1 --copy
@@ -33,11 +34,13 @@ def main() -> None:
     from data.formats.voc import VocFolder
 
     with user_errors():
-        voc = VocFolder(args.folder)
+        voc = VocFolder(args.folder, args.output)
         parts = voc.image_sets() or split_at_random(voc.xml_files, {"val": args.val, "test": args.test}, args.seed)
         splits = {split: voc.read(files, args.difficult) for split, files in parts.items()}
-        names = {item.name for images in splits.values() for image in images for item in image.objects}
-        print_conversion(write_splits(args.output, splits, sorted(names), args.copy), sorted(names), args.copy)
+        names = sorted({item.name for images in splits.values() for image in images for item in image.objects})
+        lines = voc.tally.lines(args.folder, splits, voc.reason_left_out)
+        reports = write_splits(args.output, splits, names, args.copy, args.overwrite)
+        print_conversion(reports, names, lines, args.copy)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Converts YOLO text labels to a data set in COCO format.
 
-Reads data.yaml (class names, and the folders of train, val and test), or classes.txt; then the images are split at
-random, the same way for the same seed. An image without a label file has no objects. Images are linked, not moved.
+Reads data.yaml (class names, and the folders of train, val and test), the files of a Darknet export (obj.names,
+obj.data), or classes.txt; without splits the images are split at random, the same way for the same seed. An image
+without a label file has no objects. Images are linked, not moved.
 
 python scripts/yolo_to_coco.py exported --output datasets/mine
 python scripts/yolo_to_coco.py labelled --output datasets/mine --val 0.2 --seed 1 --copy
@@ -18,7 +19,7 @@ from engine.tools.conversion import add_conversion_options, print_conversion
 
 def main() -> None:
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, metavar="YOLO_DIR", help="folder that holds data.yaml or classes.txt")
+    parser.add_argument("folder", type=Path, metavar="YOLO_DIR", help="holds data.yaml, classes.txt or obj.names")
     add_conversion_options(parser)
     args = parser.parse_args()
 
@@ -26,11 +27,13 @@ def main() -> None:
     from data.formats.yolo import YoloFolder
 
     with user_errors():
-        yolo = YoloFolder(args.folder)
+        yolo = YoloFolder(args.folder, args.output)
         shares = {"val": args.val, "test": args.test}
         parts = yolo.image_sets() or split_at_random(yolo.all_images(), shares, args.seed)
-        splits = {split: yolo.read(images) for split, images in parts.items()}
-        print_conversion(write_splits(args.output, splits, yolo.class_names, args.copy), yolo.class_names, args.copy)
+        splits = {split: yolo.read(images, split) for split, images in parts.items()}
+        lines = yolo.tally.lines(args.folder, splits, yolo.reason_left_out)
+        reports = write_splits(args.output, splits, yolo.class_names, args.copy, args.overwrite)
+        print_conversion(reports, yolo.class_names, lines, args.copy)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Labelled images of other formats as a data set in COCO format; `data.voc` and `data.yolo` read them."""
+"""Labelled images of other formats as a data set in COCO format; `data.formats.voc` and `.yolo` read them."""
 
 import json
 import os
@@ -12,8 +12,8 @@ from PIL import Image, ImageOps
 
 from data.boxes import to_xywh
 from data.errors import DatasetError
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+from data.files import write_atomically
+from data.output_folder import OutputFolder
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,11 @@ class SplitReport:
 
 
 def write_splits(
-    root: Path, splits: Mapping[str, Sequence[LabelledImage]], class_names: Sequence[str], copy: bool
+    root: Path,
+    splits: Mapping[str, Sequence[LabelledImage]],
+    class_names: Sequence[str],
+    copy: bool,
+    overwrite: bool = False,
 ) -> dict[str, SplitReport]:
     """Writes root/<split>/ and root/annotations/instances_<split>.json of every split, annotations last.
 
@@ -56,19 +60,32 @@ def write_splits(
 
     Args:
         class_names: in the order of the category ids, from 1.
+        overwrite: replace what an earlier conversion wrote to `root`, and remove the rest of it.
     Raises:
-        DatasetError: no class, an annotation file that exists, two images of one name, a folder that cannot be written.
+        DatasetError: no object, two images of one name, a folder that cannot be written.
+        OutputError: a file is in the way: one of another origin, an image that is converted, or without `overwrite`
+            any; nothing is written then.
     """
-    if not class_names:
-        raise DatasetError(f"{root}: there is not one labelled object to convert")
+    if not any(image.objects for images in splits.values() for image in images):
+        count = sum(map(len, splits.values()))
+        raise DatasetError(
+            f"not one of {count} images has a labelled object; see in docs/custom-data.md where labels are looked for"
+        )
     files = {split: root / "annotations" / f"instances_{split}.json" for split in splits}
-    for split, file in files.items():
-        if file.exists():
-            raise DatasetError(f"{file}: exists; choose another --output, or delete that data set")
-        names: dict[str, Path] = {}
-        for image in splits[split]:
-            if names.setdefault(image.file_name, image.path) != image.path:
-                raise DatasetError(f"{image.path}: has the name of {names[image.file_name]}; rename one of them")
+    names = [f"annotations/{file.name}" for file in files.values()]
+    for split, images in splits.items():
+        names += _image_names(split, images)
+    folder = OutputFolder(root)
+    earlier = [name for name in sorted(folder.listed().difference(names)) if os.path.lexists(root / name)]
+    # annotations first: none may be there that tells of images which are gone or replaced
+    earlier.sort(key=lambda name: not name.startswith("annotations/"))
+    inputs = [image.path for images in splits.values() for image in images]
+    try:
+        folder.check([*names, *earlier], inputs, replace=overwrite)
+        folder.claim(names, inputs, replace=overwrite)
+        folder.discard([*names[: len(files)], *earlier])
+    except OSError as error:
+        raise DatasetError(f"{root}: cannot write there ({error}); make room or change --output") from error
     return {split: _write_split(root, split, files[split], splits[split], class_names, copy) for split in splits}
 
 
@@ -108,14 +125,6 @@ def image_sizes(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
         raise DatasetError(f"{path}: unreadable image ({error}); mend it or remove it with its labels") from error
 
 
-def find_images(folder: Path) -> list[Path]:
-    """Image files in a folder and the folders in it, sorted. Raises DatasetError where there are none."""
-    images = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-    if not images:
-        raise DatasetError(f"{folder}: no images there ({', '.join(IMAGE_SUFFIXES)})")
-    return images
-
-
 def _write_split(
     root: Path, split: str, file: Path, images: Sequence[LabelledImage], class_names: Sequence[str], copy: bool
 ) -> SplitReport:
@@ -146,20 +155,30 @@ def _write_split(
             raise DatasetError(f"{root / split}: cannot write there ({error}); make room or change --output") from error
     categories = [{"id": category_id, "name": name} for name, category_id in category_ids.items()]
     document = {"images": records, "annotations": annotations, "categories": categories}
-    file.parent.mkdir(exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(document))
-    os.replace(temporary, file)
+    write_atomically(file, lambda target: target.write(json.dumps(document).encode()))
     crowds = sum(annotation["iscrowd"] for annotation in annotations)
     return SplitReport(file, len(records), len(annotations) - crowds, crowds, dropped)
+
+
+def _image_names(split: str, images: Sequence[LabelledImage]) -> list[str]:
+    """Where the images go, below the root. Raises DatasetError where two have one name."""
+    taken: dict[str, Path] = {}
+    for image in images:
+        if taken.setdefault(image.file_name, image.path) != image.path:
+            raise DatasetError(f"{image.path}: has the name of {taken[image.file_name]}; rename one of them")
+    return [f"{split}/{image.file_name}" for image in images]
 
 
 def _place(source: Path, target: Path, copy: bool) -> None:
     """A copy of, or a link to `source` at `target`, by another name first: no half-written file keeps the name."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    if copy:
-        shutil.copyfile(source, temporary)
-    else:
-        temporary.symlink_to(source.resolve())
-    os.replace(temporary, target)
+    temporary.unlink(missing_ok=True)
+    try:
+        if copy:
+            shutil.copyfile(source, temporary)
+        else:
+            temporary.symlink_to(source.resolve())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,69 +1,121 @@
 """Pascal VOC annotations: an XML file per image, corners as 1-based pixel indices."""
 
+import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from data.errors import DatasetError
-from data.formats.convert import IMAGE_SUFFIXES, LabelledImage, LabelledObject, image_sizes
+from data.formats.convert import LabelledImage, LabelledObject, image_sizes
+from data.formats.tally import FileTally, inputs_below, unique_files
+from data.image_files import IMAGE_SUFFIXES, files_below, is_image
+from data.text_files import decode_text, read_bytes, read_lines
 
 Difficult = Literal["crowd", "keep", "drop"]
 SPLITS = ("train", "val", "test")
+_DECLARED_ENCODING = re.compile(rb"""<\?xml[^>]*\sencoding\s*=\s*["']([\w.-]+)["']""")
 
 
 class VocFolder:
-    """Annotations/*.xml, JPEGImages/ and ImageSets/Main/*.txt; or XML files and images side by side in one folder.
+    """Annotations/, JPEGImages/ and ImageSets/Main/*.txt; or XML files and images side by side in one folder.
 
+    Files are found in folders of any depth, and through links to folders. Hidden files are passed over.
+
+    Args:
+        output: folder of the converted data; what was written there is no input.
+    Attributes:
+        tally: what became of the files, after all that is wanted was read.
     Raises:
         DatasetError: no XML file there.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.annotations = root / "Annotations" if (root / "Annotations").is_dir() else root
-        self.images = root / "JPEGImages" if (root / "JPEGImages").is_dir() else root
-        self.xml_files = sorted(self.annotations.glob("*.xml"))
+    def __init__(self, root: Path, output: Path | None = None) -> None:
+        self.root, self.tally = root, FileTally()
+        self.annotations = _folder_in(root, "annotations")
+        self.images = _folder_in(root, "jpegimages")
+        folders = dict.fromkeys((self.images, self.annotations))  # often one
+        found = [path for folder in folders for path in inputs_below(folder, output)]
+        self.xml_files = sorted(path for path in unique_files(found) if _is_xml(path))
         if not self.xml_files:
             raise DatasetError(f"{self.annotations}: no .xml files; name the folder that holds Annotations/")
+        self.tally.see(found)
+        self._xml_index = _Index(self.xml_files, self.annotations)
+        self._image_index = _Index(unique_files(filter(is_image, found)), self.images)
+        self._lists = _image_lists(root)
+        self._foreign: set[Path] = set()
+        self.tally.see(self._lists.values())
 
     def image_sets(self) -> dict[str, list[Path]]:
         """Split → XML files, as ImageSets/Main/{train,val,test}.txt list them; empty without such files.
 
+        trainval.txt stands for the one of train.txt and val.txt that is not there, less the other; for train.txt
+        where there is neither.
+
         Raises:
             DatasetError: a name in a list has no XML file.
         """
-        splits = {}
-        for split in SPLITS:
-            listing = self.root / "ImageSets" / "Main" / f"{split}.txt"
-            if not listing.is_file():
-                continue
-            names = [line.split()[0] for line in listing.read_text().splitlines() if line.strip()]
-            splits[split] = [self.annotations / f"{name}.xml" for name in names]
-            for path in splits[split]:
-                if not path.is_file():
-                    raise DatasetError(f"{listing}: lists {path.stem}, and there is no {path}; remove it from the list")
+        splits = {split: self._listed(split) for split in SPLITS if split in self._lists}
+        missing = [split for split in ("train", "val") if split not in splits]
+        if "trainval" in self._lists and missing:
+            other = set(splits.get("val" if missing[0] == "train" else "train", ()))
+            rest = [path for path in self._listed("trainval") if path not in other]
+            splits = {split: files for split, files in {missing[0]: rest, **splits}.items() if files}
+            self.tally.notes.append(f"{self._lists['trainval']}: taken for {missing[0]}.txt, which is not there")
         return splits
 
     def read(self, xml_files: Sequence[Path], difficult: Difficult) -> list[LabelledImage]:
-        """The labelled images of some of the XML files.
+        """The labelled images of some of the XML files, of those that are annotations.
 
         Args:
             difficult: what becomes of objects marked so: "crowd" regions, objects like any other ("keep"), or nothing.
         Raises:
             DatasetError: an XML file or its image cannot be used.
         """
-        return [self._read_one(path, difficult) for path in xml_files]
+        images = (self._read_one(path, difficult) for path in xml_files)
+        return [image for image in images if image is not None]
 
-    def _read_one(self, path: Path, difficult: Difficult) -> LabelledImage:
-        try:
-            tree = ElementTree.parse(path).getroot()
-        except (ElementTree.ParseError, UnicodeDecodeError) as error:
-            raise DatasetError(f"{path}: not valid XML ({error})") from error
+    def reason_left_out(self, path: Path) -> str:
+        """Why a file was not used."""
+        if _is_xml(path):
+            return "XML files that are no annotation" if path in self._foreign else "XML files in no list of a split"
+        if is_image(path):
+            labelled = self._xml_index.find(_name_below(path, self.images), path.stem)
+            return "images whose XML file is not used" if labelled else "images without an XML file"
+        return "lists of no split" if path in self._lists.values() else "files of other kinds"
+
+    def _listed(self, split: str) -> list[Path]:
+        listing = self._lists[split]
+        lines = [line.strip() for line in read_lines(listing) if line.strip()]
+        paths = [self._xml_of(line, listing) for line in lines]
+        self.tally.use(listing)
+        unique = list(dict.fromkeys(paths))
+        if len(unique) < len(paths):
+            self.tally.notes.append(f"{listing}: lists {len(paths) - len(unique)} names twice; each counts once")
+        return unique
+
+    def _xml_of(self, line: str, listing: Path) -> Path:
+        """The XML file that a line names: with spaces, with a folder or a suffix, and followed by -1, 0 or 1."""
+        without_flag = re.sub(r"\s+-?[01]$", "", line)
+        for name in (line, without_flag):
+            name = name.replace("\\", "/")
+            stem = _without_suffix(name) if name.lower().endswith((*IMAGE_SUFFIXES, ".xml")) else name
+            for key in (name, stem):
+                if len(found := self._xml_index.find(key, PurePosixPath(key).name)) == 1:
+                    return found[0]
+        expected = self.annotations / f"{without_flag}.xml"
+        raise DatasetError(f"{listing}: lists {without_flag}, and there is no {expected}; remove it from the list")
+
+    def _read_one(self, path: Path, difficult: Difficult) -> LabelledImage | None:
+        tree = _parse(path)
+        if tree.tag != "annotation":
+            self._foreign.add(path)
+            return None
         image_path = self._find_image(path, (tree.findtext("filename") or "").strip())
+        self.tally.use(path, image_path)
         objects = []
         for number, element in enumerate(tree.findall("object"), start=1):
-            hard = (element.findtext("difficult") or "0").strip() == "1"
+            hard = (element.findtext("difficult") or "0").strip().lower() in ("1", "true", "yes")
             if hard and difficult == "drop":
                 continue
             name = (element.findtext("name") or "").strip()
@@ -77,18 +129,20 @@ class VocFolder:
             # pixel indices from 1, both corners included: the edges are one pixel further left and up
             box = (corners[0] - 1, corners[1] - 1, corners[2], corners[3])
             objects.append(LabelledObject(name, box, crowd=hard and difficult == "crowd"))
-        return LabelledImage(image_path, image_path.name, self._size(path, tree, image_path), objects)
+        base = self.images if image_path.is_relative_to(self.images) else self.root
+        file_name = image_path.relative_to(base).as_posix()
+        return LabelledImage(image_path, file_name, self._size(path, tree, image_path), objects)
 
     def _find_image(self, xml_file: Path, file_name: str) -> Path:
         # by the XML file's own name first: <filename> is often that of another machine or an earlier name
-        candidates = [self.images / f"{xml_file.stem}{suffix}" for suffix in IMAGE_SUFFIXES]
-        candidates += [path.with_suffix(path.suffix.upper()) for path in candidates]
-        if file_name:
-            candidates.append(self.images / Path(file_name).name)
-        for path in candidates:
-            if path.is_file():
-                return path
-        raise DatasetError(f"{xml_file}: no image {xml_file.stem}.* in {self.images}; put it there or remove the file")
+        named = file_name.replace("\\", "/")
+        own = _name_below(xml_file, self.annotations)
+        for key in (str(xml_file.with_suffix("")), own, _without_suffix(named)):
+            if found := self._image_index.find(key, PurePosixPath(key).name):
+                exact = [path for path in found if path.name == PurePosixPath(named).name]
+                # of several formats, the one that comes first in our list
+                return min(exact or found, key=lambda path: IMAGE_SUFFIXES.index(path.suffix.lower()))
+        raise DatasetError(f"{xml_file}: no image {own}.* in {self.images}; put it there or remove the file")
 
     def _size(self, path: Path, tree: ElementTree.Element, image_path: Path) -> tuple[int, int]:
         """The file's own size; turned by its EXIF tag if the annotation's size says that the annotator saw it so."""
@@ -105,3 +159,68 @@ class VocFolder:
             f"{path}: says that the image is {width}×{height}, and {image_path.name} is {stored[1]}×{stored[0]}; "
             "put the right image there, or mend <size> if the boxes fit"
         )
+
+
+def _parse(path: Path) -> ElementTree.Element:
+    """The root of an XML file, with tags in lower case and without namespaces. Raises DatasetError."""
+    data = read_bytes(path)
+    declared = _DECLARED_ENCODING.match(data.lstrip())
+    encoding = declared.group(1).decode() if declared else "utf-8"
+    if encoding.lower().startswith("utf-16"):  # then the declaration could not have been found
+        encoding = "utf-8"
+    text = decode_text(data, path, encoding)
+    try:
+        tree = ElementTree.fromstring(text)  # given text, the parser, which knows few encodings, does not need them
+    except (ElementTree.ParseError, ValueError) as error:
+        raise DatasetError(f"{path}: not valid XML ({error})") from error
+    for element in tree.iter():
+        element.tag = element.tag.rpartition("}")[2].lower()
+    return tree
+
+
+def _is_xml(path: Path) -> bool:
+    return path.suffix.lower() == ".xml"
+
+
+def _folder_in(root: Path, name: str) -> Path:
+    """The folder of this name in the root, in whatever case; the root itself where there is none."""
+    if not root.is_dir():
+        raise DatasetError(f"{root}: no such folder; check the path")
+    return next((path for path in sorted(root.iterdir()) if path.name.lower() == name and path.is_dir()), root)
+
+
+def _image_lists(root: Path) -> dict[str, Path]:
+    """Name in lower case → list, of those in ImageSets/Main/ or, without it, ImageSets/."""
+    image_sets = _folder_in(root, "imagesets")
+    if image_sets == root:
+        return {}
+    folder = _folder_in(image_sets, "main")
+    return {path.stem.lower(): path for path in files_below(folder) if path.suffix.lower() == ".txt"}
+
+
+def _name_below(path: Path, folder: Path) -> str:
+    """The path relative to the folder, without its suffix."""
+    return path.relative_to(folder).with_suffix("").as_posix() if path.is_relative_to(folder) else path.stem
+
+
+def _without_suffix(name: str) -> str:
+    return name.removesuffix(PurePosixPath(name).suffix)
+
+
+class _Index:
+    """Files by their names without suffix: as they are found, below a folder, and alone."""
+
+    def __init__(self, paths: Iterable[Path], folder: Path) -> None:
+        self._by_path: dict[str, list[Path]] = {}
+        self._by_stem: dict[str, list[Path]] = {}
+        for path in paths:
+            for key in {str(path.with_suffix("")), _name_below(path, folder)}:
+                self._by_path.setdefault(key, []).append(path)
+            self._by_stem.setdefault(path.stem, []).append(path)
+
+    def find(self, name: str, stem: str) -> list[Path]:
+        """The files of one folder that have the name, or else the stem, if no other folder has it too."""
+        if found := self._by_path.get(name):
+            return found
+        found = self._by_stem.get(stem, [])
+        return found if len({path.parent for path in found}) == 1 else []

@@ -1,119 +1,201 @@
-"""YOLO text labels: a line `class cx cy w h` per object, fractions of the image's width and height."""
+"""YOLO data sets: class names and splits of a folder; `data.formats.yolo_labels` reads the labels."""
 
-from collections.abc import Sequence
-from pathlib import Path
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
-import yaml
-
 from data.errors import DatasetError
-from data.formats.convert import LabelledImage, LabelledObject, find_images, image_sizes
+from data.formats.convert import LabelledImage, LabelledObject, image_sizes
+from data.formats.tally import FileTally, inputs_below, unique_files
+from data.formats.yolo_labels import LabelFolders, read_labels
+from data.image_files import IMAGE_SUFFIXES, is_image
+from data.text_files import read_lines
+from data.yaml_files import read_yaml
 
-SPLITS = ("train", "val", "test")
-TOLERANCE = 0.01  # fractions beyond 0..1 by more are not fractions
+SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}  # and what they are called
+NULL = ("", "~", "null", "Null", "NULL")  # of YAML, which is read as text here
 
 
 class YoloFolder:
-    """A folder with data.yaml (`names`, and `train`, `val`, `test`: folders or lists of images), or with classes.txt.
+    """A folder with data.yaml (`names`, and `train`, `val`, `test`: folders or lists of images), with classes.txt, or
+    with the obj.names and obj.data of Darknet.
 
     The labels of images/a.jpg are in labels/a.txt, or beside the image. An image without such a file has no objects.
+    Files are found in folders of any depth, and through links to folders. Hidden files are passed over.
 
+    Args:
+        output: folder of the converted data; what was written there is no input.
+    Attributes:
+        class_names: in the order of the labels.
+        tally: what became of the files, after all that is wanted was read.
     Raises:
-        DatasetError: no class names there.
+        DatasetError: no class names there, or the description cannot be used.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._document: dict[str, Any] = {}
-        yaml_file, text_file = root / "data.yaml", root / "classes.txt"
-        if yaml_file.is_file():
-            self.class_names = self._read_yaml(yaml_file)
-        elif text_file.is_file():
-            self.class_names = [line.strip() for line in text_file.read_text().splitlines() if line.strip()]
+    def __init__(self, root: Path, output: Path | None = None) -> None:
+        if not root.is_dir():
+            raise DatasetError(f"{root}: no such folder; check the path")
+        self.root, self._output, self.tally = root, output, FileTally()
+        self._files = inputs_below(root, output)
+        self.tally.see(self._files)
+        self._label_folders = LabelFolders()
+        self._values_per_pose: int | None = None
+        self._bases: dict[str, Path] = {}  # split → the folder that names of its images are relative to
+        top = sorted(path for path in root.iterdir() if path.is_file() and not path.name.startswith("."))
+        descriptions = [path for path in top if path.suffix.lower() in (".yaml", ".yml")]
+        usual = [path for path in descriptions if path.stem.lower() == "data"]
+        class_lists = [path for path in top if path.name.lower() in ("classes.txt", "obj.names")]
+        class_lists += [path for path in top if path.suffix.lower() == ".names" and path not in class_lists]
+        if usual or (len(descriptions) == 1 and not class_lists):
+            self._description = (usual or descriptions)[0]
+            self._document = self._read_yaml(self._description)
+        elif class_lists:
+            self._description = class_lists[0]
+            self.class_names = [line.strip() for line in read_lines(self._description) if line.strip()]
+            self._document = self._splits_of_lists(top)
         else:
-            raise DatasetError(f"{root}: has neither data.yaml nor classes.txt, which name the classes")
+            raise DatasetError(f"{root}: has none of data.yaml, classes.txt and obj.names, which name the classes")
         if not self.class_names or len(set(self.class_names)) < len(self.class_names):
-            raise DatasetError(f"{root}: needs class names that all differ, and has {self.class_names}")
-
-    def _read_yaml(self, path: Path) -> list[str]:
-        try:
-            document = yaml.safe_load(path.read_text())
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise DatasetError(f"{path}: not valid YAML") from error
-        names = document.get("names") if isinstance(document, dict) else None
-        if isinstance(names, dict) and sorted(names) == list(range(len(names))):
-            names = [names[index] for index in range(len(names))]
-        if not isinstance(names, list):
-            raise DatasetError(f"{path}: names: needs a list of class names, or a mapping of 0, 1, … to them")
-        self._document = document
-        return [str(name) for name in names]
+            raise DatasetError(f"{self._description}: needs class names that all differ, and has {self.class_names}")
+        self.tally.use(self._description)
 
     def image_sets(self) -> dict[str, list[Path]]:
-        """Split → images, as data.yaml names them; empty without data.yaml. Raises DatasetError."""
-        base = self.root / str(self._document.get("path") or "")
+        """Split → images, as the description names them; empty where it names none. Raises DatasetError."""
         splits = {}
-        for split in SPLITS:
-            sources = self._document.get(split)
+        for split, keys in SPLITS.items():
+            sources = next((self._document[key] for key in keys if self._document.get(key) not in (None, *NULL)), None)
             if sources:
                 sources = sources if isinstance(sources, list) else [sources]
-                splits[split] = [image for source in sources for image in self._images_of(base, str(source))]
+                found = [self._images_of(str(source), split) for source in sources]
+                self._bases[split] = _common_folder(base for _, base in found)
+                images = [image for images, _ in found for image in images]
+                splits[split] = unique_files(images)
+                if len(splits[split]) < len(images):
+                    twice = len(images) - len(splits[split])
+                    self.tally.notes.append(f"{split}: {twice} images are listed twice; each counts once")
         return splits
 
-    def _images_of(self, base: Path, source: str) -> list[Path]:
-        # exporting tools write paths relative to a folder that no longer exists: the last parts still hold
-        trimmed = source.removeprefix("../").removeprefix("./")
-        for path in (base / source, self.root / source, self.root / trimmed):
-            if path.is_dir():
-                return find_images(path)
-            if path.is_file():
-                lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
-                return [path.parent / line for line in lines]
-        raise DatasetError(f"{self.root / 'data.yaml'}: {source}: no such folder or list of images in {self.root}")
-
     def all_images(self) -> list[Path]:
-        """Every image of the folder, for a random split."""
-        return find_images(self.root / "images" if (self.root / "images").is_dir() else self.root)
+        """Every image of the folder, for a random split. Raises DatasetError where there is none."""
+        images = [path for path in self._files if is_image(path)]
+        inside = [path for path in images if "images" in map(str.lower, path.relative_to(self.root).parts[:1])]
+        if not images:
+            raise DatasetError(f"{self.root}: no images there ({', '.join(IMAGE_SUFFIXES)})")
+        return unique_files(sorted(inside or images))
 
-    def read(self, images: Sequence[Path]) -> list[LabelledImage]:
-        """The labelled images of some of the image files. Raises DatasetError."""
-        return [self._read_one(path) for path in images]
+    def read(self, images: Sequence[Path], split: str | None = None) -> list[LabelledImage]:
+        """The labelled images of some of the image files, of a split where `image_sets` gave them.
 
-    def _read_one(self, path: Path) -> LabelledImage:
+        Raises:
+            DatasetError: an image or its label file cannot be used.
+        """
+        base = self._bases.get(split) if split else None
+        base = base or _common_folder(path.parent for path in images)
+        return [self._read_one(path, base) for path in images]
+
+    def reason_left_out(self, path: Path) -> str:
+        """Why a file was not used."""
+        if is_image(path):
+            return "images in no split"
+        return "text files that belong to no image" if path.suffix.lower() == ".txt" else "files of other kinds"
+
+    def _read_yaml(self, path: Path) -> dict[str, Any]:
+        document = read_yaml(path, values_as_text=True)
+        names = document.get("names") if isinstance(document, dict) else None
+        if isinstance(names, dict):
+            numbers = [int(key) if _is_number(key) else key for key in names]
+            by_number = dict(zip(numbers, names.values(), strict=True))
+            names = [by_number.get(index) for index in range(len(names))]
+        if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
+            raise DatasetError(f"{path}: names: needs a list of class names, or a mapping of 0, 1, … to them")
+        self.class_names = [name.strip() for name in names]
+        if (shape := document.get("kpt_shape")) not in (None, *NULL):
+            if not (isinstance(shape, list) and len(shape) == 2 and all(map(_is_number, shape))):
+                raise DatasetError(f"{path}: kpt_shape: needs two numbers, of keypoints and of values of each")
+            self._values_per_pose = int(shape[0]) * int(shape[1])
+        return document
+
+    def _splits_of_lists(self, top: Sequence[Path]) -> dict[str, str]:
+        """Split → list of images: from Darknet's *.data, else files called train.txt and so on that label no image."""
+        for path in top:
+            if path.suffix.lower() == ".data":
+                self.tally.use(path)
+                pairs = [line.partition("=") for line in read_lines(path)]
+                return {key.strip().lower(): value.strip() for key, _, value in pairs}
+        images = {path.stem for path in top if is_image(path)}
+        names = [name for keys in SPLITS.values() for name in keys if name not in images]
+        return {path.stem.lower(): path.name for path in top if path.name.lower() in [f"{name}.txt" for name in names]}
+
+    def _images_of(self, source: str, split: str) -> tuple[list[Path], Path]:
+        """The images of a folder, or of a list, and the folder that they are in."""
+        named = self._document.get("path")
+        bases = [self.root / named, self.root] if isinstance(named, str) and named not in NULL else [self.root]
+        path = self._locate(source, bases)
+        if path is None:
+            raise DatasetError(f"{self._description}: {split}: {source}: no such folder or list of images")
+        if not any(os.path.exists(base / spelling) for base in bases for spelling in _spellings(source)):
+            self.tally.notes.append(f"{self._description}: {split}: {source} is not there; {path} is read in its place")
+        if path.is_dir():
+            return self._images_in(path, source), path
+        if is_image(path):
+            return [path], path.parent
+        lines = [line.strip() for line in read_lines(path) if line.strip()]
+        self.tally.use(path)
+        images = []
+        for line in lines:
+            image = self._locate(line, [path.parent, *bases])
+            if image is None:
+                raise DatasetError(f"{path}: lists {line}, and there is no such image; remove it from the list")
+            images.append(image)
+        if not images:
+            raise DatasetError(f"{path}: lists no image")
+        return images, _common_folder(image.parent for image in images)
+
+    def _images_in(self, folder: Path, source: str) -> list[Path]:
+        files = inputs_below(folder, self._output)
+        images = sorted(path for path in files if is_image(path))
+        if not images:
+            raise DatasetError(
+                f"{self._description}: {source}: no images in {folder} (looked for {', '.join(IMAGE_SUFFIXES)})"
+            )
+        self.tally.see(files)
+        return images
+
+    def _locate(self, text: str, bases: Sequence[Path]) -> Path | None:
+        """A path of the description, relative to one of the bases; else where its last parts are below the root."""
+        for spelling in _spellings(text):
+            for base in bases:
+                if os.path.exists(base / spelling):
+                    path = base / spelling
+                    normal = Path(os.path.normpath(path))  # but a/../b behind a link to a folder is another one
+                    return normal if os.path.exists(normal) and normal.samefile(path) else path
+        # exporting tools write paths of another machine, or relative to a folder that no longer exists
+        parts = [part for part in PurePosixPath(text.replace("\\", "/")).parts if part not in ("/", "..")]
+        candidates = (self.root.joinpath(*parts[first:]) for first in range(len(parts)))
+        return next((path for path in candidates if os.path.exists(path)), None)
+
+    def _read_one(self, path: Path, base: Path) -> LabelledImage:
         _, (height, width) = image_sizes(path)  # such labels are drawn on the image as viewers show it
+        self.tally.use(path)
         objects = []
-        label_file = label_file_of(path)
-        lines = label_file.read_text().splitlines() if label_file.is_file() else []
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            label, (x1, y1, x2, y2) = self._parse(line, f"{label_file}: line {number}")
-            objects.append(LabelledObject(self.class_names[label], (x1 * width, y1 * height, x2 * width, y2 * height)))
-        return LabelledImage(path, path.name, (height, width), objects)
-
-    def _parse(self, line: str, where: str) -> tuple[int, tuple[float, float, float, float]]:
-        """Label and (x1, y1, x2, y2) in fractions, of a box or around a polygon."""
-        try:
-            label, *values = (float(word) for word in line.split())
-        except ValueError:
-            raise DatasetError(f"{where}: {line!r} is not a row of numbers") from None
-        is_box, is_polygon = len(values) == 4, len(values) >= 6 and len(values) % 2 == 0
-        if not (is_box or is_polygon):
-            raise DatasetError(f"{where}: needs `class cx cy w h`, or a class and a polygon, and is {line!r}")
-        if label not in range(len(self.class_names)):
-            raise DatasetError(f"{where}: class {label:g} is none of the {len(self.class_names)} in {self.root}")
-        if not all(-TOLERANCE <= value <= 1 + TOLERANCE for value in values):
-            raise DatasetError(f"{where}: {line!r} has values beyond 0..1; they must be fractions of the image's size")
-        if is_polygon:
-            return int(label), (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2]))
-        x, y, w, h = values
-        return int(label), (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
+        if (label_file := self._label_folders.label_file_of(path)) is not None:
+            self.tally.use(label_file)
+            for label, (x1, y1, x2, y2) in read_labels(label_file, len(self.class_names), self._values_per_pose):
+                box = (x1 * width, y1 * height, x2 * width, y2 * height)
+                objects.append(LabelledObject(self.class_names[label], box))
+        name = PurePath(os.path.relpath(path, base)).as_posix()
+        return LabelledImage(path, name, (height, width), objects)
 
 
-def label_file_of(image: Path) -> Path:
-    """…/images/a.jpg → …/labels/a.txt, where the last folder called images becomes labels; else beside the image."""
-    parts = list(image.parts)
-    for index in reversed(range(len(parts) - 1)):
-        if parts[index] == "images":
-            candidate = Path(*parts[:index], "labels", *parts[index + 1 :]).with_suffix(".txt")
-            return candidate if candidate.is_file() else image.with_suffix(".txt")
-    return image.with_suffix(".txt")
+def _common_folder(folders: Iterable[Path]) -> Path:
+    return Path(os.path.commonpath(list(map(os.path.abspath, folders))))
+
+
+def _spellings(path: str) -> dict[str, None]:
+    """As it is written, and as written on Windows."""
+    return dict.fromkeys((path, path.replace("\\", "/")))
+
+
+def _is_number(text: Any) -> bool:
+    return isinstance(text, str) and text.isdecimal() and len(text) < 10

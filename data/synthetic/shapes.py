@@ -12,7 +12,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from data.errors import DatasetError
+from data.output_folder import OutputFolder
 from data.synthetic.scene import CLASSES, draw_scene
+from data.text_files import read_json
 
 NUM_IMAGES = {"train": 1600, "val": 100, "test": 200}  # the quickstart's data
 IMAGE_SIZE = 160  # its side, pixels
@@ -36,6 +38,7 @@ def generate_shapes(root: str | Path, splits: Mapping[str, int], image_size: int
         split name → its annotation file.
     Raises:
         DatasetError: impossible argument, a split that was made otherwise, or a folder that cannot be written.
+        OutputError: a file of another origin is in the way.
     """
     root = Path(root)
     if image_size < MIN_IMAGE_SIZE or seed < 0:
@@ -61,7 +64,7 @@ def _is_complete(annotation_file: Path, parameters: dict) -> bool:
     if not annotation_file.exists():
         return False
     try:
-        found = json.loads(annotation_file.read_text())["info"]["parameters"]
+        found = read_json(annotation_file)["info"]["parameters"]
         changed = [f"{key} {found[key]}, not {value}" for key, value in parameters.items() if found[key] != value]
     except (ValueError, KeyError, TypeError):
         changed = ["it is not generated data"]
@@ -74,6 +77,8 @@ def _is_complete(annotation_file: Path, parameters: dict) -> bool:
 
 def _write_split(root: Path, annotation_file: Path, parameters: dict) -> None:
     split, size = parameters["split"], parameters["image_size"]
+    names = [f"{split}/{index:06d}.jpg" for index in range(parameters["num_images"])]
+    OutputFolder(root).claim([f"annotations/{annotation_file.name}", *names])
     (root / split).mkdir(parents=True, exist_ok=True)
     annotation_file.parent.mkdir(exist_ok=True)
     images: list[dict] = []
@@ -82,7 +87,7 @@ def _write_split(root: Path, annotation_file: Path, parameters: dict) -> None:
     with tempfile.TemporaryDirectory(prefix=".shapes-", dir=root) as scratch:
         for index in _progress(parameters["num_images"], f"{root / split}"):
             image, objects, owner = draw_scene(parameters["seed"], split, index, size)
-            name = f"{index:06d}.jpg"
+            name = Path(names[index]).name
             Image.fromarray(image).save(Path(scratch, name), quality=JPEG_QUALITY)
             os.replace(Path(scratch, name), root / split / name)
             images.append({"id": index + 1, "file_name": name, "height": size, "width": size})

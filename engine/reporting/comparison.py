@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from data.text_files import read_lines
+from data.yaml_files import read_yaml
 from engine.metrics.report import format_number
 from engine.run.config import ConfigError
 
 METRICS = ("AP", "AP50", "AP75", "oLRP", "oLRP_loc", "oLRP_fp", "oLRP_fn")
+RUN_FILES = ("config.yaml", "metrics.jsonl")  # of a run folder that are read
 IRRELEVANT = ("run.dir", "run.name", "data.workers", "data.cache")  # settings without influence on the result
 
 
@@ -81,14 +82,13 @@ def _text(value: Any) -> str:
 
 
 def _read_run(path: Path, name: str) -> Run:
-    config, metrics = path / "config.yaml", path / "metrics.jsonl"
+    config, metrics = (path / name for name in RUN_FILES)
     if not config.is_file():
         raise ConfigError(f"{path}: no run folder: it has no config.yaml; name folders such as runs/quickstart")
     try:
-        settings = _flatten(yaml.safe_load(config.read_text(encoding="utf-8")))
-        text = metrics.read_text(encoding="utf-8") if metrics.exists() else ""
-        evaluations = [json.loads(line) for line in text.splitlines()]
-    except (yaml.YAMLError, ValueError) as error:
+        settings = _flatten(read_yaml(config))
+        evaluations = [json.loads(line) for line in read_lines(metrics)] if metrics.exists() else []
+    except (ValueError, AttributeError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path}: config.yaml or metrics.jsonl is damaged ({reason}); train the run again") from error
     missing = [key for record in evaluations for key in ("epoch", *METRICS) if key not in record]

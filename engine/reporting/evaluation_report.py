@@ -3,6 +3,7 @@
 import copy
 import io
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from torchvision.transforms.functional import to_pil_image
 from data import CocoDetection
 from data.boxes import to_xyxy
 from data.files import write_atomically
+from data.output_folder import OutputFolder
 from data.transforms import resize
 from engine.evaluation.evaluator import Evaluation
 from engine.reporting.analysis import Analysis, analyse
@@ -21,22 +23,36 @@ from engine.reporting.figures import confusion_figure, figure_png, lrp_figure, p
 from engine.reporting.html_report import Example, render_page
 from engine.run.config import Config
 
+PAGE = "index.html"
 NUM_EXAMPLES = 4  # best images, and as many of the worst
 LONG_SIDE = 640  # pixels of an example
 
 
+def check_report_folder(folder: str | Path, inputs: Iterable[str | Path]) -> None:
+    """Refuses a folder in which a report would replace a file of another origin, or an input. Raises OutputError."""
+    OutputFolder(folder).check(_all_files(), inputs)
+
+
 def write_report(
-    folder: str | Path, title: str, facts: list[str], evaluation: Evaluation, dataset: CocoDetection, config: Config
+    folder: str | Path,
+    title: str,
+    facts: list[str],
+    evaluation: Evaluation,
+    dataset: CocoDetection,
+    config: Config,
+    inputs: Iterable[str | Path] = (),
 ) -> Path:
     """Writes an evaluation as a page and PNG files; those of an earlier report in the folder are replaced.
 
     Args:
         title, facts: heading of the page, and what the line below it says.
         evaluation: of `dataset`, which has annotations; the main process's.
+        inputs: files that are not replaced whatever is known of the folder.
     Returns:
         path of index.html, which needs none of the other files.
     Raises:
         OSError: the folder cannot be written.
+        OutputError: as of `check_report_folder`; nothing is written then.
         DatasetError: an image that was read before cannot be read now.
     """
     analysis = analyse(evaluation.matches)
@@ -53,20 +69,21 @@ def write_report(
             group.append(example)
             pictures[f"{heading}_{rank}"] = _png(both)
     text = yaml.safe_dump(config.to_dict(), sort_keys=False)
-    page = Path(folder) / "index.html"
+    page = Path(folder) / PAGE
+    output = OutputFolder(folder)
+    output.claim(_all_files(), inputs)
     _write(page, render_page(title, facts, evaluation.metrics, analysis, examples, text).encode())
-    for name in _all_pictures():
-        if name in pictures:
-            _write(page.with_name(f"{name}.png"), pictures[name])
-        else:
-            page.with_name(f"{name}.png").unlink(missing_ok=True)
+    for name, picture in pictures.items():
+        _write(page.with_name(f"{name}.png"), picture)
+    output.discard(set(_all_files()) - {PAGE, *(f"{name}.png" for name in pictures)})
     return page
 
 
-def _all_pictures() -> list[str]:
+def _all_files() -> list[str]:
+    """What a report may consist of."""
     ranks = range(1, NUM_EXAMPLES + 1)
     examples = [f"{heading}_{rank}" for heading in ("best", "worst") for rank in ranks]
-    return ["per_class", "precision_recall", "lrp", "confusion", *examples]
+    return [PAGE, *(f"{name}.png" for name in ("per_class", "precision_recall", "lrp", "confusion", *examples))]
 
 
 def _best_and_worst(analysis: Analysis) -> tuple[tuple[str, list[int]], tuple[str, list[int]]]:

@@ -4,14 +4,15 @@ Everything is validated before anything is built. `engine.run.groups` has the ke
 """
 
 import difflib
-import re
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from data.errors import DatasetError
+from data.yaml_files import parse_yaml, read_yaml
 from detector.config import DEFAULT_LOSS
 from detector.families import DEFAULT_FAMILY, FAMILIES
 from engine.run.groups import Config
@@ -22,15 +23,6 @@ class ConfigError(ValueError):
     """A configuration that cannot be used; the message is one line for the user."""
 
     exit_status = 2
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-4 as a number, as YAML 1.2 does, and not as a string."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -58,8 +50,8 @@ def parse_config(values: dict[str, Any], source: str, overrides: Sequence[str] =
         if not separator or not key:
             raise ConfigError(f"{override!r}: not of the form KEY=VALUE, such as optimizer.lr=0.004")
         try:
-            value = yaml.load(text, _Loader)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            value = parse_yaml(text)
+        except ValueError as error:
             raise ConfigError(f"command line: {key}: not a YAML value: {text!r}") from error
         _reject_unknown_key(key, "command line")
         nested: dict[str, Any] | Any = value
@@ -78,20 +70,12 @@ def parse_config(values: dict[str, Any], source: str, overrides: Sequence[str] =
 def _read_yaml(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in seen:
         raise ConfigError(f"{path}: base: the files name each other in a circle; remove one `base:`")
+    if not os.path.exists(path):
+        raise ConfigError(f"{path}: no such config file; the shipped ones are in configs/")
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such config file; the shipped ones are in configs/") from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise ConfigError(f"{path}: cannot be read as a config file: {reason}") from error
-    try:
-        values = yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: an impossible date
-        mark = getattr(error, "problem_mark", None)
-        line = f" in line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "unexpected character"
-        raise ConfigError(f"{path}: not valid YAML{line}: {problem}") from error
+        values = read_yaml(path)
+    except DatasetError as error:
+        raise ConfigError(str(error)) from error
     if values is None:
         raise ConfigError(f"{path}: the config file is empty; see configs/quickstart.yaml for an example")
     if not isinstance(values, dict):

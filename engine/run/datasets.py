@@ -44,6 +44,11 @@ def training_set(config: Config) -> CocoDetection:
     )
     if not dataset.has_annotations:
         raise DatasetError(f"{dataset.annotation_file}: no annotations to train on; set data.train_split")
+    if not dataset.has_objects:
+        raise DatasetError(
+            f"{dataset.annotation_file}: no object in {len(dataset)} images, so nothing to train on; label some, or "
+            "look at data.classes and data.train_split"
+        )
     return dataset
 
 

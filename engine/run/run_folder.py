@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from data.files import remove_temporaries, write_atomically
+from data.text_files import read_lines
 from engine.run.checkpoint import CheckpointError, checkpoint_history, load_checkpoint, save_checkpoint
 from engine.run.config import Config, ConfigError
 from engine.run.event_files import EVENT_FILES, drop_later_points
@@ -139,7 +140,7 @@ class RunFolder:
         if not self._metrics.exists():
             return []
         try:
-            records = [json.loads(line) for line in self._metrics.read_text(encoding="utf-8").splitlines()]
+            records = [json.loads(line) for line in read_lines(self._metrics)]
             valid = all(isinstance(record["step"], int) for record in records)
         except (ValueError, TypeError, KeyError):
             valid = False

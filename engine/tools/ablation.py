@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from engine.metrics.average_precision import precisions
+from data.errors import DatasetError
+from data.yaml_files import read_yaml
 from engine.metrics.coco_metrics import match_detections
 from engine.metrics.lrp import lrp_curve
 from engine.metrics.matching import UNMATCHED, Matches
@@ -106,12 +107,9 @@ def load_grid(path: str | Path) -> Grid:
     """Reads a grid file. Raises ConfigError: missing, broken, unknown keys, impossible values."""
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        grid = Grid.model_validate(content)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); see configs/ablations/") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+        grid = Grid.model_validate(read_yaml(path))
+    except DatasetError as error:
+        raise ConfigError(f"{error}; see configs/ablations/") from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "grid"

@@ -9,20 +9,20 @@ from data.files import write_atomically
 from engine.reporting.figures import PALETTE, STYLE, figure_png
 from engine.tools.ablation import Cell, Result
 
+FIGURES = ("ap.png", "training.png", "gradient_mass.png")
 MASSES = {"positives": "train/grad_mass_positive", "negatives": "train/grad_mass_negative"}
 SMOOTHING = 5  # logged steps
 
 
 def draw_figures(cells: list[Cell], results: dict[Cell, Result], runs: Path, output: Path) -> list[Path]:
-    """Writes ap.png, training.png and gradient_mass.png of the given finished cells; returns their paths."""
+    """Writes FIGURES of the given finished cells; returns their paths."""
     import matplotlib
 
     by_variant: dict[str, list[Cell]] = defaultdict(list)
     for cell in cells:
         by_variant[cell.variant].append(cell)
-    drawings = {"ap.png": _draw_ap, "training.png": _draw_training, "gradient_mass.png": _draw_gradient_mass}
     paths = []
-    for name, draw in drawings.items():
+    for name, draw in zip(FIGURES, (_draw_ap, _draw_training, _draw_gradient_mass), strict=True):
         with matplotlib.rc_context(STYLE):
             png = figure_png(draw(by_variant, results, runs))
         write_atomically(output / name, lambda file, png=png: file.write(png))

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import logging
 import os
 import queue
@@ -16,6 +15,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data.files import write_atomically
+from data.output_folder import OutputFolder
+from data.text_files import read_json
 from engine.run.run_folder import RunFolder
 from engine.tools.ablation import (
     Cell,
@@ -27,11 +28,12 @@ from engine.tools.ablation import (
     metrics_with_correlation,
     search_cells,
 )
-from engine.tools.ablation_figures import draw_figures
+from engine.tools.ablation_figures import FIGURES, draw_figures
 
 log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[2]
+REPORT_FILES = ("table.md", "results.csv", *FIGURES)
 
 
 class Runner:
@@ -125,9 +127,7 @@ def _read_test(config, run: Path) -> dict[str, float] | None:
     if not (run / "test.json").exists():
         return None
     annotations = Path(config.data.root) / "annotations" / f"instances_{config.data.test_split}.json"
-    return metrics_with_correlation(
-        annotations, json.loads((run / "test.json").read_text()), run / "test_detections.json"
-    )
+    return metrics_with_correlation(annotations, read_json(run / "test.json"), run / "test_detections.json")
 
 
 def _step_ms(config, run: Path) -> float:
@@ -141,6 +141,7 @@ def write_report(grid: Grid, output: Path) -> None:
     table = markdown_table(grid, results)
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(csv_rows(grid, results))
+    OutputFolder(output).claim(REPORT_FILES)
     write_atomically(output / "table.md", lambda file: file.write((table + "\n").encode()))
     write_atomically(output / "results.csv", lambda file: file.write(text.getvalue().encode()))
     chosen = chosen_cells(grid, results)

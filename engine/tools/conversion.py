@@ -12,14 +12,21 @@ SHOWN = 5  # names of dropped boxes
 def add_conversion_options(parser: argparse.ArgumentParser) -> None:
     """--output, --copy, and how to split at random."""
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the new data set")
+    parser.add_argument("--overwrite", action="store_true", help="replace what an earlier conversion wrote there")
     parser.add_argument("--copy", action="store_true", help="copy the images instead of linking to them")
     parser.add_argument("--val", type=float, default=0.2, metavar="SHARE", help="of a random split (default: 0.2)")
     parser.add_argument("--test", type=float, default=0.0, metavar="SHARE", help="of a random split (default: 0)")
     parser.add_argument("--seed", type=int, default=0, metavar="K", help="of a random split (default: 0)")
 
 
-def print_conversion(reports: Mapping[str, SplitReport], class_names: Sequence[str], copied: bool) -> None:
-    """What was written, and what was left out."""
+def print_conversion(
+    reports: Mapping[str, SplitReport], class_names: Sequence[str], file_lines: Sequence[str], copied: bool
+) -> None:
+    """What was written, and what was left out.
+
+    Args:
+        file_lines: of `FileTally`.
+    """
     for split, report in reports.items():
         crowds = f" and {report.crowds} crowd regions" if report.crowds else ""
         print(f"{split}: {report.images} images, {report.objects} objects{crowds}, {report.annotation_file}")
@@ -28,5 +35,6 @@ def print_conversion(reports: Mapping[str, SplitReport], class_names: Sequence[s
     if dropped:
         more = ", …" if len(dropped) > SHOWN else ""
         print(f"{len(dropped)} boxes without area in their image were left out: {', '.join(dropped[:SHOWN])}{more}")
+    print("\n".join(file_lines))
     if not copied:
         print("the images are links: keep the original folder, or convert with --copy")

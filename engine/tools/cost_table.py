@@ -1,7 +1,6 @@
 """The table of scripts/training_cost.py: what recipes cost, from the speed that was measured with one of them."""
 
 import argparse
-import json
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -10,6 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from data.annotations import read_document
 from data.synthetic.scene import CLASSES
+from data.text_files import read_json
 from engine.run.checkpoint import load_checkpoint
 from engine.run.config import Config, ConfigError
 from engine.tools.model_table import NUM_CLASSES, cost
@@ -71,7 +71,7 @@ def size_of_data(config: Config) -> tuple[int, int]:
 def rate_of_benchmark(path: Path, precision: str) -> float:
     """Images per second of our step with aLRP. Raises ConfigError."""
     try:
-        tables: dict[str, list[dict[str, Any]]] = json.loads(path.read_text())["tables"]
+        tables: dict[str, list[dict[str, Any]]] = read_json(path)["tables"]
         rows = [each for table in tables.values() for each in table]
         return next(
             each["images/s"]

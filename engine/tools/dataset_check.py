@@ -98,8 +98,6 @@ def _annotation_problems(document: dict[str, Any]) -> defaultdict[str, list[str]
         seen[repr(record.get("id"))] += 1
         if seen[repr(record.get("id"))] == 2:
             problems["annotations: id occurs more than once"].append(f"{where}: id occurs more than once")
-        if record.get("iscrowd", 0) not in (0, 1):
-            problems["annotations: 'iscrowd' must be 0 or 1"].append(f"{where}: 'iscrowd' is {record['iscrowd']!r}")
     names = Counter(record["file_name"] for i, record in enumerate(document["images"]) if i not in unusable["images"])
     for name, count in names.items():
         if count > 1:

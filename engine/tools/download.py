@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
+from data.output_folder import OutputFolder
 from engine.run.progress import progress
 
 CHUNK = 2**20  # bytes
@@ -83,11 +84,14 @@ def fetch_archives(archives: Sequence[Archive], root: Path, server: str) -> None
 
     Raises:
         DownloadError: too little disk, no connection, or a file that differs from the published one.
+        OutputError: a file of another origin has the name of one that is downloaded.
     """
     root.mkdir(parents=True, exist_ok=True)
     need, free = disk_need(archives, root), shutil.disk_usage(root).free
     if need > free:
         raise DownloadError(f"{root}: needs {need / 1e9:.1f} GB of disk, and {free / 1e9:.1f} GB are free; make room")
+    todo = [archive.partial(root) for archive in archives if not archive.is_unpacked(root)]
+    OutputFolder(root).claim([path.name for partial in todo for path in (partial, _scratch(partial))])
     for archive in archives:
         if not archive.is_unpacked(root):
             partial = archive.partial(root)
@@ -145,8 +149,12 @@ def _check(partial: Path, archive: Archive) -> None:
         )
 
 
+def _scratch(partial: Path) -> Path:
+    return partial.with_suffix(".unpacking")
+
+
 def _unpack(partial: Path, archive: Archive, root: Path) -> None:
-    scratch = partial.with_suffix(".unpacking")
+    scratch = _scratch(partial)
     shutil.rmtree(scratch, ignore_errors=True)
     with zipfile.ZipFile(partial) as content:
         wanted = [

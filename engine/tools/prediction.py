@@ -14,6 +14,8 @@ from tqdm import tqdm
 from data import DatasetError, collate, read_image, to_original
 from data.boxes import to_xywh
 from data.files import write_atomically
+from data.image_files import IMAGE_SUFFIXES, files_below, is_image
+from data.output_folder import OutputFolder
 from engine.metrics.report import write_json
 from engine.reporting.drawing import draw_detections
 from engine.run.datasets import evaluation_transform
@@ -22,8 +24,8 @@ from engine.run.load import DetectorInfo
 from engine.run.progress import progress
 
 DEFAULT_THRESHOLD = 0.5  # of a class without an LRP-optimal one
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")  # looked for in folders
 JPEG_QUALITY = 92
+RESULTS = "detections.json"
 
 
 def score_thresholds(info: DetectorInfo, threshold: float | None = None) -> list[float]:
@@ -90,13 +92,27 @@ def find_images(paths: Sequence[str | Path], output: str | Path) -> list[tuple[P
             raise DatasetError(f"{path}: no such image or folder; check the path")
         files = sorted(_images_below(path, output)) if path.is_dir() else [path]
         if not files:
-            raise DatasetError(f"{path}: no image in this folder or below; looked for {', '.join(SUFFIXES)}")
+            raise DatasetError(f"{path}: no image in this folder or below; looked for {', '.join(IMAGE_SUFFIXES)}")
         for file in files:
             if file.resolve() not in seen:
                 seen.add(file.resolve())
                 name = file.relative_to(path) if path.is_dir() else Path(file.name)
                 images.append((file, output / _free_name(name.with_suffix(""), taken)))
     return images
+
+
+def claim_output(images: Sequence[tuple[Path, Path]], output: str | Path, inputs: Sequence[str | Path] = ()) -> None:
+    """Makes the folder of the results ready for the files that `predict_files` writes.
+
+    Args:
+        images: from `find_images`.
+        inputs: files that are read beside the images.
+    Raises:
+        OutputError: a file is in the way that was not written there before, or that is an input.
+        OSError: the folder cannot be written.
+    """
+    names = [picture.relative_to(output).as_posix() for _, picture in images]
+    OutputFolder(output).claim([RESULTS, *names], [*inputs, *(file for file, _ in images)])
 
 
 def predict_files(
@@ -112,7 +128,7 @@ def predict_files(
     "category_id", "category_name", "bbox" [x, y, width, height] in pixels of the image, "score"}.
 
     Args:
-        images: from `find_images`.
+        images: from `find_images`; `claim_output` has made sure that nothing is in their way.
     Returns:
         how many images could not be read: each gets one warning line on standard error, and the rest is done.
     Raises:
@@ -142,14 +158,15 @@ def predict_files(
             }
             for box, score, label in zip(*(row.tolist() for row in rows), strict=True)
         )
-    write_json(Path(output) / "detections.json", results)
+    write_json(Path(output) / RESULTS, results)
     return num_unreadable
 
 
 def _images_below(folder: Path, output: Path) -> Iterator[Path]:
-    for parent, _, names in os.walk(folder):
-        if not Path(parent).resolve().is_relative_to(output.resolve()):
-            yield from (Path(parent, name) for name in names if name.lower().endswith(SUFFIXES) and name[0] != ".")
+    results = os.path.realpath(output)
+    for path in files_below(folder):
+        if is_image(path) and not Path(os.path.realpath(path.parent)).is_relative_to(results):
+            yield path
 
 
 def _free_name(stem: Path, taken: set[str]) -> Path:

@@ -1,12 +1,12 @@
 """A sheet of generated images with their ground truth."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
 from data.synthetic.scene import CLASSES
+from data.text_files import read_json
 
 TILE = 256
 COLOURS = ("#ff4d4d", "#ffd23f", "#3ddc84", "#4dc9ff", "#ff8c42", "#c792ff", "#ff6ec7", "#f0f0f0")
@@ -14,7 +14,7 @@ COLOURS = ("#ff4d4d", "#ffd23f", "#3ddc84", "#4dc9ff", "#ff8c42", "#c792ff", "#f
 
 def draw_samples(annotation_file: Path, output: Path) -> None:
     """Sheet of a split's first sixteen images with their boxes and class names."""
-    content = json.loads(annotation_file.read_text())
+    content = read_json(annotation_file)
     folder = annotation_file.parent.parent / annotation_file.stem.removeprefix("instances_")
     sheet = Image.new("RGB", (4 * TILE + 3, 4 * TILE + 3), "white")
     for position, entry in enumerate(content["images"][:16]):

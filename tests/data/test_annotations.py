@@ -1,3 +1,4 @@
+import json
 import pickle
 from pathlib import Path
 
@@ -149,6 +150,13 @@ def annotation(**changes: object) -> list[dict]:
         ({"annotations": annotation(category_id=3)}, "annotations[0] (id 77): unknown category_id, 3"),
         ({"annotations": annotation(bbox=[1, 2, 3])}, "annotations[0] (id 77): 'bbox' must be four numbers"),
         ({"annotations": annotation(bbox=[1, 2, 3, "4"])}, "(id 77): 'bbox' must be four numbers"),
+        ({"annotations": annotation(bbox=[1, 2, 3, True])}, "(id 77): 'bbox' must be four numbers"),
+        ({"annotations": annotation(iscrowd="0")}, "(id 77): 'iscrowd' must be 0 or 1"),
+        ({"annotations": annotation(iscrowd=2)}, "(id 77): 'iscrowd' must be 0 or 1"),
+        ({"annotations": annotation(iscrowd=[])}, "(id 77): 'iscrowd' must be 0 or 1"),
+        ({"annotations": annotation(image_id=True)}, "(id 77): 'image_id' must be an integer"),
+        ({"images": image(file_name="..\\b.png")}, "(id 10): 'file_name' must be a relative path"),
+        ({"images": image(file_name="a\\..\\..\\b.png")}, "(id 10): 'file_name' must be a relative path"),
         ({"annotations": annotation(bbox=[1, 2, 3, 10**400])}, "(id 77): 'bbox' must be four numbers"),
         ({"annotations": [{"id": 77, "image_id": 10, "category_id": 1}]}, "(id 77): 'bbox' must be four numbers"),
     ],
@@ -167,9 +175,27 @@ def test_what_is_wrong_with_the_file_is_said_in_one_line(write_coco, sections: d
 def test_a_file_that_is_not_coco_json_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "instances_train.json"
     path.write_bytes(content)
-    with pytest.raises(DatasetError, match=r"instances_train\.json: not (valid JSON|a COCO annotation file)") as caught:
+    with pytest.raises(
+        DatasetError, match=r"instances_train\.json: (not (valid JSON|a COCO annotation file)|line 1 is not UTF-16)"
+    ) as caught:
         read_annotations(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_encodings_of_other_systems_are_read(write_coco, encoding: str) -> None:
+    path = train_json(write_coco([(0, 1, [1, 2, 3, 4])], categories={1: "Ü 東京"}))
+    before = read_annotations(path)
+    path.write_text(json.dumps(json.loads(path.read_text()), ensure_ascii=False), encoding=encoding)
+    after = read_annotations(path)
+    assert after.class_names == before.class_names == ["Ü 東京"]
+    assert torch.equal(after.boxes, before.boxes)
+
+
+@pytest.mark.parametrize("values", [[0, 1], [False, True], [0.0, 1.0], [None, 1]])
+def test_crowd_marks_are_read_as_numbers_or_truth(write_coco, values: list) -> None:
+    records = [*annotation(iscrowd=values[0]), *annotation(iscrowd=values[1])]
+    assert read_annotations(train_json(write_coco(sections={"annotations": records}))).crowd.tolist() == [False, True]
 
 
 def test_an_unknown_class_names_the_nearest(write_coco) -> None:

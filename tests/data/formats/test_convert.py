@@ -7,10 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
+import data.formats.convert
 from data import CocoDetection, DatasetError
-from data.formats.convert import split_at_random, write_splits
+from data.formats.convert import LabelledImage, LabelledObject, split_at_random, write_splits
 from data.formats.voc import VocFolder
 from data.formats.yolo import YoloFolder
+from data.output_folder import LIST_NAME, OutputError
 
 
 def voc_object(name="cat", box=(11, 21, 30, 40), difficult=None) -> str:
@@ -138,15 +140,95 @@ def test_images_are_linked_or_copied_and_never_moved(voc, tmp_path):
         image = out / "train" / "a.jpg"
         assert image.is_symlink() is not copy
         assert image.read_bytes() == (root / "JPEGImages/a.jpg").read_bytes()
-        assert {path.name for path in out.rglob("*")} == {"train", "annotations", "a.jpg", "instances_train.json"}
+        written = {"train", "annotations", "a.jpg", "instances_train.json", LIST_NAME}
+        assert {path.name for path in out.rglob("*")} == written
 
 
 def test_an_existing_data_set_is_not_replaced(voc, tmp_path):
     images = read(voc({"a": [voc_object()]}))
     write_splits(tmp_path / "out", {"val": images}, ["cat"], copy=False)
-    with pytest.raises(DatasetError, match=r"instances_val\.json: exists"):
+    with pytest.raises(OutputError, match=r"instances_val\.json: exists from before; .* --overwrite"):
         write_splits(tmp_path / "out", {"train": images, "val": images}, ["cat"], copy=False)
     assert not (tmp_path / "out/train").exists()
+
+
+def test_overwriting_leaves_nothing_of_the_earlier_data_set_and_all_of_the_users(voc, tmp_path):
+    out = tmp_path / "out"
+    before = read(voc({"a": [voc_object()], "b": [voc_object()]}))
+    write_splits(out, {"train": before[:1], "val": before[1:]}, ["cat"], copy=False)
+    (out / "val/mine.txt").write_text("mine")
+    write_splits(out, {"train": before[1:]}, ["cat"], copy=True, overwrite=True)
+    left = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert left == {"train/b.jpg", "val/mine.txt", "annotations/instances_train.json", LIST_NAME}
+    assert not (out / "train/b.jpg").is_symlink()
+    assert all(image.path.is_file() and not image.path.is_symlink() for image in before)
+    (out / "annotations/instances_val.json").write_text("mine")  # once removed, a name is the user's again
+    with pytest.raises(OutputError):
+        write_splits(out, {"val": before[1:]}, ["cat"], copy=False)
+    assert (out / "annotations/instances_val.json").read_text() == "mine"
+
+
+@pytest.mark.parametrize("copy", [False, True])
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("way", ["direct", "linked output", "linked images", "hard links"])
+def test_converting_in_place_never_touches_an_image(voc, tmp_path, copy, overwrite, way):
+    root = voc({"a": [voc_object()], "b": [voc_object()]})
+    root.joinpath("JPEGImages").rename(tmp_path / "train")
+    root.joinpath("JPEGImages").symlink_to(tmp_path / "train")
+    out, images = tmp_path, read(root)
+    if way == "linked output":
+        out = tmp_path / "out"
+        out.mkdir()
+        (out / "train").symlink_to(tmp_path / "train")
+    elif way == "linked images":
+        out = tmp_path / "out"
+        out.mkdir()
+        for name in ("a.jpg", "b.jpg"):
+            (tmp_path / "train" / name).rename(tmp_path / name)
+            (tmp_path / "train" / name).symlink_to(tmp_path / name)
+        (tmp_path / "train").rename(out / "train")
+        (tmp_path / "train").symlink_to(out / "train")
+    elif way == "hard links":
+        out = tmp_path / "out"
+        (out / "train").mkdir(parents=True)
+        for name in ("a.jpg", "b.jpg"):
+            (out / "train" / name).hardlink_to(tmp_path / "train" / name)
+    before = {image.path: image.path.read_bytes() for image in images}
+    with pytest.raises(OutputError):
+        write_splits(out, {"train": images}, ["cat"], copy, overwrite)
+    assert {path: path.read_bytes() for path in before} == before
+    assert not (out / "annotations").exists()
+
+
+def test_images_that_lead_into_the_output_are_not_replaced(voc, tmp_path):
+    out = tmp_path / "out"
+    (image,) = read(voc({"a": [voc_object()]}))
+    write_splits(out, {"train": [image]}, ["cat"], copy=True)
+    content = image.path.read_bytes()
+    image.path.unlink()
+    image.path.symlink_to(out / "train/a.jpg")  # the copy is now the only one
+    for copy in (False, True):
+        with pytest.raises(OutputError, match="is read for what would be written"):
+            write_splits(out, {"train": [image]}, ["cat"], copy, overwrite=True)
+    assert image.path.read_bytes() == content
+
+
+def test_a_conversion_that_was_interrupted_is_done_again(voc, tmp_path, monkeypatch):
+    out, images = tmp_path / "out", read(voc({name: [voc_object()] for name in "abc"}))
+    place, done = data.formats.convert._place, []
+
+    def interrupted(*arguments):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(place(*arguments))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(data.formats.convert, "_place", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write_splits(out, {"train": images}, ["cat"], copy=True)
+    assert not (out / "annotations").exists()
+    write_splits(out, {"train": images}, ["cat"], copy=True, overwrite=True)
+    assert len(CocoDetection(out, "train")) == 3
 
 
 def test_random_splits_depend_on_names_and_seed_alone():
@@ -233,7 +315,23 @@ def test_class_names_that_cannot_be_used(yolo, text):
         YoloFolder(yolo({"images/a.jpg": []}, text))
 
 
-def test_two_images_of_one_name_are_refused(yolo, tmp_path):
-    folder = YoloFolder(yolo({"images/x/a.jpg": [], "images/y/a.jpg": []}, "names: [cat]"))
+def test_images_of_one_name_keep_their_folders(yolo, tmp_path):
+    line = "0 0.5 0.5 0.2 0.2"
+    folder = YoloFolder(yolo({"images/x/a.jpg": [line], "images/y/a.jpg": [line, line]}, "names: [cat]"))
+    write_splits(tmp_path / "out", {"train": folder.read(folder.all_images())}, ["cat"], copy=False)
+    dataset = CocoDetection(tmp_path / "out", "train")
+    names = [dataset.path(index).relative_to(tmp_path / "out/train").as_posix() for index in range(2)]
+    assert names == ["x/a.jpg", "y/a.jpg"] and [len(dataset[index][1]["boxes"]) for index in range(2)] == [1, 2]
+
+
+def test_two_images_of_one_name_are_refused(tmp_path):
+    images = [LabelledImage(tmp_path / name, "a.jpg", (9, 9), [LabelledObject("cat", (0, 0, 1, 1))]) for name in "xy"]
     with pytest.raises(DatasetError, match="rename one"):
+        write_splits(tmp_path / "out", {"train": images}, ["cat"], copy=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_without_any_object_are_refused(yolo, tmp_path):
+    folder = YoloFolder(yolo({"images/a.jpg": [], "images/b.jpg": None}, "names: [cat]"))
+    with pytest.raises(DatasetError, match="not one of 2 images has a labelled object"):
         write_splits(tmp_path / "out", {"train": folder.read(folder.all_images())}, ["cat"], copy=False)

@@ -13,6 +13,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from data import DatasetError
+from data.output_folder import LIST_NAME, OutputError
 from data.synthetic.scene import CLASSES, MAX_OBJECTS, MIN_INSIDE, MIN_VISIBLE, SIDE_RANGE, draw_scene
 from data.synthetic.shapes import generate_shapes
 
@@ -33,7 +34,8 @@ def root(tmp_path_factory):
 
 
 def contents(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != LIST_NAME)
+    return {path.relative_to(folder): path.read_bytes() for path in files}
 
 
 def covered(contours, samples=5):
@@ -183,6 +185,16 @@ def test_foreign_annotations_are_never_overwritten(tmp_path):
         with pytest.raises(DatasetError, match="not generated data"):
             generate_shapes(tmp_path, {"train": 1}, image_size=SIZE)
         assert file.read_text() == text
+
+
+def test_images_of_the_user_are_never_overwritten(tmp_path):
+    photo = tmp_path / "train/000001.jpg"
+    photo.parent.mkdir()
+    photo.write_text("holiday")
+    with pytest.raises(OutputError, match=r"000001\.jpg: exists and was not written there"):
+        generate_shapes(tmp_path, {"train": 3}, image_size=SIZE)
+    assert [path.name for path in tmp_path.rglob("*")] == ["train", "000001.jpg"]
+    assert photo.read_text() == "holiday"
 
 
 @pytest.mark.parametrize(

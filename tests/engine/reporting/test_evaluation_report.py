@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data.output_folder import HEADER, LIST_NAME
 from engine.metrics.coco_metrics import match_detections, metrics_of
 from engine.reporting.analysis import analyse
 from engine.reporting.figures import (
@@ -173,6 +174,7 @@ def test_eval_writes_page_and_pictures(write_checkpoint, shapes, tmp_path, monke
     (tmp_path / "report").mkdir()
     for name in ("worst_4.png", "best_holiday.png"):  # of an earlier report, and somebody's own
         (tmp_path / "report" / name).write_text("old")
+    (tmp_path / "report" / LIST_NAME).write_text(f'{json.dumps(HEADER)}\n"worst_4.png"\n')
     assert evaluate_with_report(monkeypatch, checkpoint, tmp_path) == 0
     assert "report/index.html" in capsys.readouterr().out
     metrics = json.loads((tmp_path / "m.json").read_text())
@@ -184,6 +186,34 @@ def test_eval_writes_page_and_pictures(write_checkpoint, shapes, tmp_path, monke
     assert sum(reference.startswith("data:image/jpeg") for reference in page.references) == 2 * len(examples)
     with Image.open(tmp_path / "report/best_1.png") as picture:
         assert picture.width == 2 * 640 + 8
+
+
+@pytest.mark.parametrize("name", ["index.html", "lrp.png"])
+def test_a_report_never_replaces_what_was_not_written_there(
+    write_checkpoint, shapes, tmp_path, monkeypatch, capsys, name
+):
+    checkpoint = write_checkpoint(tmp_path, ["circle", "square", "triangle", "star", "cross", "ring"])
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / name).write_text("mine")
+    with pytest.raises(SystemExit) as stop:
+        evaluate_with_report(monkeypatch, checkpoint, tmp_path)
+    assert stop.value.code == 2 and f"{name}: exists and was not written there" in capsys.readouterr().err
+    assert [path.read_text() for path in (tmp_path / "report").iterdir()] == ["mine"]
+    assert not (tmp_path / "m.json").exists()  # said before the work begins
+
+
+@pytest.mark.parametrize("option", ["--json", "--detections"])
+def test_a_result_never_replaces_an_input(write_checkpoint, shapes, tmp_path, monkeypatch, capsys, option):
+    checkpoint = write_checkpoint(tmp_path, ["circle", "square", "triangle", "star", "cross", "ring"])
+    inputs = [checkpoint, shapes / "annotations/instances_val.json", next((shapes / "val").glob("*.jpg"))]
+    before = [path.read_bytes() for path in inputs]
+    link = tmp_path / "link"
+    link.symlink_to(inputs[1])
+    for output in (*inputs, link):
+        with pytest.raises(SystemExit) as stop:
+            evaluate_with_report(monkeypatch, checkpoint, tmp_path, option, output)
+        assert stop.value.code == 2 and "is an input, or a link to one" in capsys.readouterr().err
+    assert [path.read_bytes() for path in inputs] == before and link.is_symlink()
 
 
 def test_a_report_that_cannot_be_written_is_one_line(write_checkpoint, shapes, tmp_path, monkeypatch, capsys):

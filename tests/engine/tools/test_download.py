@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import engine.tools.download
+from data.output_folder import LIST_NAME, OutputError
 from engine.tools.download import COCO_2017, Archive, DownloadError, disk_need, fetch_archives
 
 
@@ -73,7 +74,8 @@ def images(server):
 
 
 def names(root: Path) -> list[str]:
-    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+    files = (path for path in root.rglob("*") if path.is_file() and path.name != LIST_NAME)
+    return sorted(path.relative_to(root).as_posix() for path in files)
 
 
 def test_only_what_is_wanted_is_unpacked_and_nothing_else_stays(server, tmp_path):
@@ -122,6 +124,15 @@ def test_an_unpacking_that_was_interrupted_starts_again(server, images, tmp_path
     assert not (tmp_path / "val").exists()
     fetch_archives([images], tmp_path, server.url)
     assert len(names(tmp_path)) == 20 and len(server.requests) == 1
+
+
+@pytest.mark.parametrize("name", ["val.zip.part", "val.zip.unpacking/precious.txt"])
+def test_files_of_the_user_are_not_taken_for_parts(server, images, tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(OutputError, match="not written there"):
+        fetch_archives([images], tmp_path, server.url)
+    assert names(tmp_path) == [name] and (tmp_path / name).read_text() == "mine"
 
 
 def test_servers_that_do_not_have_it_or_are_not_there(server, images, tmp_path):

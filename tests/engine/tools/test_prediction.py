@@ -10,6 +10,7 @@ from PIL import Image
 
 import scripts.predict as script
 from data import DatasetError, read_image
+from data.output_folder import LIST_NAME
 from engine import load_detector, predict
 from engine.run.checkpoint import load_checkpoint, save_checkpoint
 from engine.tools.prediction import classes_without_threshold, find_images, score_thresholds
@@ -75,7 +76,8 @@ def test_a_threshold_is_included(checkpoint):
 
 
 def test_pictures_and_results_of_files_and_folders(checkpoint, tmp_path, monkeypatch, capsys):
-    for name in ("in/x/a.jpg", "in/y/a.jpg", "in/y/A.PNG", "in/.hidden.jpg", "other/a.png"):
+    hidden = ("in/.hidden.jpg", "in/.ipynb_checkpoints/a-checkpoint.jpg")
+    for name in ("in/x/a.jpg", "in/y/a.jpg", "in/y/A.PNG", *hidden, "other/a.png"):
         write_image(tmp_path / name)
     (tmp_path / "in/notes.txt").write_text("no image")
     output = tmp_path / "in" / "out"
@@ -83,7 +85,7 @@ def test_pictures_and_results_of_files_and_folders(checkpoint, tmp_path, monkeyp
         arguments = (tmp_path / "in", tmp_path / "other/a.png", tmp_path / "in/x/a.jpg")
         assert run(monkeypatch, "--ckpt", checkpoint, "--output", output, "--threshold", 0, *arguments) == 0
         written = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
-        assert written == {"x/a.jpg", "y/A.jpg", "y/a-2.jpg", "a.jpg", "detections.json"}
+        assert written == {"x/a.jpg", "y/A.jpg", "y/a-2.jpg", "a.jpg", "detections.json", LIST_NAME}
     assert "4 of 4 images done" in capsys.readouterr().out
     results = json.loads((output / "detections.json").read_text())
     _, info = load_detector(checkpoint)
@@ -155,6 +157,32 @@ def test_wrong_arguments_are_one_line(checkpoint, tmp_path, monkeypatch, capsys,
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and lines[0].startswith("error:") and expected in lines[0]
     assert not (tmp_path / "out").exists()
+
+
+def test_a_picture_never_replaces_what_was_not_written_there(checkpoint, tmp_path, monkeypatch, capsys):
+    photo = write_image(tmp_path / "photos/a.jpg")
+    before = photo.read_bytes()
+    linked = tmp_path / "linked"
+    linked.symlink_to(tmp_path / "photos")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/detections.json").write_text("mine")
+    for output in (tmp_path / "photos", linked, tmp_path / "mine"):
+        with pytest.raises(SystemExit) as stop:
+            run(monkeypatch, "--ckpt", checkpoint, "--output", output, photo)
+        assert stop.value.code == 2
+        assert "exists and was not written there" in capsys.readouterr().err
+    assert photo.read_bytes() == before and (tmp_path / "mine/detections.json").read_text() == "mine"
+    assert {path.name for path in tmp_path.rglob("*") if not path.is_dir()} == {"a.jpg", "detections.json"}
+
+
+def test_a_picture_that_is_detected_on_is_not_replaced(checkpoint, tmp_path, monkeypatch, capsys):
+    output = tmp_path / "out"
+    assert run(monkeypatch, "--ckpt", checkpoint, "--output", output, write_image(tmp_path / "a.png")) == 0
+    before = (output / "a.jpg").read_bytes()
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "--ckpt", checkpoint, "--output", output, output / "a.jpg")
+    assert "is read for what would be written there" in capsys.readouterr().err
+    assert (output / "a.jpg").read_bytes() == before
 
 
 def test_names_differ_also_where_case_does_not_count(tmp_path):
