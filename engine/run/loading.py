@@ -48,7 +48,8 @@ def loader_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        message = _explain(str(error))
+        # the loader tells of a dead worker; what it was interrupted by, the signal of its death, may say more
+        message = _explain(str(error.__cause__)) or _explain(str(error))
         if message is None:
             raise
         raise LoaderError(message) from None
@@ -61,7 +62,7 @@ def _explain(text: str) -> str | None:
             f"no batch came for {PATIENCE * TIMEOUT:.0f} seconds: look at the disk that the images are on, and at the "
             "free space of /dev/shm"
         )
-    lost = re.match(r"DataLoader worker \(pid.*?\) (.*)", text)
+    lost = re.match(r"DataLoader worker \(pid(?:\(s\))? [\d, ]*\) (.*)", text)
     if lost is None:
         return None
     how = lost[1].split(". ")[0].rstrip(".")

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from data import CocoDetection, DatasetError, collate, eval_loader, eval_transform, train_loader, train_transform
-from data.loader import padded_size
+from data.loader import HANDED_NOTHING_OVER, blank_batch, padded_size
 
 
 def sample(height: int, width: int, num_objects: int, image_id: int) -> tuple[torch.Tensor, dict]:
@@ -178,3 +178,30 @@ def test_spawned_workers_change_nothing_either(shared: Path) -> None:
     loader = train_loader(dataset, 8, workers=1)
     loader.multiprocessing_context = "spawn"
     assert_equal_batches(list(islice(loader, 2)), train_batches(dataset, 2))
+
+
+class Unsendable:
+    """What cannot be handed over, as a batch for which /dev/shm has no room."""
+
+    def __reduce__(self) -> tuple:
+        raise RuntimeError("unable to allocate shared memory(shm)")
+
+
+def test_a_worker_that_cannot_hand_over_a_batch_ends_in_place_of_losing_it(write_coco, capfd) -> None:
+    ours = train_loader(CocoDetection(write_coco(), "train", transform=train_transform("flip", (32, 32))), 1, workers=1)
+    loader = DataLoader([Unsendable()], batch_size=None, num_workers=1, worker_init_fn=ours.worker_init_fn)
+    with pytest.raises(RuntimeError, match="exited unexpectedly") as caught:
+        next(iter(loader))
+    assert f"exit code {HANDED_NOTHING_OVER}" in f"{caught.value} {caught.value.__cause__}"
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_blank_batch_has_the_form_of_any_other(write_coco) -> None:
+    dataset = CocoDetection(write_coco(sizes=[(40, 64)] * 4), "train", transform=train_transform("flip", (64, 96)))
+    images, targets = next(iter(train_loader(dataset, 2)))
+    blank_images, blank_targets = blank_batch(2, (64, 96))
+    assert (blank_images.shape, blank_images.dtype) == (images.shape, images.dtype)
+    for target, blank in zip(targets, blank_targets, strict=True):
+        assert target.keys() == blank.keys()
+        for key in ("boxes", "labels", "crowd"):
+            assert (blank[key].dtype, blank[key].shape) == (target[key].dtype, (0, *target[key].shape[1:]))

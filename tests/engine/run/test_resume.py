@@ -1,0 +1,163 @@
+"""What a resumed run must have in common with its checkpoint: all differences are named at once."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from engine.run.checkpoint import load_checkpoint, save_checkpoint
+from engine.run.config import ConfigError, load_config
+from engine.run.datasets import training_set
+from engine.run.resume import recipe_facts, require_same_recipe
+from engine.run.run_folder import RunFolder
+
+CPU = torch.device("cpu")
+
+
+def checkpoint_of(config) -> dict:
+    dataset = training_set(config)
+    state = {"config": config.to_dict(), "classes": dataset.class_names, "model": {}, "epoch": 0, "step": 1}
+    return state | recipe_facts(config, dataset, CPU)
+
+
+def check(config, state) -> None:
+    dataset = training_set(config)
+    require_same_recipe(config, state, "last.pt", dataset, recipe_facts(config, dataset, CPU))
+
+
+@pytest.fixture
+def edit_training_set(shapes, tmp_path):
+    """edit(f) -> root of a copy of the data whose training annotations went through f."""
+
+    def edit(change) -> str:
+        root = tmp_path / "edited"
+        shutil.copytree(shapes, root, dirs_exist_ok=True)
+        path = root / "annotations/instances_train.json"
+        document = json.loads(path.read_text())
+        change(document)
+        path.write_text(json.dumps(document))
+        return f"data.root={root}"
+
+    return edit
+
+
+def test_another_root_worker_count_and_end_are_no_differences(config_file, edit_training_set):
+    root = edit_training_set(lambda document: None)
+    state = checkpoint_of(load_config(config_file))
+    check(load_config(config_file, [root, "data.workers=3", "schedule.max_steps=9", "run.log_every=7"]), state)
+
+
+def fewer_images(document):
+    del document["images"][-1]
+    ids = {image["id"] for image in document["images"]}
+    document["annotations"] = [a for a in document["annotations"] if a["image_id"] in ids]
+
+
+def one_box_moved(document):
+    document["annotations"][0]["bbox"][0] += 0.5
+
+
+def one_image_with_another_id(document):
+    old = document["images"][0]["id"]
+    document["images"][0]["id"] = 1000
+    for annotation in document["annotations"]:
+        if annotation["image_id"] == old:
+            annotation["image_id"] = 1000
+
+
+def images_in_another_order(document):
+    document["images"].reverse()
+
+
+@pytest.mark.parametrize(
+    ("change", "count"),
+    [(fewer_images, 11), (one_box_moved, 12), (one_image_with_another_id, 12), (images_in_another_order, 12)],
+)
+def test_another_training_set_is_refused(config_file, edit_training_set, change, count):
+    state = checkpoint_of(load_config(config_file))
+    config = load_config(config_file, [edit_training_set(change)])
+    with pytest.raises(
+        ConfigError, match=rf"training set is {count} images .* now and was 12 images .*edited/annotations"
+    ):
+        check(config, state)
+
+
+def test_all_differences_are_named_in_one_line(config_file, edit_training_set):
+    state = checkpoint_of(load_config(config_file))
+    changes = ["run.seed=5", "run.precision=bfloat16", "optimizer.lr=0.5", "data.batch_size=2"]
+    with pytest.raises(ConfigError) as caught:
+        check(load_config(config_file, [*changes, edit_training_set(one_box_moved)]), state)
+    text = str(caught.value)
+    assert text.startswith("last.pt: ") and "\n" not in text
+    for part in (
+        "run.seed is 5 now and was 0",
+        "run.precision is 'bfloat16' now and was 'float32'",
+        "optimizer.lr is 0.5 now and was 0.01",
+        "data.batch_size is 2 now and was 4",
+        "the training set is 12 images",
+    ):
+        assert part in text
+
+
+def test_the_precision_that_counts_is_the_resolved_one(config_file):
+    state = checkpoint_of(load_config(config_file)) | {"precision": "bfloat16"}
+    with pytest.raises(ConfigError, match=r"run\.precision is 'float32' now and was 'bfloat16'"):
+        check(load_config(config_file), state)
+    config = load_config(config_file, ["run.precision=auto"])
+    check(config, checkpoint_of(config) | {"config": load_config(config_file).to_dict()})
+
+
+def test_an_old_checkpoint_passes_with_one_line(config_file, caplog):
+    config = load_config(config_file)
+    state = {key: value for key, value in checkpoint_of(config).items() if key not in ("training_set", "precision")}
+    check(config, state)
+    (record,) = caplog.records
+    assert "did not record the training set" in record.getMessage()
+
+
+@pytest.fixture
+def two_runs(config_file):
+    """Folders of two runs with a checkpoint each."""
+    folders = []
+    for name in ("a", "b"):
+        config = load_config(config_file, [f"run.name={name}"])
+        folder = RunFolder(config)
+        folder.begin(config, 0, 0)
+        folder.save_last(checkpoint_of(config))
+        folders.append(folder)
+    return folders
+
+
+def contents(folder: RunFolder) -> dict:
+    return {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+
+
+def test_a_checkpoint_of_another_run_is_refused_where_a_run_is(two_runs):
+    here, other = two_runs
+    before = contents(here)
+    with pytest.raises(ConfigError, match=r"b/checkpoints/last\.pt: .*/a holds another run.*another run\.name"):
+        here.find_checkpoint(str(other.last), False)
+    here.last.unlink()
+    here.add_metrics({"step": 3})  # its checkpoints are gone, its results are not
+    with pytest.raises(ConfigError, match="holds another run"):
+        here.find_checkpoint(str(other.last), False)
+    assert before.keys() - contents(here).keys() == {here.last}
+
+
+def test_checkpoints_of_the_run_itself_are_its_own_under_any_name(two_runs, tmp_path):
+    here, _ = two_runs
+    (tmp_path / "link.pt").symlink_to(here.last)
+    save_checkpoint(here.best, load_checkpoint(here.last))
+    for path in (here.last, here.best, tmp_path / "link.pt"):
+        assert here.find_checkpoint(str(path), False)["step"] == 1
+
+
+def test_a_start_that_was_killed_before_its_first_checkpoint_may_be_repeated(two_runs, config_file):
+    _, other = two_runs
+    config = load_config(config_file, ["run.name=c"])
+    RunFolder(config).begin(config, 1, 0)
+    assert RunFolder(config).find_checkpoint(str(other.last), False)["step"] == 1
+    changed = load_config(config_file, ["run.name=c", "schedule.epochs=7"])
+    with pytest.raises(ConfigError, match="holds another run"):
+        RunFolder(changed).find_checkpoint(str(other.last), False)
