@@ -1,0 +1,28 @@
+"""More entries in one bin than float32 can count: 2**24 + 1 is no float32 number."""
+
+import pytest
+import torch
+
+from losses import triton_support
+from losses.ranking.score_bins import ScoreBins
+from losses.ranking.torch_passes import make_passes
+
+MANY = 2**24 + 3
+
+
+@pytest.mark.parametrize("path", ["operators", "kernels"])
+def test_counts_and_sums_beyond_the_integers_of_float32(path, monkeypatch):
+    if path == "kernels":
+        triton = pytest.importorskip("triton")
+        if not triton.knobs.runtime.interpret:
+            pytest.skip("Triton compiles its kernels in this process")
+        monkeypatch.setattr("losses.ranking.triton_passes.BLOCK", 2**20)  # few programs to interpret
+        monkeypatch.setattr(triton_support, "usable", lambda logits: True)
+    third = 0.3359375  # sums of it are exact in float64
+    logits, targets = torch.tensor(third).expand(MANY), torch.tensor(0, dtype=torch.int8).expand(MANY)
+    bins = ScoreBins(torch.zeros(1, dtype=torch.float64), 1.0, torch.float32)
+    passes = make_passes(logits)
+    passes.find_positives(targets, known=torch.zeros(0, dtype=torch.int64))
+    histogram = passes.histogram(bins, logits, targets)
+    assert histogram.tolist() == [[0, MANY, 0], [0, MANY * third, 0]]
+    assert bins.hits(histogram[None]).item() == MANY * (third + 1) / 2
