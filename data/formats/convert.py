@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 
 from data.boxes import to_xywh
 from data.errors import DatasetError
+from data.files import write_atomically
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -146,10 +147,7 @@ def _write_split(
             raise DatasetError(f"{root / split}: cannot write there ({error}); make room or change --output") from error
     categories = [{"id": category_id, "name": name} for name, category_id in category_ids.items()]
     document = {"images": records, "annotations": annotations, "categories": categories}
-    file.parent.mkdir(exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(document))
-    os.replace(temporary, file)
+    write_atomically(file, lambda target: target.write(json.dumps(document).encode()))
     crowds = sum(annotation["iscrowd"] for annotation in annotations)
     return SplitReport(file, len(records), len(annotations) - crowds, crowds, dropped)
 

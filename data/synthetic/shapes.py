@@ -12,6 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from data.errors import DatasetError
+from data.files import write_atomically
 from data.synthetic.scene import CLASSES, draw_scene
 
 NUM_IMAGES = {"train": 1600, "val": 100, "test": 200}  # the quickstart's data
@@ -75,7 +76,6 @@ def _is_complete(annotation_file: Path, parameters: dict) -> bool:
 def _write_split(root: Path, annotation_file: Path, parameters: dict) -> None:
     split, size = parameters["split"], parameters["image_size"]
     (root / split).mkdir(parents=True, exist_ok=True)
-    annotation_file.parent.mkdir(exist_ok=True)
     images: list[dict] = []
     annotations: list[dict] = []
     # Files grow in a folder that no other process knows and are renamed into place: none is ever seen unfinished.
@@ -103,8 +103,7 @@ def _write_split(root: Path, annotation_file: Path, parameters: dict) -> None:
             "annotations": annotations,
             "categories": [{"id": label + 1, "name": name} for label, name in enumerate(CLASSES)],
         }
-        Path(scratch, annotation_file.name).write_text(json.dumps(content))
-        os.replace(Path(scratch, annotation_file.name), annotation_file)
+        write_atomically(annotation_file, lambda file: file.write(json.dumps(content).encode()))
 
 
 def _progress(total: int, label: str) -> Iterator[int]:
