@@ -12,6 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from data.errors import DatasetError
+from data.files import write_atomically
 from data.output_folder import OutputFolder
 from data.synthetic.scene import CLASSES, draw_scene
 from data.text_files import read_json
@@ -80,7 +81,6 @@ def _write_split(root: Path, annotation_file: Path, parameters: dict) -> None:
     names = [f"{split}/{index:06d}.jpg" for index in range(parameters["num_images"])]
     OutputFolder(root).claim([f"annotations/{annotation_file.name}", *names])
     (root / split).mkdir(parents=True, exist_ok=True)
-    annotation_file.parent.mkdir(exist_ok=True)
     images: list[dict] = []
     annotations: list[dict] = []
     # Files grow in a folder that no other process knows and are renamed into place: none is ever seen unfinished.
@@ -108,8 +108,7 @@ def _write_split(root: Path, annotation_file: Path, parameters: dict) -> None:
             "annotations": annotations,
             "categories": [{"id": label + 1, "name": name} for label, name in enumerate(CLASSES)],
         }
-        Path(scratch, annotation_file.name).write_text(json.dumps(content))
-        os.replace(Path(scratch, annotation_file.name), annotation_file)
+        write_atomically(annotation_file, lambda file: file.write(json.dumps(content).encode()))
 
 
 def _progress(total: int, label: str) -> Iterator[int]:
