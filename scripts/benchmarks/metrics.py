@@ -30,7 +30,7 @@ def benchmark_metrics() -> list[dict]:
         files = write_files(Path(folder))
         peer, *peer_times = timed(lambda: with_pycocotools(*files))
         own, *own_times = timed(lambda: ours(*files))
-        command = [sys.executable, SCRIPT, "--annotations", files[0], "--detections", files[1]]
+        command: list[str | Path] = [sys.executable, SCRIPT, "--annotations", files[0], "--detections", files[1]]
         _, *script_times = timed(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL))
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # KiB on Linux
     rows = [
