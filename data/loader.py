@@ -16,6 +16,7 @@ from data.coco import CocoDetection
 from data.images import blank_images
 from data.sampler import TrainBatchSampler, eval_batches
 from data.targets import BatchTargets
+from data.transforms import Resize, ResizeShortSide
 
 SIZE_DIVISOR = 32  # of both sides of a batch; the detectors' SIZE_DIVISOR
 EMPTY_OBJECTS = {"boxes": ((4,), torch.float32), "labels": ((), torch.int64), "crowd": ((), torch.bool)}
@@ -81,8 +82,10 @@ def eval_loader(
 
     The data set's transform must be one of `eval_transform`.
     """
+    resize = dataset.transform
+    assert isinstance(resize, Resize | ResizeShortSide)
     batches = eval_batches(
-        dataset.sizes, batch_size, lambda size: padded_size(dataset.transform.output_size(size)), rank, world_size
+        dataset.sizes, batch_size, lambda size: padded_size(resize.output_size(size)), rank, world_size
     )
     return _loader(dataset, batches, workers)
 
@@ -131,8 +134,9 @@ def _init_worker(worker: int) -> None:
     # SIGTERM comes from schedulers too, but it is also how the parent ends a worker that does not listen.
     if hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # in all threads of the worker: inherited
-        parent = multiprocessing.parent_process().pid  # not always the one that forked
-        threading.Thread(target=_end_when_the_parent_says_so, args=(parent,), daemon=True).start()
+        parent = multiprocessing.parent_process()  # not always the one that forked
+        assert parent is not None
+        threading.Thread(target=_end_when_the_parent_says_so, args=(parent.pid,), daemon=True).start()
     else:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
 
 from data.errors import DatasetError
@@ -74,7 +75,7 @@ class TrainBatchSampler:
 
 
 def eval_batches(
-    sizes: Sequence[tuple[int, int]],
+    sizes: Sequence[tuple[int, int]] | np.ndarray,
     batch_size: int,
     padded_size: Callable[[tuple[int, int]], tuple[int, int]],
     rank: int = 0,

@@ -102,6 +102,12 @@ class Result:
     def val_ap(self) -> float:
         return self.history[-1]["AP"]
 
+    @property
+    def tested(self) -> dict[str, float]:
+        """`test` of a cell that was evaluated there."""
+        assert self.test is not None
+        return self.test
+
 
 def load_grid(path: str | Path) -> Grid:
     """Reads a grid file. Raises ConfigError: missing, broken, unknown keys, impossible values."""
@@ -160,14 +166,15 @@ def ap_at(matches: Matches, iou: float) -> float:
 
 def score_iou_correlation(matches: Matches) -> float:
     """ρ: Pearson correlation of score and IoU over the true positives at IoU 0.5 of all classes; NaN below two."""
-    scores, ious = [], []
+    class_scores: list[np.ndarray] = []
+    class_ious: list[np.ndarray] = []
     for label in range(len(matches.truth.category_ids)):
         curve = lrp_curve(matches, label)
         if curve is not None:
             is_tp = curve.matched != UNMATCHED
-            scores.append(curve.scores[is_tp])
-            ious.append(1 - np.diff(curve.loc_error, prepend=0)[is_tp])
-    scores, ious = np.concatenate(scores or [[]]), np.concatenate(ious or [[]])
+            class_scores.append(curve.scores[is_tp])
+            class_ious.append(1 - np.diff(curve.loc_error, prepend=0)[is_tp])
+    scores, ious = (np.concatenate(values or [np.zeros(0)]) for values in (class_scores, class_ious))
     if len(scores) < 2 or scores.std() == 0 or ious.std() == 0:
         return math.nan
     return float(np.corrcoef(scores, ious)[0, 1])
@@ -196,7 +203,7 @@ def markdown_table(grid: Grid, results: dict[Cell, Result]) -> str:
     """Test results of the chosen cells, mean ± standard deviation over the seeds, and the paired AP difference."""
     chosen = [cell for cell in chosen_cells(grid, results) if cell in results and results[cell].test is not None]
     by_variant = {variant: [cell for cell in chosen if cell.variant == variant] for variant in grid.variants}
-    reference = {cell.seed: results[cell].test["AP"] for cell in by_variant[grid.reference]}
+    reference = {cell.seed: results[cell].tested["AP"] for cell in by_variant[grid.reference]}
     lines = [
         f"| loss | lr | seeds | {' | '.join(METRICS[:-1])} | ρ | ΔAP (95 %) | ms/step |",
         "|" + "---|" * (len(METRICS) + 5),
@@ -204,7 +211,7 @@ def markdown_table(grid: Grid, results: dict[Cell, Result]) -> str:
     for variant, cells in by_variant.items():
         if not cells:
             continue
-        tests = [results[cell].test for cell in cells]
+        tests = [results[cell].tested for cell in cells]
         columns = [_mean_and_deviation([test[name] for test in tests]) for name in METRICS]
         paired = [cell for cell in cells if cell.seed in reference]
         difference = "" if variant == grid.reference or not paired else _difference(paired, results, reference)
@@ -219,7 +226,7 @@ def markdown_table(grid: Grid, results: dict[Cell, Result]) -> str:
 def csv_rows(grid: Grid, results: dict[Cell, Result]) -> list[list[Any]]:
     """Header and one row for every finished cell."""
     chosen = set(chosen_cells(grid, results))
-    rows = [["variant", "learning_rate", "seed", "chosen", "val_AP", *METRICS, "step_ms"]]
+    rows: list[list[Any]] = [["variant", "learning_rate", "seed", "chosen", "val_AP", *METRICS, "step_ms"]]
     for cell, result in results.items():
         test = [None if result.test is None else result.test[name] for name in METRICS]
         rows.append(
@@ -234,6 +241,6 @@ def _mean_and_deviation(values: Sequence[float]) -> str:
 
 
 def _difference(cells: Sequence[Cell], results: dict[Cell, Result], reference: dict[int, float]) -> str:
-    own = [results[cell].test["AP"] for cell in cells]
+    own = [results[cell].tested["AP"] for cell in cells]
     mean, half_width = paired_difference(own, [reference[cell.seed] for cell in cells])
     return f"{mean:+.3f}" + ("" if half_width is None else f" ± {half_width:.3f}")

@@ -1,6 +1,7 @@
 """Figures of an ablation: AP of the runs, AP over training, and the gradient mass that the losses give."""
 
 from collections import defaultdict
+from operator import methodcaller
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ def draw_figures(cells: list[Cell], results: dict[Cell, Result], runs: Path, out
     for name, draw in zip(FIGURES, (_draw_ap, _draw_training, _draw_gradient_mass), strict=True):
         with matplotlib.rc_context(STYLE):
             png = figure_png(draw(by_variant, results, runs))
-        write_atomically(output / name, lambda file, png=png: file.write(png))
+        write_atomically(output / name, methodcaller("write", png))
         paths.append(output / name)
     return paths
 
@@ -41,7 +42,7 @@ def _draw_ap(by_variant: dict[str, list[Cell]], results: dict[Cell, Result], run
     figure = _figure(6.5, 0.8 + 0.35 * len(by_variant))
     axes = figure.subplots()
     for row, cells in enumerate(by_variant.values()):
-        values = [results[cell].test["AP"] for cell in cells]
+        values = [results[cell].tested["AP"] for cell in cells]
         color = PALETTE[row % len(PALETTE)]
         axes.plot(values, [row] * len(values), "o", color=color, alpha=0.6, markersize=5)
         axes.plot([np.mean(values)] * 2, [row - 0.3, row + 0.3], color=color, linewidth=2)
@@ -56,8 +57,8 @@ def _draw_training(by_variant: dict[str, list[Cell]], results: dict[Cell, Result
     axes = figure.subplots()
     for color, (variant, cells) in zip(PALETTE, by_variant.items(), strict=False):
         epochs = [record["epoch"] for record in results[cells[0]].history]
-        curves = [[record["AP"] for record in results[cell].history] for cell in cells]
-        curves = np.array([curve for curve in curves if len(curve) == len(epochs)])
+        histories = [[record["AP"] for record in results[cell].history] for cell in cells]
+        curves = np.array([history for history in histories if len(history) == len(epochs)])
         axes.plot(epochs, curves.mean(0), "o-", markersize=3, color=color, label=variant)
         axes.fill_between(epochs, curves.min(0), curves.max(0), color=color, alpha=0.15, linewidth=0)
     axes.set(xlabel="epoch", ylabel="AP on the val split", ylim=(0, None))

@@ -3,7 +3,7 @@
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class WeightEMA:
@@ -24,7 +24,7 @@ class WeightEMA:
     def update(self, model: nn.Module, step: int) -> None:
         """Called after 0-based optimizer step `step`."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        averages = list(self.module.parameters())
+        averages: list[Tensor] = list(self.module.parameters())
         torch._foreach_lerp_(averages, [weight.detach() for weight in model.parameters()], 1 - decay)
         for average, buffer in zip(self.module.buffers(), model.buffers(), strict=True):
             average.copy_(buffer)

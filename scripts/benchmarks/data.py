@@ -84,7 +84,8 @@ def make_data(folder: Path) -> None:
     """Generated shapes in files of COCO's size."""
     (folder / "train").mkdir()
     (folder / "annotations").mkdir()
-    images, annotations = [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
     for index in range(1, NUM_IMAGES + 1):
         pixels, objects, _ = draw_scene(0, "train", index, FILE_SIZE)
         name = f"{index:06d}.jpg"

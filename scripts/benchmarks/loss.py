@@ -49,8 +49,8 @@ STEPS: dict[str, Callable] = {
     "torchvision focal": lambda s, t, e: sigmoid_focal_loss(s, t, reduction="sum").backward(),
     "focal": lambda s, t, e: focal_loss(s, t).backward(),
     "AP": lambda s, t, e: ap_loss(s, t).backward(),
-    "aLRP": lambda s, t, e: sum(alrp_loss(s, t, e)).backward(),
-    "Rank & Sort": lambda s, t, e: sum(rs_loss(s, t, e.detach())).backward(),
+    "aLRP": lambda s, t, e: torch.add(*alrp_loss(s, t, e)).backward(),
+    "Rank & Sort": lambda s, t, e: torch.add(*rs_loss(s, t, e.detach())).backward(),
     "aLRP, loop over positives": lambda s, t, e: loop_loss(s.detach(), t, e.detach()),
     "aLRP, P × N comparisons": lambda s, t, e: dense_loss(s.detach(), t, e.detach()),
 }
@@ -80,12 +80,16 @@ def peak_memory(loss: str, batch: tuple[Tensor, Tensor, Tensor]) -> float:
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     run(loss, batch)
-    status = Path("/proc/self/status")
-    high = int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1])
+    high = _kilobytes("VmHWM")
     batch[0].grad = None
     ctypes.CDLL(None).malloc_trim(0)
-    low = int(re.search(r"VmRSS:\s+(\d+)", status.read_text())[1])
+    low = _kilobytes("VmRSS")
     return (high - low) * 1024 / (4 * NUM_LOGITS)
+
+
+def _kilobytes(name: str) -> int:
+    """A number of /proc/self/status, which counts in units of 1024 bytes."""
+    return int(re.findall(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text())[0])
 
 
 def benchmark_loss() -> list[dict]:
@@ -95,8 +99,10 @@ def benchmark_loss() -> list[dict]:
     losses differ; hence several processes, and the range of their ratios.
     """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, context, torch.set_num_threads, (THREADS,), max_tasks_per_child=1) as pool:
-        runs = [pool.submit(_measure).result() for _ in range(PROCESSES)]
+    runs = []
+    for _ in range(PROCESSES):
+        with ProcessPoolExecutor(1, context, torch.set_num_threads, (THREADS,)) as pool:
+            runs.append(pool.submit(_measure).result())
     rows = []
     for same_row in zip(*runs, strict=True):
         ratios = [row["ratio"] for row in same_row]
@@ -112,7 +118,7 @@ def _measure() -> list[dict]:
         batches = {num: make_batch(scores, num) for num in (10, 1000, 10_000)}
         # P x N numbers of 1000 positives would be 12 GB
         cases = [(loss, 10 if "P ×" in loss else 1000) for loss in STEPS] + [("aLRP", 10), ("aLRP", 10_000)]
-        times = {case: [] for case in cases}
+        times: dict[tuple[str, int], list[float]] = {case: [] for case in cases}
         for repetition in range(REPETITIONS + 1):  # the first one warms up
             for loss, num in cases:
                 if "loop" not in loss or repetition == 1:

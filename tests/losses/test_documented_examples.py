@@ -1,16 +1,20 @@
 """The examples of docs/using-the-loss.md run and do what they say."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+import losses
+
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "using-the-loss.md"
 
 
-@pytest.fixture(scope="module")
-def examples() -> list[str]:
+@pytest.fixture
+def examples(monkeypatch) -> list[str]:
+    monkeypatch.setitem(sys.modules, "alrp", losses)  # as which this folder is installed
     return re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
 
 

@@ -12,7 +12,8 @@ else:
     import tomli as tomllib  # which pytest needs there
 
 ROOT = Path(__file__).resolve().parents[2]
-SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+SETUPTOOLS = PYPROJECT["tool"]["setuptools"]
 THIRD_PARTIES = {"losses": {"torch", "triton"}, "engine/metrics": {"numpy", "pycocotools"}}
 
 
@@ -71,3 +72,11 @@ def test_other_imports_are_found(line, tmp_path):
     package.mkdir()
     (package / "module.py").write_text(f"import math\nimport torch.nn\nfrom .other import name\n{line}\n")
     assert len(strangers(package, {"torch"})) == 1
+
+
+def test_the_package_asks_for_what_it_imports_and_sets_no_upper_bound():
+    project = PYPROJECT["project"]
+    assert [line.partition(">=")[0] for line in project["dependencies"]] == ["torch"]  # Triton comes with it
+    (extra,) = project["optional-dependencies"].values()
+    assert {line.partition(">=")[0] for line in extra} == THIRD_PARTIES["engine/metrics"]
+    assert not any(sign in line for line in project["dependencies"] + extra for sign in ("==", "<", "~"))
