@@ -33,6 +33,7 @@ def main() -> int:
     from engine.run.config import load_config
     from engine.run.datasets import prepare_data
     from engine.run.distributed import join_processes
+    from engine.run.resume import with_exif_of_run
     from engine.run.run_folder import RunFolder
     from engine.run.run_lock import RunLock
     from engine.training.dry_run import dry_run
@@ -49,6 +50,8 @@ def main() -> int:
         state = None
         if args.resume or not args.dry_run:
             state = folder.find_checkpoint(args.resume, args.overwrite, restarted)
+        if state is not None:
+            config = with_exif_of_run(config, state, str(folder.source))
         with join_processes(config.run) as processes, user_errors(processes=processes):
             prepare_data(config, processes)
             trainer = Trainer(config, processes, folder, state)

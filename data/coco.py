@@ -13,7 +13,7 @@ from data.annotations import OBJECT_KEYS, read_annotations, usable_document
 from data.augment import Target
 from data.cache import FileCache
 from data.errors import DatasetError, ImageError
-from data.images import blank_images, read_image
+from data.images import Exif, blank_images, read_image
 from data.seeds import mix_seed
 from data.transforms import Transform
 
@@ -38,6 +38,7 @@ class CocoDetection(Dataset):
             its place: in training (an item asked for by epoch and index) the next readable image, in evaluation (by
             index alone) a blank image of the annotated size without objects, so that no image counts twice. The
             entries of the annotation file follow the same rule (`read_annotations`).
+        exif: what an EXIF orientation does, see `read_image`.
     Raises:
         DatasetError: files missing, or annotations that cannot be used.
 
@@ -57,11 +58,12 @@ class CocoDetection(Dataset):
         transform: Transform | None = None,
         seed: int = 0,
         on_error: Literal["stop", "skip"] = "stop",
+        exif: Exif = "turn",
     ) -> None:
         self.annotation_file = _find_annotations(Path(root), split)
         self.folder = _find_images(Path(root), split, self.annotation_file)
         self.has_annotations = self.annotation_file.name.startswith("instances_")
-        self.transform, self.seed, self.on_error = transform, seed, on_error
+        self.transform, self.seed, self.on_error, self.exif = transform, seed, on_error, exif
         self._annotations = read_annotations(self.annotation_file, classes, not self.has_annotations, on_error)
         self.class_names, self.category_ids = self._annotations.class_names, self._annotations.category_ids
         self.image_ids, self.sizes = self._annotations.image_ids, self._annotations.sizes
@@ -141,7 +143,8 @@ class CocoDetection(Dataset):
             image_id, size = int(self.image_ids[candidate]), tuple(self.sizes[candidate].tolist())
             target = {**self.objects(candidate), "image_id": image_id}
             try:
-                return read_image(self.path(candidate), size, self._files and self._files[candidate]), target
+                encoded = self._files and self._files[candidate]
+                return read_image(self.path(candidate), size, encoded, self.exif), target
             except ImageError as error:
                 message = f"{error} (image id {image_id} in {self.annotation_file})"
                 if self.on_error == "stop":

@@ -41,6 +41,7 @@ def training_set(config: Config) -> CocoDetection:
         transform=train_transform(data.augmentation, data.train_size, data.short_sides, data.long_side),
         seed=config.run.seed,
         on_error=data.on_error,
+        exif=data.exif,
     )
     if not dataset.has_annotations:
         raise DatasetError(f"{dataset.annotation_file}: no annotations to train on; set data.train_split")
@@ -70,7 +71,9 @@ def evaluation_set(config: Config, split: str) -> CocoDetection:
     if name is None:
         raise DatasetError(f"--split {split}: the configuration names no test split; set data.test_split=NAME")
     transform = evaluation_transform(config)
-    return CocoDetection(data.root, name, classes=data.classes, transform=transform, on_error=data.on_error)
+    return CocoDetection(
+        data.root, name, classes=data.classes, transform=transform, on_error=data.on_error, exif=data.exif
+    )
 
 
 def evaluation_transform(config: Config) -> Transform:

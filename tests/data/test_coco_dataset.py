@@ -132,6 +132,31 @@ def test_a_missing_split_names_those_that_exist(write_coco) -> None:
         CocoDetection(root, "val2017")
 
 
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("size", [(40, 64), (48, 48)])
+def test_boxes_drawn_on_the_image_as_viewers_show_it_lie_on_their_objects(write_coco, size, cached: bool) -> None:
+    box, exif = [5, 8, 10, 6], Image.Exif()
+    root = write_coco([(i, 1, box) for i in range(8)], sizes=[size] * 8)
+    shown = Image.new("RGB", size[::-1])
+    shown.paste((255, 0, 0), (5, 8, 15, 14))
+    # what makes the stored image of each orientation, 1 to 8, out of the upright one: Pillow's own inverse
+    names = "FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_90 TRANSVERSE ROTATE_270"
+    ways = [None, *(Image.Transpose[name] for name in names.split())]
+    for index, way in enumerate(ways):
+        exif[0x0112] = index + 1
+        (shown if way is None else shown.transpose(way)).save(root / f"train/{index:03}.png", exif=exif)
+    dataset = CocoDetection(root, "train")
+    if cached:
+        dataset.hold_files()
+    for image, target in dataset:
+        x1, y1, x2, y2 = target["boxes"][0].int().tolist()
+        assert (image[0, y1:y2, x1:x2] == 255).all()
+        assert (image[0] == 255).sum() == 60
+    as_stored = CocoDetection(root, "train", exif="ignore")
+    on_object = [bool((as_stored[index][0][0, 8:14, 5:15] == 255).all()) for index in range(4)]
+    assert on_object == [True, False, False, False]  # turns that keep the size
+
+
 def break_image(root: Path, index: int) -> None:
     path = root / f"train/{index:03}.png"
     path.write_bytes(path.read_bytes()[:200])
