@@ -25,6 +25,7 @@ def main() -> int:
         "--dry-run", action="store_true", help="try a few steps and print the plan; makes no run folder"
     )
     parser.add_argument("--quiet", action="store_true", help="print only warnings, errors and what was asked for")
+    parser.add_argument("--inside-only", action="store_true", help="refuse images outside of data.root")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config values, such as optimizer.lr=0.004")
     args = parser.parse_intermixed_args()
     if args.resume and args.overwrite:
@@ -42,7 +43,7 @@ def main() -> int:
     quiet = int(os.environ.get("LOCAL_RANK", 0)) != 0  # until training starts every process of a host fails alike
     log_to_console(is_main=int(os.environ.get("RANK", 0)) == 0, quiet=args.quiet)
     with user_errors(quiet):
-        config = load_config(args.config, args.overrides)
+        config = load_config(args.config, args.overrides + ["data.inside_only=true"] * args.inside_only)
         folder = RunFolder(config)
         writes = int(os.environ.get("RANK", 0)) == 0 and not args.dry_run
     with user_errors(quiet), RunLock(folder.path) if writes else nullcontext():  # from before the checkpoint is read

@@ -14,6 +14,7 @@ from data.augment import Target
 from data.cache import FileCache
 from data.errors import DatasetError, ImageError
 from data.images import Exif, blank_images, read_image
+from data.outside import outside_line
 from data.seeds import mix_seed
 from data.transforms import Transform
 
@@ -39,8 +40,9 @@ class CocoDetection(Dataset):
             index alone) a blank image of the annotated size without objects, so that no image counts twice. The
             entries of the annotation file follow the same rule (`read_annotations`).
         exif: what an EXIF orientation does, see `read_image`.
+        inside_only: refuse images outside of `root`; else one warning counts them.
     Raises:
-        DatasetError: files missing, or annotations that cannot be used.
+        DatasetError: files missing, annotations that cannot be used, or images outside that are refused.
 
     Attributes:
         annotation_file: Path of the annotations.
@@ -59,7 +61,9 @@ class CocoDetection(Dataset):
         seed: int = 0,
         on_error: Literal["stop", "skip"] = "stop",
         exif: Exif = "turn",
+        inside_only: bool = False,
     ) -> None:
+        self.root = Path(root)
         self.annotation_file = _find_annotations(Path(root), split)
         self.folder = _find_images(Path(root), split, self.annotation_file)
         self.has_annotations = self.annotation_file.name.startswith("instances_")
@@ -67,6 +71,8 @@ class CocoDetection(Dataset):
         self._annotations = read_annotations(self.annotation_file, classes, not self.has_annotations, on_error)
         self.class_names, self.category_ids = self._annotations.class_names, self._annotations.category_ids
         self.image_ids, self.sizes = self._annotations.image_ids, self._annotations.sizes
+        if line := outside_line(self.root, map(self.path, range(len(self))), inside_only):
+            logger.warning("%s", line)
         self._files: FileCache | None = None
         # By index, 0 or 1 + position in ImageError.KINDS. In shared memory, so that loader processes see each other's
         # finds and only the first one warns.
@@ -116,6 +122,18 @@ class CocoDetection(Dataset):
         """Whether any image has an object that is no crowd region."""
         return not bool(self._annotations.crowd.all())
 
+    @property
+    def has_objects(self) -> bool:
+        """Whether any image has an object that is no crowd region."""
+        return not bool(self._annotations.crowd.all())
+
+    def images_shared_with(self, other: "CocoDetection") -> int:
+        """How many images are the same files as those of the same name in another data set."""
+        indices = {other._annotations.file_name(index): index for index in range(len(other))}
+        names = map(self._annotations.file_name, range(len(self)))
+        pairs = [(index, indices[name]) for index, name in enumerate(names) if name in indices]
+        return sum(_is_same_file(self.path(own), other.path(theirs)) for own, theirs in pairs)
+
     def objects(self, index: int) -> Target:
         """`boxes`, `labels` and `crowd` of an image as annotated, in pixels of the file."""
         return self._annotations.objects(index)
@@ -156,6 +174,13 @@ class CocoDetection(Dataset):
             if not may_replace:
                 return blank_images(1, *size)[0], {**target, **{key: target[key][:0] for key in OBJECT_KEYS}}
         raise DatasetError(f"{self.folder}: not one image of {self.annotation_file} can be read")
+
+
+def _is_same_file(path: Path, other: Path) -> bool:
+    try:
+        return path == other or path.samefile(other)
+    except (OSError, ValueError):  # a missing file; a name that no file can have
+        return False
 
 
 def _find_images(root: Path, split: str, annotation_file: Path) -> Path:

@@ -42,6 +42,7 @@ def training_set(config: Config) -> CocoDetection:
         seed=config.run.seed,
         on_error=data.on_error,
         exif=data.exif,
+        inside_only=data.inside_only,
     )
     if not dataset.has_annotations:
         raise DatasetError(f"{dataset.annotation_file}: no annotations to train on; set data.train_split")
@@ -51,6 +52,33 @@ def training_set(config: Config) -> CocoDetection:
             "look at data.classes and data.train_split"
         )
     return dataset
+
+
+def category_difference(dataset: CocoDetection, reference: CocoDetection) -> str | None:
+    """What makes labels of one data set mean something else in the other, None if they mean the same."""
+    if dataset.class_names == reference.class_names:
+        return None
+    files = f"{dataset.annotation_file} has other categories than {reference.annotation_file}"
+    if sorted(dataset.class_names) == sorted(reference.class_names):
+        files = f"{dataset.annotation_file} numbers the categories in another order than {reference.annotation_file}"
+    return f"{files}; give both files the same categories"
+
+
+def check_together(training: CocoDetection, validation: CocoDetection) -> None:
+    """Raises DatasetError where the two sets do not go together, and warns of what validation cannot tell."""
+    if (difference := category_difference(validation, training)) is not None:
+        raise DatasetError(f"data.val_split: {difference}")
+    if count := validation.images_shared_with(training):
+        log.warning(
+            "data.val_split: %d of %d validation images are training images too: metrics on them say little of others",
+            count,
+            len(validation),
+        )
+    if not validation.has_objects:
+        log.warning(
+            "%s: no object, so there is nothing to compare checkpoints by: best.pt will be the newest",
+            validation.annotation_file,
+        )
 
 
 def hold_files(dataset: CocoDetection, processes: Processes) -> None:
@@ -72,7 +100,13 @@ def evaluation_set(config: Config, split: str) -> CocoDetection:
         raise DatasetError(f"--split {split}: the configuration names no test split; set data.test_split=NAME")
     transform = evaluation_transform(config)
     return CocoDetection(
-        data.root, name, classes=data.classes, transform=transform, on_error=data.on_error, exif=data.exif
+        data.root,
+        name,
+        classes=data.classes,
+        transform=transform,
+        on_error=data.on_error,
+        exif=data.exif,
+        inside_only=data.inside_only,
     )
 
 

@@ -51,6 +51,7 @@ class DataConfig(_Group):
     # EXIF orientation. turn: pixels as viewers show them, unless the annotation's size fits only the image as stored;
     # ignore: the reverse; legacy, of runs begun before this key: ignore in data sets, turn in prediction
     exif: Exif = "turn"
+    inside_only: bool = False  # refuse images outside of root; --inside-only sets it
 
     @field_validator("image_size")
     @classmethod

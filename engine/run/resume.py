@@ -13,7 +13,7 @@ from engine.run.precision import resolve_precision
 log = logging.getLogger(__name__)
 
 # keys that a resumed run may change although their group must stay the same
-FREE_ON_RESUME = {"data.root", "data.workers", "data.cache", "schedule.max_steps"}
+FREE_ON_RESUME = {"data.root", "data.workers", "data.cache", "data.inside_only", "schedule.max_steps"}
 FIXED_GROUPS = ("model", "loss", "data", "optimizer", "schedule")
 
 

@@ -70,7 +70,7 @@ def test_every_problem_is_listed_with_its_count(check, write):
     images = [
         {"id": 1, "file_name": "good.png"},
         {"id": 2, "file_name": "gone.png"},
-        {"id": 3, "file_name": "../outside.png"},
+        {"id": 3, "file_name": ".."},
         {"id": 1, "file_name": "good.png"},
         {"id": 4, "file_name": "good4.png", "width": 99},
         {"id": 5, "file_name": "empty.png"},
@@ -81,7 +81,7 @@ def test_every_problem_is_listed_with_its_count(check, write):
     status, out, _ = check("--root", root, "--split", "train")
     assert status == 1
     expected = [
-        "1 images: 'file_name' must be a relative path that stays inside the split's folder",
+        "1 images: 'file_name' must be the path of a file",
         "1 images: id occurs more than once",
         "1 annotations: unknown image_id",
         "1 annotations: unknown category_id",
