@@ -2,12 +2,14 @@
 
 import logging
 import os
+import shlex
 from pathlib import Path
 
 from data import CocoDetection, DatasetError, eval_transform, train_transform
-from data.synthetic.shapes import generate_shapes
+from data.synthetic.shapes import generate_shapes, is_foreign
 from data.transforms import Transform
 from engine.run.config import Config
+from engine.run.groups import DataConfig
 from engine.run.distributed import Processes
 from engine.run.progress import progress
 
@@ -15,7 +17,13 @@ log = logging.getLogger(__name__)
 
 
 def prepare_data(config: Config, processes: Processes) -> None:
-    """Writes the splits of the generated data set (`data.generate`) that are missing, in the main process."""
+    """Writes the splits of the generated data set (`data.generate`) that are missing, in the main process.
+
+    Only for configurations that the user wrote: what a checkpoint brings along may not say where files go.
+
+    Raises:
+        DatasetError: they would go into a folder that holds something else.
+    """
     plan = config.data.generate
     if plan is None:
         return
@@ -27,6 +35,11 @@ def prepare_data(config: Config, processes: Processes) -> None:
             for split, count in counts.items()
             if split is not None and not (root / "annotations" / f"instances_{split}.json").exists()
         }
+        if missing and is_foreign(root):
+            raise DatasetError(
+                f"{root}: is neither empty nor generated, so {', '.join(missing)} is not generated there; set "
+                "data.root to another folder, or data.generate=null"
+            )
         generate_shapes(root, splits=missing, image_size=plan.image_size, seed=plan.seed)
     processes.barrier()
 
@@ -98,6 +111,8 @@ def evaluation_set(config: Config, split: str) -> CocoDetection:
     name = roles.get(split, split)
     if name is None:
         raise DatasetError(f"--split {split}: the configuration names no test split; set data.test_split=NAME")
+    if data.generate is not None and not any((Path(data.root) / "annotations").glob(f"*_{name}.json")):
+        raise DatasetError(f"{data.root}: no split {name!r}; generate the data with: {_generating_command(data)}")
     transform = evaluation_transform(config)
     return CocoDetection(
         data.root,
@@ -108,6 +123,15 @@ def evaluation_set(config: Config, split: str) -> CocoDetection:
         exif=data.exif,
         inside_only=data.inside_only,
     )
+
+
+def _generating_command(data: DataConfig) -> str:
+    """make_shapes.py with what `data.generate` says; for splits of other names, what they stand for."""
+    plan = data.generate
+    counts = {"train": plan.train, "val": plan.val, "test": plan.test if data.test_split else 0}
+    numbers = " ".join(f"--{split} {count}" for split, count in counts.items())
+    root = shlex.quote(data.root)  # the command is to be copied, and the name may be a stranger's
+    return f"python scripts/make_shapes.py --output {root} {numbers} --size {plan.image_size} --seed {plan.seed}"
 
 
 def evaluation_transform(config: Config) -> Transform:

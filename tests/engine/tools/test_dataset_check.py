@@ -66,7 +66,7 @@ def test_every_problem_is_listed_with_its_count(check, write):
     bad_boxes = ([5, 5, 0, 3], [5, 5, 3, -1], [70, 5, 3, 3], [float("nan"), 5, 3, 3], [60, 5, 9, 3])
     annotations = [annotation(id=10 + i, bbox=bbox) for i, bbox in enumerate(bad_boxes)]
     annotations += [annotation(), annotation(), annotation(id=2, image_id=9), annotation(id=3, category_id=9)]
-    annotations += [annotation(id=4, bbox="text"), annotation(id=5, iscrowd=7), {"id": 6}, 7]
+    annotations += [annotation(id=4, bbox="text"), annotation(id=5, bbox=[1, 1, 9, 9], iscrowd=7), {"id": 6}, 7]
     images = [
         {"id": 1, "file_name": "good.png"},
         {"id": 2, "file_name": "gone.png"},
