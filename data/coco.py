@@ -122,11 +122,6 @@ class CocoDetection(Dataset):
         """Whether any image has an object that is no crowd region."""
         return not bool(self._annotations.crowd.all())
 
-    @property
-    def has_objects(self) -> bool:
-        """Whether any image has an object that is no crowd region."""
-        return not bool(self._annotations.crowd.all())
-
     def images_shared_with(self, other: "CocoDetection") -> int:
         """How many images are the same files as those of the same name in another data set."""
         indices = {other._annotations.file_name(index): index for index in range(len(other))}

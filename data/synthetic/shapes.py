@@ -27,8 +27,9 @@ VERSION = 1  # kept in the annotation file: raise it when a seed comes to mean a
 def generate_shapes(root: str | Path, splits: Mapping[str, int], image_size: int, seed: int = 0) -> dict[str, Path]:
     """Write root/<split>/<index>.jpg and root/annotations/instances_<split>.json for every split.
 
-    The annotation file comes last, so a split that has one is complete; one drawn with the same parameters is kept.
-    Image i does not depend on the number of images. Several processes may write the same data at once.
+    Only a folder that is empty, or was made in this way, is written to. The annotation file comes last, so a split that
+    has one is complete; one drawn with the same parameters is kept. Image i does not depend on the number of images.
+    Several processes may write the same data at once.
 
     Args:
         root: folder, created where missing.
@@ -38,7 +39,8 @@ def generate_shapes(root: str | Path, splits: Mapping[str, int], image_size: int
     Returns:
         split name → its annotation file.
     Raises:
-        DatasetError: impossible argument, a split that was made otherwise, or a folder that cannot be written.
+        DatasetError: impossible argument, a split that was made otherwise, or a folder that cannot be written or
+            holds something else.
         OutputError: a file of another origin is in the way.
     """
     root = Path(root)
@@ -46,28 +48,35 @@ def generate_shapes(root: str | Path, splits: Mapping[str, int], image_size: int
         raise DatasetError(
             f"{root}: image_size {image_size}, seed {seed}: they must be at least {MIN_IMAGE_SIZE} and 0"
         )
-    files = {}
+    files, missing = {}, []
     for split, num_images in splits.items():
         if num_images < 1 or Path(split).name != split or split.startswith(".") or split in ("", "annotations"):
             raise DatasetError(f"{root}: split {split!r}: needs a plain folder name and at least one image")
         files[split] = root / "annotations" / f"instances_{split}.json"
         parameters = {"split": split, "num_images": num_images, "image_size": image_size, "seed": seed}
         parameters["version"] = VERSION
-        try:
-            if not _is_complete(files[split], parameters):
-                _write_split(root, files[split], parameters)
-        except OSError as error:
-            raise DatasetError(f"{root}: cannot write there ({error}); make room or choose another folder") from error
+        if not _is_complete(files[split], parameters):
+            missing.append(parameters)
+    if missing and _is_foreign(root):
+        names = ", ".join(parameters["split"] for parameters in missing)
+        raise DatasetError(
+            f"{root}: holds files that are not generated data, so {names} is not generated there; choose another folder"
+        )
+    try:
+        for parameters in missing:
+            _write_split(root, files[parameters["split"]], parameters)
+    except OSError as error:
+        raise DatasetError(f"{root}: cannot write there ({error}); make room or choose another folder") from error
     return files
 
 
-def is_foreign(root: Path) -> bool:
+def _is_foreign(root: Path) -> bool:
     """Whether a folder holds what neither `generate_shapes` nor an interrupted run of it left there."""
     if not root.is_dir() or not any(root.iterdir()):
         return False
     if files := sorted((root / "annotations").glob("*.json")):
         return not any(map(_is_generated, files))
-    return not (root / ".written-here.jsonl").is_file()  # of `data.output_folder`, written before anything else
+    return not OutputFolder(root).listed()
 
 
 def _is_generated(annotation_file: Path) -> bool:

@@ -6,11 +6,11 @@ import shlex
 from pathlib import Path
 
 from data import CocoDetection, DatasetError, eval_transform, train_transform
-from data.synthetic.shapes import generate_shapes, is_foreign
+from data.synthetic.shapes import generate_shapes
 from data.transforms import Transform
 from engine.run.config import Config
-from engine.run.groups import DataConfig
 from engine.run.distributed import Processes
+from engine.run.groups import DataConfig
 from engine.run.progress import progress
 
 log = logging.getLogger(__name__)
@@ -35,11 +35,6 @@ def prepare_data(config: Config, processes: Processes) -> None:
             for split, count in counts.items()
             if split is not None and not (root / "annotations" / f"instances_{split}.json").exists()
         }
-        if missing and is_foreign(root):
-            raise DatasetError(
-                f"{root}: is neither empty nor generated, so {', '.join(missing)} is not generated there; set "
-                "data.root to another folder, or data.generate=null"
-            )
         generate_shapes(root, splits=missing, image_size=plan.image_size, seed=plan.seed)
     processes.barrier()
 
@@ -111,8 +106,10 @@ def evaluation_set(config: Config, split: str) -> CocoDetection:
     name = roles.get(split, split)
     if name is None:
         raise DatasetError(f"--split {split}: the configuration names no test split; set data.test_split=NAME")
-    if data.generate is not None and not any((Path(data.root) / "annotations").glob(f"*_{name}.json")):
-        raise DatasetError(f"{data.root}: no split {name!r}; generate the data with: {_generating_command(data)}")
+    kinds = ("instances", "image_info")
+    exists = any((Path(data.root) / "annotations" / f"{kind}_{name}.json").is_file() for kind in kinds)
+    if not exists and (command := _generating_command(data)) is not None:
+        raise DatasetError(f"{data.root}: no split {name!r}; generate the data with: {command}")
     transform = evaluation_transform(config)
     return CocoDetection(
         data.root,
@@ -125,9 +122,11 @@ def evaluation_set(config: Config, split: str) -> CocoDetection:
     )
 
 
-def _generating_command(data: DataConfig) -> str:
-    """make_shapes.py with what `data.generate` says; for splits of other names, what they stand for."""
+def _generating_command(data: DataConfig) -> str | None:
+    """What makes the data that `data.generate` describes, None where nothing does."""
     plan = data.generate
+    if plan is None or (data.train_split, data.val_split, data.test_split or "test") != ("train", "val", "test"):
+        return None
     counts = {"train": plan.train, "val": plan.val, "test": plan.test if data.test_split else 0}
     numbers = " ".join(f"--{split} {count}" for split, count in counts.items())
     root = shlex.quote(data.root)  # the command is to be copied, and the name may be a stranger's

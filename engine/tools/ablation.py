@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from engine.metrics.average_precision import precisions
 from data.errors import DatasetError
 from data.yaml_files import read_yaml
+from engine.metrics.average_precision import precisions
 from engine.metrics.coco_metrics import match_detections
 from engine.metrics.lrp import lrp_curve
 from engine.metrics.matching import UNMATCHED, Matches

@@ -193,12 +193,43 @@ def test_another_format_and_malformed_entries_are_refused(tmp_path):
         "model": ({"w": 3}, "'model'"),
         "ema": ([], "'ema'"),
         "thresholds": ([0.5, 0.5], "'thresholds'"),
+        "category_ids": ([1, 2], "'category_ids'"),
+        "world_size": (0, "'world_size'"),
+        "skipped": (-5, "'skipped'"),
+        "skipped_in_a_row": (1.5, "'skipped_in_a_row'"),
+        "optimizer": ([], "'optimizer'"),
         "best_ap": ("high", "'best_ap'"),
     }
     for name, (value, expected) in cases.items():
         torch.save(STATE | {name: value}, tmp_path / "c.pt")
         with pytest.raises(CheckpointError, match=expected):
             load_checkpoint(tmp_path / "c.pt")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("category_ids", "a"),
+        ("category_ids", [{}]),
+        ("category_ids", [1.0]),
+        ("category_ids", [True]),
+        ("category_ids", None),
+        ("thresholds", [float("nan")]),
+        ("thresholds", [2.0]),
+        ("thresholds", ["0.5"]),
+        ("best_ap", float("nan")),
+        ("best_ap", float("inf")),
+        ("classes", []),
+        ("classes", ["a", "a"]),
+        ("world_size", "x"),
+        ("world_size", True),
+        ("optimizer", None),
+    ],
+)
+def test_entries_that_no_training_writes_are_malformed(tmp_path, name, value):
+    torch.save(STATE | {name: value}, tmp_path / "c.pt")
+    with pytest.raises(CheckpointError, match=f"'{name}' in the checkpoint is malformed"):
+        load_checkpoint(tmp_path / "c.pt")
 
 
 def test_unusable_files_are_named(tmp_path):
