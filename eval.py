@@ -18,6 +18,7 @@ def main() -> int:
     parser.add_argument(
         "--report", metavar="DIR", help="write an HTML page and PNGs: tables, curves, confusion, best and worst images"
     )
+    parser.add_argument("--inside-only", action="store_true", help="refuse images outside of data.root")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config values, such as data.root=PATH")
     args = parser.parse_intermixed_args()
 
@@ -27,7 +28,7 @@ def main() -> int:
     from engine.reporting.evaluation_report import check_report_folder, write_report
     from engine.run.checkpoint import load_checkpoint
     from engine.run.config import ConfigError, parse_config
-    from engine.run.datasets import evaluation_set, prepare_data
+    from engine.run.datasets import evaluation_set
     from engine.run.distributed import join_processes
     from engine.run.load import detector_from_state
     from engine.run.shared_memory import require_shared_memory
@@ -36,10 +37,8 @@ def main() -> int:
     log_to_console(is_main=int(os.environ.get("RANK", 0)) == 0)
     with user_errors(quiet):
         state = load_checkpoint(args.ckpt)
-        config = parse_config(state["config"], args.ckpt, args.overrides)
+        config = parse_config(state["config"], args.ckpt, args.overrides + ["data.inside_only=true"] * args.inside_only)
     with user_errors(quiet), join_processes(config.run) as processes, user_errors(processes=processes):
-        if config.data.root == state["config"]["data"]["root"]:  # elsewhere are the user's own data
-            prepare_data(config, processes)
         dataset = evaluation_set(config, args.split)
         if dataset.class_names != list(state["classes"]):
             raise ConfigError(

@@ -25,6 +25,7 @@ def main() -> int:
         "--dry-run", action="store_true", help="try a few steps and print the plan; makes no run folder"
     )
     parser.add_argument("--quiet", action="store_true", help="print only warnings, errors and what was asked for")
+    parser.add_argument("--inside-only", action="store_true", help="refuse images outside of data.root")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config values, such as optimizer.lr=0.004")
     args = parser.parse_intermixed_args()
     if args.resume and args.overwrite:
@@ -33,6 +34,7 @@ def main() -> int:
     from engine.run.config import load_config
     from engine.run.datasets import prepare_data
     from engine.run.distributed import join_processes
+    from engine.run.resume import with_exif_of_run
     from engine.run.run_folder import RunFolder
     from engine.run.run_lock import RunLock
     from engine.training.dry_run import dry_run
@@ -41,7 +43,7 @@ def main() -> int:
     quiet = int(os.environ.get("LOCAL_RANK", 0)) != 0  # until training starts every process of a host fails alike
     log_to_console(is_main=int(os.environ.get("RANK", 0)) == 0, quiet=args.quiet)
     with user_errors(quiet):
-        config = load_config(args.config, args.overrides)
+        config = load_config(args.config, args.overrides + ["data.inside_only=true"] * args.inside_only)
         folder = RunFolder(config)
         writes = int(os.environ.get("RANK", 0)) == 0 and not args.dry_run
     with user_errors(quiet), RunLock(folder.path) if writes else nullcontext():  # from before the checkpoint is read
@@ -49,6 +51,8 @@ def main() -> int:
         state = None
         if args.resume or not args.dry_run:
             state = folder.find_checkpoint(args.resume, args.overwrite, restarted)
+        if state is not None:
+            config = with_exif_of_run(config, state, str(folder.source))
         with join_processes(config.run) as processes, user_errors(processes=processes):
             prepare_data(config, processes)
             trainer = Trainer(config, processes, folder, state)

@@ -15,7 +15,7 @@ from torch import Tensor
 from data.boxes import to_xyxy
 from data.errors import DatasetError
 from data.text_files import read_json
-from data.validation import Problem, record_problems
+from data.validation import Problem, record_problems, repeated_objects
 
 OBJECT_KEYS = ("boxes", "labels", "crowd")  # of a target: the tensors with a row per object
 
@@ -83,8 +83,8 @@ def read_annotations(
         on_error: what an image or annotation that cannot be used does: "stop" raises, "skip" leaves it out, and one
             warning per kind of problem counts them.
     Raises:
-        DatasetError: not JSON, not COCO, an unknown class name, categories that cannot be used, no image left; with
-            "stop" also entries that are malformed or contradict each other.
+        DatasetError: not JSON, not COCO, an unknown class name, categories that cannot be used, no image left, boxes
+            in fractions of the image; with "stop" also entries that are malformed or contradict each other.
     """
     document = usable_document(path, images_only, on_error)
     images, objects = document["images"], document["annotations"]
@@ -102,6 +102,14 @@ def read_annotations(
     xywh = np.array([record["bbox"] for record in objects], dtype=np.float64).reshape(-1, 4)
     crowd = np.array([bool(record.get("iscrowd", 0)) for record in objects], dtype=bool)
 
+    _refuse_fractions(xywh, path)
+    if repeated := repeated_objects(objects):
+        logger.warning(
+            "%s: objects that repeat another of the same image, class and box: %d (annotation %s)",
+            path,
+            len(repeated),
+            _shown([objects[i].get("id") for i in repeated]),
+        )
     boxes = _clip(xywh, sizes[owners])
     has_area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1) & np.isfinite(xywh).all(axis=1)
     dropped = np.flatnonzero((labels >= 0) & ~has_area)
@@ -156,7 +164,8 @@ def usable_document(
         positions = {p.position for problems in unusable.values() for p in problems if p.section == section}
         document[section] = [record for i, record in enumerate(document[section]) if i not in positions]
     if not document["images"]:
-        raise DatasetError(f"{path}: not one entry of 'images' can be used")
+        reasons = "; ".join(f"{len(found)} × {found[0].message}" for found in unusable.values())
+        raise DatasetError(f"{path}: not one entry of 'images' can be used ({reasons})")
     return document
 
 
@@ -190,5 +199,19 @@ def _clip(xywh: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 def _warn_of_dropped(ids: list, path: Path) -> None:
     if ids:
-        shown = ", ".join(map(str, ids[:5])) + (", …" if len(ids) > 5 else "")
-        logger.warning("%s: boxes without area inside their image, dropped: %d (annotation %s)", path, len(ids), shown)
+        logger.warning(
+            "%s: boxes without area inside their image, dropped: %d (annotation %s)", path, len(ids), _shown(ids)
+        )
+
+
+def _shown(ids: list) -> str:
+    return ", ".join(map(str, ids[:5])) + (", …" if len(ids) > 5 else "")
+
+
+def _refuse_fractions(xywh: np.ndarray, path: Path) -> None:
+    known = xywh[np.isfinite(xywh).all(axis=1)]
+    if ((known >= 0) & (known <= 1)).all() and (known % 1 > 0).any():
+        raise DatasetError(
+            f"{path}: no box is larger than a pixel, and all lie in 0..1: fractions of the image's sides, where COCO "
+            "has pixels; multiply x and width by the image's width, y and height by its height"
+        )

@@ -13,7 +13,8 @@ from data.annotations import OBJECT_KEYS, read_annotations, usable_document
 from data.augment import Target
 from data.cache import FileCache
 from data.errors import DatasetError, ImageError
-from data.images import blank_images, read_image
+from data.images import Exif, blank_images, read_image
+from data.outside import outside_line
 from data.seeds import mix_seed
 from data.transforms import Transform
 
@@ -38,8 +39,10 @@ class CocoDetection(Dataset):
             its place: in training (an item asked for by epoch and index) the next readable image, in evaluation (by
             index alone) a blank image of the annotated size without objects, so that no image counts twice. The
             entries of the annotation file follow the same rule (`read_annotations`).
+        exif: what an EXIF orientation does, see `read_image`.
+        inside_only: refuse images outside of `root`; else one warning counts them.
     Raises:
-        DatasetError: files missing, or annotations that cannot be used.
+        DatasetError: files missing, annotations that cannot be used, or images outside that are refused.
 
     Attributes:
         annotation_file: Path of the annotations.
@@ -57,14 +60,19 @@ class CocoDetection(Dataset):
         transform: Transform | None = None,
         seed: int = 0,
         on_error: Literal["stop", "skip"] = "stop",
+        exif: Exif = "turn",
+        inside_only: bool = False,
     ) -> None:
+        self.root = Path(root)
         self.annotation_file = _find_annotations(Path(root), split)
         self.folder = _find_images(Path(root), split, self.annotation_file)
         self.has_annotations = self.annotation_file.name.startswith("instances_")
-        self.transform, self.seed, self.on_error = transform, seed, on_error
+        self.transform, self.seed, self.on_error, self.exif = transform, seed, on_error, exif
         self._annotations = read_annotations(self.annotation_file, classes, not self.has_annotations, on_error)
         self.class_names, self.category_ids = self._annotations.class_names, self._annotations.category_ids
         self.image_ids, self.sizes = self._annotations.image_ids, self._annotations.sizes
+        if line := outside_line(self.root, map(self.path, range(len(self))), inside_only):
+            logger.warning("%s", line)
         self._files: FileCache | None = None
         # By index, 0 or 1 + position in ImageError.KINDS. In shared memory, so that loader processes see each other's
         # finds and only the first one warns.
@@ -114,6 +122,13 @@ class CocoDetection(Dataset):
         """Whether any image has an object that is no crowd region."""
         return not bool(self._annotations.crowd.all())
 
+    def images_shared_with(self, other: "CocoDetection") -> int:
+        """How many images are the same files as those of the same name in another data set."""
+        indices = {other._annotations.file_name(index): index for index in range(len(other))}
+        names = map(self._annotations.file_name, range(len(self)))
+        pairs = [(index, indices[name]) for index, name in enumerate(names) if name in indices]
+        return sum(_is_same_file(self.path(own), other.path(theirs)) for own, theirs in pairs)
+
     def objects(self, index: int) -> Target:
         """`boxes`, `labels` and `crowd` of an image as annotated, in pixels of the file."""
         return self._annotations.objects(index)
@@ -141,7 +156,8 @@ class CocoDetection(Dataset):
             image_id, size = int(self.image_ids[candidate]), tuple(self.sizes[candidate].tolist())
             target = {**self.objects(candidate), "image_id": image_id}
             try:
-                return read_image(self.path(candidate), size, self._files and self._files[candidate]), target
+                encoded = self._files and self._files[candidate]
+                return read_image(self.path(candidate), size, encoded, self.exif), target
             except ImageError as error:
                 message = f"{error} (image id {image_id} in {self.annotation_file})"
                 if self.on_error == "stop":
@@ -153,6 +169,13 @@ class CocoDetection(Dataset):
             if not may_replace:
                 return blank_images(1, *size)[0], {**target, **{key: target[key][:0] for key in OBJECT_KEYS}}
         raise DatasetError(f"{self.folder}: not one image of {self.annotation_file} can be read")
+
+
+def _is_same_file(path: Path, other: Path) -> bool:
+    try:
+        return path == other or path.samefile(other)
+    except (OSError, ValueError):  # a missing file; a name that no file can have
+        return False
 
 
 def _find_images(root: Path, split: str, annotation_file: Path) -> Path:

@@ -1,11 +1,14 @@
 """Image files of any colour mode as uint8 RGB tensors."""
 
 import io
+import os
+import warnings
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
@@ -15,24 +18,47 @@ from data.errors import ImageError
 EXACT_MEAN_COLOUR = (123.675, 116.28, 103.53)
 MEAN_COLOUR = tuple(round(value) for value in EXACT_MEAN_COLOUR)
 
-_ORIENTATION = 0x0112  # EXIF tag; its values 5 to 8 swap width and height
+Exif = Literal["turn", "ignore", "legacy"]  # see `read_image`
+Size = tuple[int, int]  # (height, width)
+
+_ORIENTATION = 0x0112  # EXIF tag
+# by its value, what makes stored pixels upright: whether rows and columns swap, and the axes that are then reversed
+_TURNS = {2: (False, [1]), 3: (False, [0, 1]), 4: (False, [0]), 5: (True, []), 6: (True, [1]), 7: (True, [0, 1]),
+          8: (True, [0])}  # fmt: skip
+_INVERSE = {6: 8, 8: 6}  # all others undo themselves
 _SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+
+warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning, "PIL")  # such tags are passed over
+
+
+class ExifSizes(NamedTuple):
+    """EXIF orientation of an image, 1 (as stored) to 8, and its size as stored and as a viewer shows it."""
+
+    orientation: int
+    stored: Size
+    shown: Size
 
 
 def read_file(path: str | Path) -> Tensor:
     """(n,) uint8, the bytes of a file. Raises ImageError where it is missing, empty or cannot be read."""
     try:
+        if os.path.exists(path) and not os.path.isfile(path):  # a pipe or a device might never end
+            raise ImageError(f"{path}: unreadable image (not a file)", "damaged")
         encoded = np.fromfile(path, dtype=np.uint8)
     except FileNotFoundError:
         raise ImageError(f"{path}: no such image file", "missing") from None
-    except OSError as error:
-        raise ImageError(f"{path}: unreadable image ({error.strerror or error})", "damaged") from error
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise ImageError(
+            f"{path}: unreadable image ({getattr(error, 'strerror', None) or error})", "damaged"
+        ) from error
     if not len(encoded):
         raise ImageError(f"{path}: unreadable image (the file is empty)", "empty")
     return torch.from_numpy(encoded)
 
 
-def read_image(path: str | Path, size: tuple[int, int] | None = None, encoded: Tensor | None = None) -> Tensor:
+def read_image(
+    path: str | Path, size: Size | None = None, encoded: Tensor | None = None, exif: Exif = "turn"
+) -> Tensor:
     """Pixels of an image file.
 
     Grey, palette and CMYK images are converted and 16-bit grey is scaled to 8 bits. Transparency is dropped: the
@@ -40,9 +66,11 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None, encoded: T
 
     Args:
         path: any file that Pillow reads.
-        size: (height, width) that the annotations give. The pixels stay as they are stored, unless only the
-            image turned by its EXIF tag has this size. None: turned by the EXIF tag, as a viewer shows it.
+        size: (height, width) that the annotations give.
         encoded: the file's bytes where they are at hand, as of `read_file`; the path is then only named in errors.
+        exif: what an EXIF orientation does. "turn": the pixels are turned as a viewer shows them, unless `size` fits
+            only the image as it is stored. "ignore": they stay as stored, unless `size` fits only the turned image.
+            "legacy": as "turn" without a `size`, else as "ignore" (but for TIFF): the rule before `data.exif`.
     Returns:
         (3, H, W) uint8, RGB; channels are last in memory, which makes resizing 2–4× faster.
     Raises:
@@ -52,7 +80,7 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None, encoded: T
     encoded = read_file(path) if encoded is None else encoded
     try:
         with Image.open(io.BytesIO(encoded.numpy())) as image:
-            pixels = _decode(image, encoded, _must_turn(image, size))
+            pixels = _decode(image, encoded, size and tuple(size), exif)
     except MemoryError:
         raise
     except UnidentifiedImageError:
@@ -79,23 +107,67 @@ def blank_images(count: int, height: int, width: int, dtype: torch.dtype = torch
     return rows.view(count, height, width, 3).permute(0, 3, 1, 2)
 
 
-def _must_turn(image: Image.Image, size: tuple[int, int] | None) -> bool:
-    """Whether the EXIF tag is to be followed (see `read_image`)."""
-    # Pillow's size is (width, height)
-    if size is not None and not image.size == tuple(size) != (image.height, image.width):
-        return False
-    return image.getexif().get(_ORIENTATION) in range(2 if size is None else 5, 9)
+def exif_sizes(image: Image.Image) -> ExifSizes:
+    """What the EXIF tag says of an image that Pillow has opened; once for each, as decoding may drop the tag."""
+    orientation, is_turned = _orientation(image)
+    return _sizes((image.height, image.width), orientation, is_turned)
 
 
-def _decode(image: Image.Image, encoded: Tensor, turn: bool) -> Tensor:
-    """(3, H, W) uint8 of a file that Pillow has opened."""
-    if image.format == "JPEG" and image.mode in ("L", "RGB") and not turn:
+def is_shown(size: Size | None, sizes: ExifSizes, exif: Exif) -> bool:
+    """Whether an image is read as a viewer shows it, and not as stored; arguments as of `read_image`."""
+    prefers_shown = exif == "turn" or (exif == "legacy" and size is None)
+    if size in (sizes.stored, sizes.shown) and sizes.stored != sizes.shown:
+        return size == sizes.shown
+    return prefers_shown
+
+
+def _orientation(image: Image.Image) -> tuple[int, bool]:
+    """The EXIF orientation, 1 where there is none, and whether Pillow has turned the pixels already."""
+    if image.format == "PNG":
+        image.load()  # its tags may follow the pixels; what is damaged must not pass for an image without tags
+    try:
+        orientation = image.getexif().get(_ORIENTATION)
+    except Exception:  # Pillow's reader raises nearly anything on broken tags, which viewers pass over
+        return 1, False
+    if orientation not in _TURNS:
+        return 1, False
+    if image.format != "TIFF":
+        return int(orientation), False
+    image.load()  # which turns TIFFs, alone, and drops their tag
+    return int(orientation), _ORIENTATION not in image.getexif()
+
+
+def _sizes(own: Size, orientation: int, is_turned: bool) -> ExifSizes:
+    swapped = own[::-1] if orientation >= 5 else own
+    return ExifSizes(orientation, swapped, own) if is_turned else ExifSizes(orientation, own, swapped)
+
+
+def _decode(image: Image.Image, encoded: Tensor, size: Size | None, exif: Exif) -> Tensor:
+    """(3, H, W) uint8 of a file that Pillow has opened; size and exif as of `read_image`."""
+    orientation, is_turned = _orientation(image)
+    pixels = _pixels(image, encoded)
+    if orientation > 1:
+        height, width, _ = pixels.shape
+        turn = is_shown(size, _sizes((height, width), orientation, is_turned), exif)
+        if turn != is_turned and not (exif == "legacy" and is_turned):  # that rule took TIFFs as Pillow gave them
+            pixels = _turn(pixels, orientation if turn else _INVERSE.get(orientation, orientation))
+    return pixels.permute(2, 0, 1)
+
+
+def _turn(pixels: Tensor, orientation: int) -> Tensor:
+    """(H, W, 3) pixels that are stored with an EXIF orientation, upright."""
+    swap, axes = _TURNS[orientation]
+    return (pixels.transpose(0, 1) if swap else pixels).flip(axes).contiguous()
+
+
+def _pixels(image: Image.Image, encoded: Tensor) -> Tensor:
+    """(H, W, 3) uint8 as Pillow gives them."""
+    if image.format == "JPEG" and image.mode in ("L", "RGB"):
         try:  # the same libjpeg-turbo without Pillow's copies: the same pixels in 0.7 of the time
-            return decode_jpeg(encoded, ImageReadMode.RGB)
+            return decode_jpeg(encoded, ImageReadMode.RGB).permute(1, 2, 0)
         except RuntimeError:  # of damaged files, Pillow reads some and says of the others what is wrong
             pass
-    pixels = np.array(_to_rgb(ImageOps.exif_transpose(image) if turn else image))
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+    return torch.from_numpy(np.array(_to_rgb(image)))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -133,11 +133,12 @@ class RandomShortSide:
 
 
 class ResizeAsTorchvision(ResizeShortSide):
-    """torchvision's test rule: sizes are rounded down, and pixel values stay float32 in 0..255, not rounded."""
+    """torchvision's test rule: pixel values stay float32 in 0..255, not rounded, and sizes are rounded down, here to 1
+    at least."""
 
     def output_size(self, size: Size) -> Size:
         scale = self._scale(size)
-        height, width = (math.floor(side * scale) for side in size)
+        height, width = (max(1, math.floor(side * scale)) for side in size)
         return height, width
 
     def __call__(self, image: Tensor, target: Target) -> tuple[Tensor, Target]:

@@ -1,8 +1,7 @@
 """What is wrong with the content of a COCO annotation file, record by record."""
 
 import math
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 MAX_PIXELS = 178_956_970  # of an image; Pillow opens no larger ones, for fear of decompression bombs
@@ -34,11 +33,10 @@ def _is_flag(value: Any) -> bool:
     return value is None or (isinstance(value, int | float) and value in (0, 1))
 
 
-def _is_inner_path(value: Any) -> bool:
-    if not isinstance(value, str) or not value or "\0" in value:
+def _is_file_name(value: Any) -> bool:
+    if not isinstance(value, str) or "\0" in value:
         return False
-    spellings = (value, value.replace("\\", "/"))  # as `CocoDetection.path` tries them
-    return all(os.path.normpath(path).split(os.sep)[0] not in ("", os.curdir, os.pardir) for path in spellings)
+    return value.replace("\\", "/").split("/")[-1] not in ("", ".", "..")  # as `CocoDetection.path` tries it
 
 
 def _is_name(value: Any) -> bool:
@@ -50,7 +48,7 @@ FIELDS = {
         "id": (is_integer, "an integer"),
         "height": (_is_side, "a positive integer"),
         "width": (_is_side, "a positive integer"),
-        "file_name": (_is_inner_path, "a relative path that stays inside the split's folder"),
+        "file_name": (_is_file_name, "the path of a file"),
     },
     "categories": {"id": (is_integer, "an integer"), "name": (_is_name, "a string")},
     "annotations": {
@@ -114,6 +112,24 @@ def _relation_fault(
     return None
 
 
+def repeated_objects(annotations: Sequence[dict[str, Any]]) -> list[int]:
+    """Positions of annotations that repeat an earlier one: the same image, category and box."""
+    seen: set[tuple] = set()
+    repeated = []
+    for position, record in enumerate(annotations):
+        key = (record["image_id"], record["category_id"], *record["bbox"])
+        if key in seen:
+            repeated.append(position)
+        seen.add(key)
+    return repeated
+
+
+def has_area(record: dict[str, Any]) -> bool:
+    """Whether an annotation says how large its object is; -1, which some tools write for unknown, does not."""
+    area = record.get("area")
+    return isinstance(area, int | float) and not isinstance(area, bool) and 0 <= area < math.inf
+
+
 def box_fault(bbox: list[float], height: int, width: int) -> str | None:
     """What is unusual about a box [x, y, width, height] of an image, None if nothing is; such boxes are clipped or,
     without area inside the image, dropped."""
@@ -126,6 +142,8 @@ def box_fault(bbox: list[float], height: int, width: int) -> str | None:
         return "box of size zero"
     if x >= width or y >= height or x + w <= 0 or y + h <= 0:
         return "box outside of its image"
+    if w < 1 and h < 1:
+        return "box smaller than a pixel"
     if x < -1 or y < -1 or x + w > width + 1 or y + h > height + 1:  # a pixel beyond is rounding
         return "box reaches out of its image"
     return None

@@ -21,6 +21,7 @@ def main() -> int:
     parser.add_argument("--split", metavar="NAME", action="append", help="a split, instead of the config's; repeatable")
     parser.add_argument("--picture", metavar="OUT.png", type=Path, help="draw sizes, classes and anchors there")
     parser.add_argument("--no-images", action="store_true", help="look at the annotations only, not at the image files")
+    parser.add_argument("--inside-only", action="store_true", help="refuse images outside of the data set's folder")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config values, such as data.image_size=512")
     args = parser.parse_intermixed_args()
     if args.config is None and (args.root is None or args.split is None):
@@ -29,7 +30,7 @@ def main() -> int:
     from data import CocoDetection
     from data.output_folder import refuse_inputs
     from engine.run.config import load_config, parse_config
-    from engine.tools.dataset_check import check_split
+    from engine.tools.dataset_check import check_split, check_together, training_refusals
     from engine.tools.dataset_report import draw_report, format_split
 
     log_to_console(is_main=False)  # the report says what reading the data would warn of
@@ -37,20 +38,28 @@ def main() -> int:
         config = load_config(args.config, args.overrides) if args.config else parse_config({}, "", args.overrides)
         data = config.data
         splits = args.split or [name for name in (data.train_split, data.val_split, data.test_split) if name]
-        reports, inputs = {}, [args.config] if args.config else []
+        datasets, reports, inputs = {}, {}, [args.config] if args.config else []
         for split in dict.fromkeys(splits):
-            dataset = CocoDetection(args.root or data.root, split, classes=data.classes, on_error="skip")
-            inputs += [dataset.annotation_file, *map(dataset.path, range(len(dataset)))]
-            reports[split] = check_split(dataset, config.model, data.train_size, not args.no_images)
-            print(format_split(str(dataset.annotation_file), reports[split], data.train_size), end="\n\n")
-        names = {split: set(report.classes) for split, report in reports.items()}
-        different = [split for split in names if names[split] != names[next(iter(names))]]
-        for split in different:
-            print(f"{split} has other categories than {next(iter(names))}: give both files the same ones\n")
+            datasets[split] = CocoDetection(
+                args.root or data.root,
+                split,
+                classes=data.classes,
+                on_error="skip",
+                exif=data.exif,
+                inside_only=data.inside_only or args.inside_only,
+            )
+            inputs += [datasets[split].annotation_file, *map(datasets[split].path, range(len(datasets[split])))]
+            reports[split] = check_split(datasets[split], config.model, data.train_size, not args.no_images)
+            print(format_split(str(datasets[split].annotation_file), reports[split], data.train_size), end="\n\n")
+        together = check_together(datasets, reports)
+        if args.config and data.train_split in datasets:
+            together += training_refusals(config, datasets[data.train_split])
+        for line in together:
+            print(f"{line}\n")
         if args.picture:
             refuse_inputs([args.picture], inputs)
             draw_report(args.picture, reports, config.model)
-    return 1 if different or any(report.problems for report in reports.values()) else 0
+    return 1 if together or any(report.problems for report in reports.values()) else 0
 
 
 if __name__ == "__main__":

@@ -32,11 +32,15 @@ def main() -> None:
 
     from data.formats.convert import split_at_random, write_splits
     from data.formats.voc import VocFolder
+    from data.outside import outside_line
 
     with user_errors():
         voc = VocFolder(args.folder, args.output)
         parts = voc.image_sets() or split_at_random(voc.xml_files, {"val": args.val, "test": args.test}, args.seed)
         splits = {split: voc.read(files, args.difficult) for split, files in parts.items()}
+        paths = (image.path for images in splits.values() for image in images)
+        if line := outside_line(args.folder, paths, args.inside_only):
+            print(line)
         names = sorted({item.name for images in splits.values() for image in images for item in image.objects})
         lines = voc.tally.lines(args.folder, splits, voc.reason_left_out)
         reports = write_splits(args.output, splits, names, args.copy, args.overwrite)

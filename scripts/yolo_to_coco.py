@@ -25,11 +25,15 @@ def main() -> None:
 
     from data.formats.convert import split_at_random, write_splits
     from data.formats.yolo import YoloFolder
+    from data.outside import outside_line
 
     with user_errors():
         yolo = YoloFolder(args.folder, args.output)
         shares = {"val": args.val, "test": args.test}
         parts = yolo.image_sets() or split_at_random(yolo.all_images(), shares, args.seed)
+        images = (image for images in parts.values() for image in images)
+        if line := outside_line(args.folder, images, args.inside_only):
+            print(line)
         splits = {split: yolo.read(images, split) for split, images in parts.items()}
         lines = yolo.tally.lines(args.folder, splits, yolo.reason_left_out)
         reports = write_splits(args.output, splits, yolo.class_names, args.copy, args.overwrite)

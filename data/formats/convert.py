@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from data.boxes import to_xywh
 from data.errors import DatasetError
 from data.files import write_atomically
+from data.images import exif_sizes
 from data.output_folder import OutputFolder
 
 
@@ -118,11 +119,10 @@ def image_sizes(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
     """
     try:
         with Image.open(path) as image:
-            stored = image.height, image.width
-            turned = ImageOps.exif_transpose(image) if image.getexif() else image
-            return stored, (turned.height, turned.width)
+            sizes = exif_sizes(image)
     except Exception as error:  # Pillow's decoders raise nearly anything on broken files
         raise DatasetError(f"{path}: unreadable image ({error}); mend it or remove it with its labels") from error
+    return sizes.stored, sizes.shown
 
 
 def _write_split(

@@ -145,18 +145,18 @@ class VocFolder:
         raise DatasetError(f"{xml_file}: no image {own}.* in {self.images}; put it there or remove the file")
 
     def _size(self, path: Path, tree: ElementTree.Element, image_path: Path) -> tuple[int, int]:
-        """The file's own size; turned by its EXIF tag if the annotation's size says that the annotator saw it so."""
-        stored, turned = image_sizes(image_path)
+        """That of the image as a viewer shows it, or as stored if the annotation says that the annotator saw it so."""
+        stored, shown = image_sizes(image_path)
         try:
             height, width = (int(tree.findtext(f"size/{side}", "0")) for side in ("height", "width"))
         except ValueError:
             height, width = 0, 0
-        if not (height and width) or (height, width) == stored:
+        if not (height and width) or (height, width) == shown:
+            return shown
+        if (height, width) == stored:
             return stored
-        if (height, width) == turned:
-            return turned
         raise DatasetError(
-            f"{path}: says that the image is {width}×{height}, and {image_path.name} is {stored[1]}×{stored[0]}; "
+            f"{path}: says that the image is {width}×{height}, and {image_path.name} is {shown[1]}×{shown[0]}; "
             "put the right image there, or mend <size> if the boxes fit"
         )
 

@@ -114,12 +114,17 @@ def _check_content(state: object, path: Path) -> None:
         "config": (True, lambda value: isinstance(value, dict)),
         "epoch": (True, _is_count),
         "step": (True, _is_count),
-        "classes": (True, lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value)),
+        "classes": (True, _is_list_of_names),
+        "category_ids": (False, lambda value: _is_list_of_ids(value, len(state["classes"]))),
+        "optimizer": (False, lambda value: isinstance(value, dict)),
+        "skipped": (False, _is_count),
+        "skipped_in_a_row": (False, _is_count),
+        "world_size": (False, lambda value: _is_count(value) and value > 0),
         "thresholds": (False, lambda value: value is None or _is_list_of_scores(value, len(state["classes"]))),
         "evaluated_step": (False, _is_count),
         "training_set": (False, _is_training_set),
         "precision": (False, lambda value: value in ("float32", "bfloat16")),
-        "best_ap": (False, lambda value: value is None or isinstance(value, float)),
+        "best_ap": (False, lambda value: value is None or (isinstance(value, float) and -1 <= value <= 1)),
     }
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: not a checkpoint of this project (no dict); use a file written by train.py")
@@ -139,7 +144,7 @@ def _check_content(state: object, path: Path) -> None:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+    return _is_integer(value) and value >= 0
 
 
 def _is_training_set(value: object) -> bool:
@@ -158,7 +163,27 @@ def _is_state_dict(value: object) -> bool:
 
 
 def _is_list_of_scores(value: object, count: int) -> bool:
-    return isinstance(value, list) and len(value) == count and all(v is None or isinstance(v, float) for v in value)
+    return (
+        isinstance(value, list)
+        and len(value) == count
+        and all(score is None or (isinstance(score, float) and 0 <= score <= 1) for score in value)
+    )
+
+
+def _is_list_of_names(value: object) -> bool:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        return False
+    return 0 < len(value) == len(set(value))
+
+
+def _is_list_of_ids(value: object, count: int) -> bool:
+    return (
+        isinstance(value, list) and len(value) == count == len(set(map(repr, value))) and all(map(_is_integer, value))
+    )
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 
 def _keep_old(path: Path, keep: int) -> None:

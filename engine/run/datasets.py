@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 from pathlib import Path
 
 from data import CocoDetection, DatasetError, eval_transform, train_transform
@@ -9,13 +10,20 @@ from data.synthetic.shapes import generate_shapes
 from data.transforms import Transform
 from engine.run.config import Config
 from engine.run.distributed import Processes
+from engine.run.groups import DataConfig
 from engine.run.progress import progress
 
 log = logging.getLogger(__name__)
 
 
 def prepare_data(config: Config, processes: Processes) -> None:
-    """Writes the splits of the generated data set (`data.generate`) that are missing, in the main process."""
+    """Writes the splits of the generated data set (`data.generate`) that are missing, in the main process.
+
+    Only for configurations that the user wrote: what a checkpoint brings along may not say where files go.
+
+    Raises:
+        DatasetError: they would go into a folder that holds something else.
+    """
     plan = config.data.generate
     if plan is None:
         return
@@ -41,6 +49,8 @@ def training_set(config: Config) -> CocoDetection:
         transform=train_transform(data.augmentation, data.train_size, data.short_sides, data.long_side),
         seed=config.run.seed,
         on_error=data.on_error,
+        exif=data.exif,
+        inside_only=data.inside_only,
     )
     if not dataset.has_annotations:
         raise DatasetError(f"{dataset.annotation_file}: no annotations to train on; set data.train_split")
@@ -50,6 +60,33 @@ def training_set(config: Config) -> CocoDetection:
             "look at data.classes and data.train_split"
         )
     return dataset
+
+
+def category_difference(dataset: CocoDetection, reference: CocoDetection) -> str | None:
+    """What makes labels of one data set mean something else in the other, None if they mean the same."""
+    if dataset.class_names == reference.class_names:
+        return None
+    files = f"{dataset.annotation_file} has other categories than {reference.annotation_file}"
+    if sorted(dataset.class_names) == sorted(reference.class_names):
+        files = f"{dataset.annotation_file} numbers the categories in another order than {reference.annotation_file}"
+    return f"{files}; give both files the same categories"
+
+
+def check_together(training: CocoDetection, validation: CocoDetection) -> None:
+    """Raises DatasetError where the two sets do not go together, and warns of what validation cannot tell."""
+    if (difference := category_difference(validation, training)) is not None:
+        raise DatasetError(f"data.val_split: {difference}")
+    if count := validation.images_shared_with(training):
+        log.warning(
+            "data.val_split: %d of %d validation images are training images too: metrics on them say little of others",
+            count,
+            len(validation),
+        )
+    if not validation.has_objects:
+        log.warning(
+            "%s: no object, so there is nothing to compare checkpoints by: best.pt will be the newest",
+            validation.annotation_file,
+        )
 
 
 def hold_files(dataset: CocoDetection, processes: Processes) -> None:
@@ -69,8 +106,31 @@ def evaluation_set(config: Config, split: str) -> CocoDetection:
     name = roles.get(split, split)
     if name is None:
         raise DatasetError(f"--split {split}: the configuration names no test split; set data.test_split=NAME")
+    kinds = ("instances", "image_info")
+    exists = any((Path(data.root) / "annotations" / f"{kind}_{name}.json").is_file() for kind in kinds)
+    if not exists and (command := _generating_command(data)) is not None:
+        raise DatasetError(f"{data.root}: no split {name!r}; generate the data with: {command}")
     transform = evaluation_transform(config)
-    return CocoDetection(data.root, name, classes=data.classes, transform=transform, on_error=data.on_error)
+    return CocoDetection(
+        data.root,
+        name,
+        classes=data.classes,
+        transform=transform,
+        on_error=data.on_error,
+        exif=data.exif,
+        inside_only=data.inside_only,
+    )
+
+
+def _generating_command(data: DataConfig) -> str | None:
+    """What makes the data that `data.generate` describes, None where nothing does."""
+    plan = data.generate
+    if plan is None or (data.train_split, data.val_split, data.test_split or "test") != ("train", "val", "test"):
+        return None
+    counts = {"train": plan.train, "val": plan.val, "test": plan.test if data.test_split else 0}
+    numbers = " ".join(f"--{split} {count}" for split, count in counts.items())
+    root = shlex.quote(data.root)  # the command is to be copied, and the name may be a stranger's
+    return f"python scripts/make_shapes.py --output {root} {numbers} --size {plan.image_size} --seed {plan.seed}"
 
 
 def evaluation_transform(config: Config) -> Transform:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from data.images import Exif
 from data.synthetic.shapes import IMAGE_SIZE, MIN_IMAGE_SIZE, NUM_IMAGES
 from detector.config import LossField, loss_settings
 from detector.contract import SIZE_DIVISOR
@@ -47,6 +48,10 @@ class DataConfig(_Group):
     cache: bool = False  # keep the training images' files, as they are stored, in the memory of each training process
     crowd: Literal["background", "ignore"] = "background"
     on_error: Literal["stop", "skip"] = "stop"
+    # EXIF orientation. turn: pixels as viewers show them, unless the annotation's size fits only the image as stored;
+    # ignore: the reverse; legacy, of runs begun before this key: ignore in data sets, turn in prediction
+    exif: Exif = "turn"
+    inside_only: bool = False  # refuse images outside of root; --inside-only sets it
 
     @field_validator("image_size")
     @classmethod

@@ -12,10 +12,20 @@ from losses.table import LOSSES
 
 def upgrade(state: dict[str, Any]) -> dict[str, Any]:
     """The content of a checkpoint in today's format; the tensors are the same."""
+    state = state | {"config": _with_exif(state["config"])}
     if state.get("format", 1) >= 2:
         return state
     weights = {name: upgraded_names(state[name]) for name in ("model", "ema") if name in state}
     return state | weights | {"config": _without_inert_keys(state["config"])}
+
+
+def _with_exif(config: dict[str, Any]) -> dict[str, Any]:
+    """Names the rule of runs that are older than `data.exif`: EXIF orientations were followed in prediction, but in
+    data sets only where the size that was annotated fitted nothing else."""
+    data = config.get("data")
+    if not isinstance(data, dict) or "exif" in data:
+        return config
+    return config | {"data": data | {"exif": "legacy"}}
 
 
 def _without_inert_keys(config: dict[str, Any]) -> dict[str, Any]:

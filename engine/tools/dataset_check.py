@@ -1,9 +1,7 @@
 """What a split holds before anything is trained on it: its problems, its statistics, and what metrics will lack."""
 
-import os
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,14 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data import CocoDetection, ImageError, padded_size, read_image
+from data import CocoDetection, DatasetError, TrainBatchSampler, padded_size
 from data.annotations import read_document
 from data.boxes import scale_boxes
-from data.validation import box_fault, record_problems
+from data.outside import outside_line
+from data.validation import box_fault, has_area, record_problems, repeated_objects
 from detector import ModelConfig, build_references
 from detector.matcher import NEGATIVE
 from engine.metrics.lrp import AREA_RANGES
-from engine.run.progress import progress
+from engine.metrics.matching import MAX_DETECTIONS
+from engine.run.config import Config
+from engine.run.datasets import category_difference
+from engine.tools.image_check import exif_notes, look_at_images
 
 EXAMPLES = 3  # of each kind of problem
 
@@ -34,7 +36,9 @@ class SplitReport:
             alone, at the size that training resizes to) `positives`, the mean number per object, and `unmatched`,
             the share of objects that no anchor is positive for.
         sides: (n,) square roots of the objects' areas in pixels of the files; resized_sides: as training sees them.
+        notes: what is no problem, but good to know.
         undefined: metrics that will be -1, with the reason.
+        digests: of the image files, by index; empty where they were not read.
     """
 
     problems: dict[str, list[str]]
@@ -43,7 +47,9 @@ class SplitReport:
     classes: dict[str, dict[str, float]]
     sides: np.ndarray
     resized_sides: np.ndarray
+    notes: list[str] = field(default_factory=list)
     undefined: dict[str, str] = field(default_factory=dict)
+    digests: list[bytes | None] = field(default_factory=list)
 
 
 def check_split(dataset: CocoDetection, model: ModelConfig, size: tuple[int, int], read_images: bool) -> SplitReport:
@@ -56,9 +62,12 @@ def check_split(dataset: CocoDetection, model: ModelConfig, size: tuple[int, int
     """
     document = read_document(dataset.annotation_file, images_only=not dataset.has_annotations)
     problems = _annotation_problems(document)
-    if read_images:
-        for kind, messages in _image_problems(dataset).items():
-            problems[kind] += messages
+    if dataset.has_annotations and not dataset.has_objects:
+        problems["annotations: no object"].append("there is nothing to train on, or to compare detections with")
+    looks = look_at_images(dataset) if read_images else []
+    for look in looks:
+        if look.error is not None:
+            problems[f"image files: {look.error.kind}"].append(f"{look.error} (image id {look.image_id})")
     targets = [dataset.objects(index) for index in range(len(dataset))]
     boxes = torch.cat([target["boxes"][~target["crowd"]] for target in targets])
     resized = [
@@ -73,8 +82,46 @@ def check_split(dataset: CocoDetection, model: ModelConfig, size: tuple[int, int
         classes=_class_table(dataset.class_names, resized, model, size),
         sides=_sides(boxes),
         resized_sides=_sides(resized_boxes),
+        notes=[*exif_notes(looks, dataset.exif), *_notes(dataset)],
         undefined=_undefined_metrics(dataset) if dataset.has_annotations else {"all": "there are no annotations"},
+        digests=[look.digest for look in looks],
     )
+
+
+def check_together(datasets: dict[str, CocoDetection], reports: dict[str, SplitReport]) -> list[str]:
+    """What keeps splits from being used together, a line each; the first is the one to train on.
+
+    Args:
+        datasets, reports: by name of the split.
+    """
+    first, *others = datasets
+    lines = []
+    for name in others:
+        if (difference := category_difference(datasets[name], datasets[first])) is not None:
+            lines.append(f"{name}: {difference}")
+        shared = datasets[name].images_shared_with(datasets[first])
+        digests = set(reports[first].digests) - {None}
+        shared = max(shared, sum(digest in digests for digest in reports[name].digests))
+        if shared:
+            lines.append(
+                f"{name}: {shared} of {len(datasets[name])} images are in {first} too: metrics on them say little of "
+                "others"
+            )
+    return lines
+
+
+def training_refusals(config: Config, training: CocoDetection) -> list[str]:
+    """What of a configuration does not go with its training split, a line each."""
+    data, lines = config.data, []
+    if data.val_split == data.train_split:
+        lines.append("data.val_split: it is the training split: metrics on it say little of other images")
+    if not training.has_annotations:
+        lines.append(f"{training.annotation_file}: no annotations to train on; set data.train_split")
+    try:
+        TrainBatchSampler(len(training), data.batch_size, accumulate=data.accumulate)
+    except DatasetError as error:
+        lines.append(str(error))
+    return lines
 
 
 def _annotation_problems(document: dict[str, Any]) -> defaultdict[str, list[str]]:
@@ -98,6 +145,15 @@ def _annotation_problems(document: dict[str, Any]) -> defaultdict[str, list[str]
         seen[repr(record.get("id"))] += 1
         if seen[repr(record.get("id"))] == 2:
             problems["annotations: id occurs more than once"].append(f"{where}: id occurs more than once")
+        if "area" in record and not has_area(record):
+            kind = "annotations: 'area' is no number from 0 on, and taken from the box"
+            problems[kind].append(f"{where}: 'area' is {record['area']!r}")
+    usable = [(i, record) for i, record in enumerate(document["annotations"]) if i not in unusable["annotations"]]
+    for repeated in repeated_objects([record for _, record in usable]):
+        position, record = usable[repeated]
+        problems["annotations: objects that repeat another of the same image, class and box"].append(
+            f"annotations[{position}] (id {record.get('id')}): {record['bbox']} in image {record['image_id']}"
+        )
     names = Counter(record["file_name"] for i, record in enumerate(document["images"]) if i not in unusable["images"])
     for name, count in names.items():
         if count > 1:
@@ -105,22 +161,19 @@ def _annotation_problems(document: dict[str, Any]) -> defaultdict[str, list[str]
     return problems
 
 
-def _image_problems(dataset: CocoDetection) -> dict[str, list[str]]:
-    problems: dict[str, list[str]] = defaultdict(list)
-
-    def look(index: int) -> ImageError | None:
-        try:
-            read_image(dataset.path(index), tuple(dataset.sizes[index].tolist()))
-        except ImageError as error:
-            return error
-        return None
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool, progress(total=len(dataset), desc="images", unit="image") as bar:
-        for index, error in enumerate(pool.map(look, range(len(dataset)))):
-            if error is not None:
-                problems[f"image files: {error.kind}"].append(f"{error} (image id {dataset.image_ids[index]})")
-            bar.update()
-    return problems
+def _notes(dataset: CocoDetection) -> Iterator[str]:
+    """Images outside of the data set's folder, and those with more objects than COCO's metrics count detections."""
+    if line := outside_line(dataset.root, map(dataset.path, range(len(dataset)))):
+        yield line
+    counts = []
+    for index in range(len(dataset)):
+        target = dataset.objects(index)
+        counts.append(int(target["labels"][~target["crowd"]].bincount(minlength=1).max()))
+    if crowded := sum(count > MAX_DETECTIONS for count in counts):
+        yield (
+            f"{crowded} images have more than {MAX_DETECTIONS} objects of a class (up to {max(counts)}): COCO counts "
+            f"only the {MAX_DETECTIONS} best detections of each image and class, so that recall and AP cannot reach 1"
+        )
 
 
 def _class_table(
@@ -158,8 +211,7 @@ def _undefined_metrics(dataset: CocoDetection) -> dict[str, str]:
     areas, present = [], set()
     for record in content["annotations"]:
         if record["category_id"] in classes and not record.get("iscrowd"):
-            area = record.get("area")
-            areas.append(area if isinstance(area, int | float) else record["bbox"][2] * record["bbox"][3])
+            areas.append(record["area"] if has_area(record) else record["bbox"][2] * record["bbox"][3])
             present.add(record["category_id"])
     if not areas:
         return {"all": "there is no object"}

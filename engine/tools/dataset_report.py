@@ -30,6 +30,7 @@ def format_split(name: str, report: SplitReport, size: tuple[int, int]) -> str:
     for kind, messages in report.problems.items():
         lines.append(f"  {len(messages):>6} {kind}")
         lines += [f"           {message}" for message in messages[:EXAMPLES]]
+    lines += [f"Note: {note}" for note in report.notes]
     if objects:
         height, width = size
         lines += ["", f"{'objects of COCO size':<34}{'small':>8}{'medium':>8}{'large':>8}"]

@@ -42,11 +42,13 @@ class ExportedOutputs(nn.Module):
 
 
 def describe(detector: Detector, info: DetectorInfo) -> dict[str, Any]:
-    """What travels with an exported program: family, class names, LRP-optimal thresholds, post-processing settings."""
+    """What travels with an exported program: family, class names, LRP-optimal thresholds, whether EXIF turns the
+    images, post-processing settings."""
     return {
         "family": info.config.model.family,
         "classes": info.classes,
         "thresholds": info.thresholds,
+        "exif": "ignore" if info.config.data.exif == "ignore" else "turn",
         "postprocess": detector.output_settings(),
     }
 

@@ -55,7 +55,8 @@ def predict(
 
     Args:
         detector, info: from `load_detector`.
-        image: (3, H, W) uint8, RGB, of any size (see `data.read_image`).
+        image: (3, H, W) uint8, RGB, of any size (see `data.read_image`, which turns it as
+            `info.config.data.exif` says).
         threshold: score from which a detection counts; None takes each class's LRP-optimal one, 0.5 where it has none.
             What scores at most `model.score_thresh` (0.05) is never detected.
     Returns:
@@ -137,7 +138,7 @@ def predict_files(
     results, num_unreadable = [], 0
     for image_id, (file, picture) in enumerate(progress(iterable=images, desc="predict", unit="image"), start=1):
         try:
-            image = read_image(file)
+            image = read_image(file, exif=info.config.data.exif)
         except DatasetError as error:
             tqdm.write(f"warning: {error}; left out", file=sys.stderr)
             num_unreadable += 1

@@ -210,7 +210,7 @@ class TrainStep:
         """Continues from a checkpoint of the same recipe. Raises CheckpointError where it does not fit."""
         try:
             self.detector.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            _load_optimizer(self.optimizer, state["optimizer"])
             if self.ema is not None:
                 self.ema.module.load_state_dict(state["ema"])
             self.skipped, self.skipped_in_a_row = int(state["skipped"]), int(state["skipped_in_a_row"])
@@ -218,3 +218,16 @@ class TrainStep:
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise CheckpointError(f"--resume: the checkpoint does not fit this configuration: {reason}") from error
         self.done = state["step"]
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """The state of the parameters; all settings stay those of the configuration. Raises ValueError where it does not
+    fit, of which `Optimizer.load_state_dict` sees a part."""
+    settings = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, own in zip(optimizer.param_groups, settings, strict=True):
+        group.update(own)
+        for parameter in group["params"]:
+            for name, value in optimizer.state[parameter].items():
+                if value is not None and getattr(value, "shape", None) not in ((), parameter.shape):
+                    raise ValueError(f"the optimizer's {name} does not fit its parameter")

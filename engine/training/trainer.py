@@ -16,7 +16,7 @@ from engine.reporting.drawing import draw_example
 from engine.reporting.tensorboard import NullLogger, TensorBoardLogger, peak_memory_gb, scalar_metrics
 from engine.run.clock import Clock
 from engine.run.config import Config, ConfigError
-from engine.run.datasets import evaluation_set, hold_files, training_set
+from engine.run.datasets import check_together, evaluation_set, hold_files, training_set
 from engine.run.distributed import Processes
 from engine.run.loading import loader_errors, wait_for_each
 from engine.run.precision import resolve_precision
@@ -54,11 +54,7 @@ class Trainer:
         if state is not None:
             require_same_recipe(config, state, str(folder.source or "--resume"), self.dataset, self.facts)
         self.eval_set = evaluation_set(config, "val")
-        if self.eval_set.class_names != self.dataset.class_names:
-            raise ConfigError(
-                f"data.val_split: {self.eval_set.annotation_file} has other categories than "
-                f"{self.dataset.annotation_file}; give both files the same categories"
-            )
+        check_together(self.dataset, self.eval_set)
         require_shared_memory(config, self.dataset, self.eval_set)
         self.batches = train_loader(
             self.dataset,
@@ -231,9 +227,7 @@ class Trainer:
         result = evaluate(self.train_step.eval_detector, self.eval_set, self.config, self.processes, NUM_EXAMPLES)
         self.train_step.detector.train()
         self.thresholds, self.evaluated_step = result.thresholds, self.step
-        if result.metrics is None:
-            return
-        if self.processes.is_main:
+        if self.processes.is_main and result.metrics is not None:
             log.info("\n%s\n", format_report(result.metrics, f"epoch {self.epoch}, step {self.step}"))
             self.logger.scalars("eval", scalar_metrics(result.metrics), self.step)
             self.logger.curves(analyse(result.matches), self.step)
@@ -244,8 +238,9 @@ class Trainer:
             self.folder.add_metrics({"epoch": self.epoch, "step": self.step, **record})
             if self.diagnosis is not None:
                 self.diagnosis.evaluated()
-        if self.best_ap is None or result.metrics["AP"] > self.best_ap:
-            self.best_ap = result.metrics["AP"]
+        ap = -1.0 if result.metrics is None else result.metrics["AP"]
+        if self.best_ap is None or ap > self.best_ap or ap == -1:  # without an object to find, the newest is the best
+            self.best_ap = ap
             if self.processes.is_main:
                 self.folder.save_best(self._state())
 

@@ -1,5 +1,6 @@
 import json
 import logging
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -132,6 +133,31 @@ def test_a_missing_split_names_those_that_exist(write_coco) -> None:
         CocoDetection(root, "val2017")
 
 
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("size", [(40, 64), (48, 48)])
+def test_boxes_drawn_on_the_image_as_viewers_show_it_lie_on_their_objects(write_coco, size, cached: bool) -> None:
+    box, exif = [5, 8, 10, 6], Image.Exif()
+    root = write_coco([(i, 1, box) for i in range(8)], sizes=[size] * 8)
+    shown = Image.new("RGB", size[::-1])
+    shown.paste((255, 0, 0), (5, 8, 15, 14))
+    # what makes the stored image of each orientation, 1 to 8, out of the upright one: Pillow's own inverse
+    names = "FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_90 TRANSVERSE ROTATE_270"
+    ways = [None, *(Image.Transpose[name] for name in names.split())]
+    for index, way in enumerate(ways):
+        exif[0x0112] = index + 1
+        (shown if way is None else shown.transpose(way)).save(root / f"train/{index:03}.png", exif=exif)
+    dataset = CocoDetection(root, "train")
+    if cached:
+        dataset.hold_files()
+    for image, target in dataset:
+        x1, y1, x2, y2 = target["boxes"][0].int().tolist()
+        assert (image[0, y1:y2, x1:x2] == 255).all()
+        assert (image[0] == 255).sum() == 60
+    as_stored = CocoDetection(root, "train", exif="ignore")
+    on_object = [bool((as_stored[index][0][0, 8:14, 5:15] == 255).all()) for index in range(4)]
+    assert on_object == [True, False, False, False]  # turns that keep the size
+
+
 def break_image(root: Path, index: int) -> None:
     path = root / f"train/{index:03}.png"
     path.write_bytes(path.read_bytes()[:200])
@@ -200,6 +226,64 @@ def test_skipping_in_evaluation_gives_a_blank_image_of_the_same_id(write_coco) -
     assert image.shape == (3, 80, 60)
     assert (target["image_id"], target["orig_size"]) == (20, (40, 30))
     assert [target[key].shape for key in ("boxes", "labels", "crowd")] == [(0, 4), (0,), (0,)]
+
+
+@pytest.fixture
+def with_image_elsewhere(write_coco, tmp_path_factory):
+    """make(how) -> root of two images, the second outside, named by a `relative` or `absolute` path or by a `link`."""
+
+    def make(how: str) -> Path:
+        root, elsewhere = write_coco(sizes=[(8, 9)] * 2), tmp_path_factory.mktemp("elsewhere") / "b.png"
+        shutil.move(root / "train/001.png", elsewhere)
+        if how == "link":
+            (root / "train/001.png").symlink_to(elsewhere)
+            return root
+        file = root / "annotations/instances_train.json"
+        document = json.loads(file.read_text())
+        relative = Path(os.path.relpath(elsewhere, root / "train"))
+        document["images"][1]["file_name"] = str(elsewhere if how == "absolute" else relative)
+        file.write_text(json.dumps(document))
+        return root
+
+    return make
+
+
+@pytest.mark.parametrize("how", ["relative", "absolute", "link"])
+def test_images_outside_are_read_after_one_line_and_refused_on_demand(with_image_elsewhere, caplog, how: str) -> None:
+    root = with_image_elsewhere(how)
+    dataset = CocoDetection(root, "train")
+    assert dataset[1][0].shape == (3, 8, 9)
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == (how != "link")  # links are the user's own
+    assert all(line.startswith(f"{root}: 1 images lie outside of it, in ") for line in lines)
+    for on_error in ("stop", "skip"):
+        with pytest.raises(
+            DatasetError, match=r"1 images lie outside .*\(the first: b\.png\).*leave out --inside-only"
+        ):
+            CocoDetection(root, "train", on_error=on_error, inside_only=True)
+
+
+def test_another_folder_of_the_data_set_is_not_outside(write_coco, caplog) -> None:
+    root = write_coco(sizes=[(8, 9)])
+    (root / "train").rename(root / "images")
+    (root / "train").mkdir()
+    file = root / "annotations/instances_train.json"
+    file.write_text(file.read_text().replace("000.png", "../images/000.png"))
+    assert CocoDetection(root, "train", inside_only=True)[0][0].shape == (3, 8, 9)
+    assert not caplog.records
+
+
+def test_images_of_another_split_are_found_through_links(write_coco) -> None:
+    for split in ("train", "val"):
+        root = write_coco(sizes=[(8, 9)] * 3, split=split)
+    training, validation = CocoDetection(root, "train"), CocoDetection(root, "val")
+    assert validation.images_shared_with(training) == 0  # equal names, and content, are not the same file
+    for name in ("001.png", "002.png"):
+        (root / "val" / name).unlink()
+        (root / "val" / name).symlink_to(root / "train" / name)
+    (root / "train/000.png").unlink()
+    assert validation.images_shared_with(training) == 2
+    assert training.images_shared_with(training) == 3
 
 
 def test_skipping_every_image_is_an_error(write_coco) -> None:

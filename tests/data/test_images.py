@@ -1,4 +1,5 @@
 import io
+import os
 import warnings
 from pathlib import Path
 
@@ -87,25 +88,62 @@ def test_animation_gives_its_first_frame(tmp_path: Path) -> None:
     assert (pixels(tmp_path / "a.gif") == 50).all()
 
 
-def save_with_orientation(path: Path, orientation: int) -> np.ndarray:
+def save_with_orientation(path: Path, orientation: int, pixels: np.ndarray = RGB) -> np.ndarray:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(RGB).save(path, exif=exif)
-    return RGB
+    Image.fromarray(pixels).save(path, exif=exif, **({"lossless": True} if path.suffix == ".webp" else {}))
+    return pixels
 
 
-def test_exif_orientation_counts_only_where_the_annotated_size_says_so(tmp_path: Path) -> None:
+SQUARE = RNG.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+UPRIGHT = {  # EXIF 2.32, 4.6.4.A: where the stored first row and first column are on the upright image
+    1: lambda p: p,
+    2: lambda p: p[:, ::-1],  # top, right
+    3: lambda p: p[::-1, ::-1],  # bottom, right
+    4: lambda p: p[::-1],  # bottom, left
+    5: lambda p: p.swapaxes(0, 1),  # left, top
+    6: lambda p: np.rot90(p, -1),  # right, top
+    7: lambda p: p[::-1, ::-1].swapaxes(0, 1),  # right, bottom
+    8: lambda p: np.rot90(p),  # left, bottom
+}
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_turns_pixels_unless_the_size_fits_only_the_stored_image(
+    tmp_path: Path, orientation: int, suffix: str
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    for stored in (RGB, SQUARE):
+        save_with_orientation(path, orientation, stored)
+        shown = UPRIGHT[orientation](stored)
+
+        def read(size: tuple[int, int] | None, exif: str) -> np.ndarray:
+            return read_image(path, size, exif=exif).permute(1, 2, 0).numpy()
+
+        for exif, preferred in (("turn", shown), ("ignore", stored)):
+            assert np.array_equal(read(None, exif), preferred)
+            for image in (stored, shown):
+                expected = preferred if stored.shape == shown.shape else image
+                assert np.array_equal(read(image.shape[:2], exif), expected)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_rule_of_old_runs_turns_only_what_fits_nothing_else(tmp_path: Path, orientation: int) -> None:
     path = tmp_path / "a.png"
-    stored = save_with_orientation(path, 6)  # to be turned a quarter clockwise
-    assert np.array_equal(read_image(path, (6, 9)).permute(1, 2, 0).numpy(), stored)
-    turned = np.rot90(stored, -1)
-    assert np.array_equal(read_image(path, (9, 6)).permute(1, 2, 0).numpy(), turned)
-    assert np.array_equal(read_image(path).permute(1, 2, 0).numpy(), turned)
+    for stored in (RGB, SQUARE):
+        save_with_orientation(path, orientation, stored)
+        shown = UPRIGHT[orientation](stored)
+        for size, expected in ((None, shown), (stored.shape[:2], stored)):
+            assert np.array_equal(read_image(path, size, exif="legacy").permute(1, 2, 0).numpy(), expected)
+        if shown.shape != stored.shape:
+            assert np.array_equal(read_image(path, shown.shape[:2], exif="legacy").permute(1, 2, 0).numpy(), shown)
 
 
-def test_half_a_turn_does_not_change_the_size_and_is_not_applied(tmp_path: Path) -> None:
-    stored = save_with_orientation(tmp_path / "a.png", 3)
-    assert np.array_equal(pixels(tmp_path / "a.png"), stored)
+@pytest.mark.parametrize("tags", [b"Exif\0\0MM\0*garbage", b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\x7f"])
+def test_broken_exif_tags_are_passed_over(tmp_path: Path, tags: bytes) -> None:
+    (tmp_path / "a.jpg").write_bytes(jpeg(24, 40, exif=tags))
+    assert torch.equal(read_image(tmp_path / "a.jpg"), with_pillow_alone(tmp_path / "a.jpg"))
 
 
 def test_another_size_than_annotated_is_an_error(tmp_path: Path) -> None:
@@ -163,7 +201,7 @@ def test_a_photo_of_a_turned_camera_is_shown_upright(tmp_path: Path) -> None:
         (tmp_path / "a.jpg").write_bytes(jpeg(24, 40, exif=exif))
         stored = with_pillow_alone(tmp_path / "a.jpg")
         assert torch.equal(read_image(tmp_path / "a.jpg"), stored.rot90(turns, (1, 2)))
-        assert torch.equal(read_image(tmp_path / "a.jpg", (24, 40)), stored)
+        assert torch.equal(read_image(tmp_path / "a.jpg", exif="ignore"), stored)
 
 
 def test_bytes_at_hand_are_decoded_without_the_file(tmp_path: Path) -> None:
@@ -201,6 +239,9 @@ def test_missing_and_unknown_images_are_named(tmp_path: Path) -> None:
         read_image(tmp_path / "a.jpg")
     with pytest.raises(DatasetError, match="unreadable image"):
         read_image(tmp_path)
+    os.mkfifo(tmp_path / "pipe.jpg")  # reading it would never end
+    with pytest.raises(DatasetError, match=r"pipe\.jpg: unreadable image \(not a file\)"):
+        read_image(tmp_path / "pipe.jpg")
     Image.fromarray(GREY.astype(np.float32)).save(tmp_path / "f.tiff")
     with pytest.raises(DatasetError, match=r"f\.tiff: unreadable image \(floating-point"):
         read_image(tmp_path / "f.tiff")

@@ -176,6 +176,19 @@ def test_torchvisions_rule_is_torchvisions(size: tuple[int, int]) -> None:
     torch.testing.assert_close(target["boxes"], targets[0]["boxes"])
 
 
+@pytest.mark.parametrize("as_torchvision", [False, True])
+@pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (2000, 3)])
+def test_no_image_is_too_narrow_to_be_resized(size: tuple[int, int], as_torchvision: bool) -> None:
+    transform = eval_transform(64, 128, as_torchvision=as_torchvision)
+    boxes = torch.tensor([[0.0, 0, size[1], size[0]]])
+    image, target = transform(torch.zeros(3, *size, dtype=torch.uint8), {"boxes": boxes})
+    height, width = image.shape[-2:]
+    assert (height, width) == transform.output_size(size)
+    assert min(height, width) >= 1 and max(height, width) <= 128
+    assert target["boxes"].tolist() == [[0, 0, width, height]]
+    torch.testing.assert_close(to_original(target["boxes"], (height, width), size), boxes)
+
+
 def test_transforms_can_be_pickled() -> None:
     image, target = painted(60, 80, (10, 10, 50, 50))
     for transform in (*(train_transform(n, (64, 64)) for n in ("ssd", "flip", "hvflip")), eval_transform(50, 83)):

@@ -92,6 +92,11 @@ def test_a_size_turned_by_exif_is_kept_and_readable(voc, tmp_path):
     assert image.shape == (3, 64, 48)
 
 
+@pytest.mark.parametrize(("size", "expected"), [(None, (64, 48)), ((48, 64), (64, 48)), ((64, 48), (48, 64))])
+def test_without_a_size_that_says_otherwise_the_annotator_saw_the_turned_image(voc, size, expected):
+    assert read(voc({"a": [voc_object()]}, size=size, exif=6))[0].size == expected
+
+
 def test_image_sets_give_the_splits(voc):
     root = voc({"a": [], "b": [], "c": []}, lists={"train": ["a", "c"], "test": ["b"]})
     splits = VocFolder(root).image_sets()

@@ -197,6 +197,23 @@ def test_images_of_the_user_are_never_overwritten(tmp_path):
     assert photo.read_text() == "holiday"
 
 
+@pytest.mark.parametrize("name", ["notes.txt", "photos/000000.jpg", "annotations/instances_val.json", ".hidden"])
+def test_a_folder_of_something_else_is_left_alone(tmp_path, name):
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("{}")
+    with pytest.raises(DatasetError, match="not generated data, so photos is not generated there; choose another"):
+        generate_shapes(tmp_path, {"photos": 1}, image_size=SIZE)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [file]
+
+
+def test_a_generated_folder_takes_further_splits_beside_other_files(tmp_path):
+    generate_shapes(tmp_path, {"train": 1}, image_size=SIZE)
+    (tmp_path / "notes.txt").write_text("mine")
+    generate_shapes(tmp_path, {"train": 1, "val": 1}, image_size=SIZE)
+    assert (tmp_path / "val/000000.jpg").is_file()
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

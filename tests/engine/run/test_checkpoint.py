@@ -10,6 +10,8 @@ import torch
 
 from data.files import remove_temporaries, write_atomically
 from engine.run.checkpoint import FORMAT, CheckpointError, checkpoint_history, load_checkpoint, save_checkpoint
+from engine.run.config import load_config
+from engine.run.resume import with_exif_of_run
 
 STATE = {"model": {"w": torch.arange(1000.0)}, "config": {}, "epoch": 1, "step": 7, "classes": ["a"]}
 
@@ -191,12 +193,43 @@ def test_another_format_and_malformed_entries_are_refused(tmp_path):
         "model": ({"w": 3}, "'model'"),
         "ema": ([], "'ema'"),
         "thresholds": ([0.5, 0.5], "'thresholds'"),
+        "category_ids": ([1, 2], "'category_ids'"),
+        "world_size": (0, "'world_size'"),
+        "skipped": (-5, "'skipped'"),
+        "skipped_in_a_row": (1.5, "'skipped_in_a_row'"),
+        "optimizer": ([], "'optimizer'"),
         "best_ap": ("high", "'best_ap'"),
     }
     for name, (value, expected) in cases.items():
         torch.save(STATE | {name: value}, tmp_path / "c.pt")
         with pytest.raises(CheckpointError, match=expected):
             load_checkpoint(tmp_path / "c.pt")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("category_ids", "a"),
+        ("category_ids", [{}]),
+        ("category_ids", [1.0]),
+        ("category_ids", [True]),
+        ("category_ids", None),
+        ("thresholds", [float("nan")]),
+        ("thresholds", [2.0]),
+        ("thresholds", ["0.5"]),
+        ("best_ap", float("nan")),
+        ("best_ap", float("inf")),
+        ("classes", []),
+        ("classes", ["a", "a"]),
+        ("world_size", "x"),
+        ("world_size", True),
+        ("optimizer", None),
+    ],
+)
+def test_entries_that_no_training_writes_are_malformed(tmp_path, name, value):
+    torch.save(STATE | {name: value}, tmp_path / "c.pt")
+    with pytest.raises(CheckpointError, match=f"'{name}' in the checkpoint is malformed"):
+        load_checkpoint(tmp_path / "c.pt")
 
 
 def test_unusable_files_are_named(tmp_path):
@@ -226,6 +259,21 @@ def test_somebody_elses_state_dict_is_refused(tmp_path):
         torch.save(content, tmp_path / "other.pt")
         with pytest.raises(CheckpointError, match="not a checkpoint of this project"):
             load_checkpoint(tmp_path / "other.pt")
+
+
+def test_a_checkpoint_from_before_data_exif_gets_the_rule_of_its_time(tmp_path):
+    save_checkpoint(tmp_path / "old.pt", STATE | {"config": {"data": {"root": "here"}}})
+    assert load_checkpoint(tmp_path / "old.pt")["config"] == {"data": {"root": "here", "exif": "legacy"}}
+    save_checkpoint(tmp_path / "new.pt", STATE | {"config": {"data": {"exif": "ignore"}}})
+    assert load_checkpoint(tmp_path / "new.pt")["config"] == {"data": {"exif": "ignore"}}
+
+
+@pytest.mark.parametrize("value", ["legacy", "ignore"])
+def test_a_resumed_run_keeps_its_exif_rule_unless_another_is_named(config_file, value):
+    state = {"config": load_config(config_file, [f"data.exif={value}"]).to_dict()}
+    config = with_exif_of_run(load_config(config_file), state, "last.pt")
+    assert config == load_config(config_file, [f"data.exif={value}"])
+    assert with_exif_of_run(load_config(config_file, ["data.exif=turn"]), state, "last.pt").data.exif == "turn"
 
 
 class Exploit:

@@ -66,11 +66,11 @@ def test_every_problem_is_listed_with_its_count(check, write):
     bad_boxes = ([5, 5, 0, 3], [5, 5, 3, -1], [70, 5, 3, 3], [float("nan"), 5, 3, 3], [60, 5, 9, 3])
     annotations = [annotation(id=10 + i, bbox=bbox) for i, bbox in enumerate(bad_boxes)]
     annotations += [annotation(), annotation(), annotation(id=2, image_id=9), annotation(id=3, category_id=9)]
-    annotations += [annotation(id=4, bbox="text"), annotation(id=5, iscrowd=7), {"id": 6}, 7]
+    annotations += [annotation(id=4, bbox="text"), annotation(id=5, bbox=[1, 1, 9, 9], iscrowd=7), {"id": 6}, 7]
     images = [
         {"id": 1, "file_name": "good.png"},
         {"id": 2, "file_name": "gone.png"},
-        {"id": 3, "file_name": "../outside.png"},
+        {"id": 3, "file_name": ".."},
         {"id": 1, "file_name": "good.png"},
         {"id": 4, "file_name": "good4.png", "width": 99},
         {"id": 5, "file_name": "empty.png"},
@@ -81,7 +81,7 @@ def test_every_problem_is_listed_with_its_count(check, write):
     status, out, _ = check("--root", root, "--split", "train")
     assert status == 1
     expected = [
-        "1 images: 'file_name' must be a relative path that stays inside the split's folder",
+        "1 images: 'file_name' must be the path of a file",
         "1 images: id occurs more than once",
         "1 annotations: unknown image_id",
         "1 annotations: unknown category_id",
@@ -94,6 +94,7 @@ def test_every_problem_is_listed_with_its_count(check, write):
         "1 annotations: box not finite",
         "1 annotations: box reaches out of its image",
         "1 annotations: id occurs more than once",
+        "1 annotations: objects that repeat another of the same image, class and box",
         "1 annotations: 'iscrowd' must be 0 or 1",
         "1 image files: missing",
         "1 image files: empty",
@@ -101,7 +102,7 @@ def test_every_problem_is_listed_with_its_count(check, write):
     ]
     lines = [" ".join(line.split()) for line in out.splitlines()]
     assert [line for line in expected if line not in lines] == []
-    assert "Problems: 17" in lines
+    assert "Problems: 18" in lines
     status, out, _ = check("--root", root, "--split", "train", "--no-images")
     assert status == 1 and "image files" not in out
 
@@ -136,3 +137,114 @@ def test_wrong_usage_and_files_that_are_not_coco_are_status_2(check, tmp_path):
     (tmp_path / "annotations/instances_train.json").write_text("[1]")
     status, _, err = check("--root", tmp_path, "--split", "train")
     assert status == 2 and err.count("error:") == 1
+
+
+@pytest.fixture
+def write_splits(tmp_path):
+    """write_splits({split: (annotations, categories)}) -> root; each split has one 64×48 image of its own."""
+
+    def run(splits: dict[str, tuple[list[dict], list[dict]]]):
+        for number, (split, (annotations, categories)) in enumerate(splits.items()):
+            for folder in ("annotations", split):
+                (tmp_path / folder).mkdir(exist_ok=True)
+            Image.new("RGB", (64, 48), (number, 0, 0)).save(tmp_path / split / f"{split}.png")
+            image = {"id": 1, "file_name": f"{split}.png", "width": 64, "height": 48}
+            document = {"images": [image], "annotations": annotations, "categories": categories}
+            (tmp_path / f"annotations/instances_{split}.json").write_text(json.dumps(document))
+        return tmp_path
+
+    return run
+
+
+CAT_DOG = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+DOG_CAT = [{"id": 1, "name": "dog"}, {"id": 2, "name": "cat"}]
+
+
+def annotations_of(*boxes: list[float], **more: object) -> list[dict]:
+    return [{"id": i + 1, "image_id": 1, "category_id": 1, "bbox": box, **more} for i, box in enumerate(boxes)]
+
+
+SOUND = annotations_of([5, 5, 20, 20])
+
+
+@pytest.mark.parametrize(
+    ("annotations", "words"),
+    [
+        (annotations_of([5, 5, 20, 20], area=-1), "1 annotations: 'area' is no number from 0 on"),
+        (annotations_of([5, 5, 20, 20], [5, 5, 20, 20]), "1 annotations: objects that repeat another of the same"),
+        (annotations_of([5, 5, 20, 20], [0.5, 0.5, 0.2, 0.1]), "1 annotations: box smaller than a pixel"),
+        ([], "1 annotations: no object"),
+        (annotations_of([5, 5, 20, 20], iscrowd=1), "1 annotations: no object"),
+    ],
+)
+def test_what_training_only_warns_of_is_a_problem(check, write_splits, annotations, words):
+    root = write_splits({"train": (annotations, CAT_DOG)})
+    status, out, _ = check("--root", root, "--split", "train")
+    assert status == 1
+    assert words in " ".join(out.split())
+
+
+def test_boxes_in_fractions_and_images_without_a_use_are_explained(check, write_splits):
+    root = write_splits({"train": (annotations_of([0.1, 0.2, 0.3, 0.4]), CAT_DOG)})
+    status, _, err = check("--root", root, "--split", "train")
+    assert status == 2 and "no box is larger than a pixel" in err
+    file = root / "annotations/instances_train.json"
+    file.write_text(file.read_text().replace('"id": 1, "file_name"', '"id": "1", "file_name"'))
+    status, _, err = check("--root", root, "--split", "train")
+    assert status == 2 and "'id' must be an integer" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("val", "words"),
+    [
+        ((SOUND, DOG_CAT), "numbers the categories in another order"),
+        ((SOUND, CAT_DOG[:1]), "has other categories"),
+        ((SOUND, [{"id": 7, "name": "cat"}, {"id": 9, "name": "dog"}]), "unknown category_id"),
+    ],
+)
+def test_splits_with_other_categories_are_refused_as_in_training(check, write_splits, config_file, command, val, words):
+    root = write_splits({"train": (SOUND, CAT_DOG), "val": val})
+    status, out, _ = check("--root", root, "--split", "train", "--split", "val")
+    assert status == 1 and words in out
+    trained = command("train.py", "--config", config_file, f"data.root={root}", "data.batch_size=1", "--dry-run")
+    assert trained.returncode == 2 and words in trained.stderr
+
+
+def test_sparse_ids_in_the_same_order_mean_the_same(check, write_splits):
+    others = [{"id": 1, "name": "cat"}, {"id": 90, "name": "dog"}]
+    root = write_splits({"train": (SOUND, CAT_DOG), "val": (SOUND, others)})
+    assert check("--root", root, "--split", "train", "--split", "val")[0] == 0
+
+
+def test_validation_images_that_are_training_images_are_counted(check, write_splits, config_file):
+    root = write_splits({"train": (SOUND, CAT_DOG), "val": (SOUND, CAT_DOG)})
+    copied = ("--root", root, "--split", "train", "--split", "val")
+    (root / "val/val.png").write_bytes((root / "train/train.png").read_bytes())
+    status, out, _ = check(*copied)
+    assert status == 1 and "val: 1 of 1 images are in train too" in out
+    arguments = ("--config", config_file, f"data.root={root}", "data.val_split=train", "data.batch_size=1")
+    status, out, _ = check(*arguments)
+    assert status == 1 and "data.val_split: it is the training split" in out
+    status, out, _ = check(*arguments, "data.batch_size=2")
+    assert status == 1 and "data.batch_size=2 exceeds the 1 training images" in out
+
+
+def test_images_turned_by_exif_outside_or_crowded_are_counted(check, write_splits):
+    boxes = [[i % 50, i // 50, 5, 5] for i in range(101)]
+    root = write_splits({"train": (annotations_of(*boxes), CAT_DOG)})
+    tags = Image.Exif()
+    tags[0x0112] = 3
+    Image.new("RGB", (64, 48)).save(root / "train/train.png", exif=tags)
+    status, out, _ = check("--root", root, "--split", "train")
+    assert status == 0
+    assert "EXIF turns 1 images: 1 are read as viewers show them, 0 as stored" in out
+    assert "1 images have more than 100 objects of a class (up to 101)" in out
+    status, out, _ = check("--root", root, "--split", "train", "data.exif=ignore")
+    assert "0 are read as viewers show them, 1 as stored" in out
+    file = root / "annotations/instances_train.json"
+    file.write_text(file.read_text().replace('"train.png"', f'"{root}/train/../../{root.name}-elsewhere.png"'))
+    (root / "train/train.png").rename(root.with_name(f"{root.name}-elsewhere.png"))
+    status, out, _ = check("--root", root, "--split", "train")
+    assert status == 0 and f"Note: {root}: 1 images lie outside of it" in out
+    status, _, err = check("--root", root, "--split", "train", "--inside-only")
+    assert status == 2 and "1 images lie outside" in err

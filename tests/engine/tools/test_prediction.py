@@ -113,6 +113,30 @@ def test_images_of_any_mode(checkpoint, tmp_path, monkeypatch, mode):
     assert (tmp_path / "out/image.jpg").exists()
 
 
+@pytest.mark.parametrize(("exif", "turned"), [("turn", True), ("ignore", False), ("legacy", True)])
+def test_pixels_are_turned_as_the_checkpoint_says(checkpoint, tmp_path, monkeypatch, exif, turned):
+    state = load_checkpoint(checkpoint)
+    state["config"]["data"]["exif"] = exif
+    save_checkpoint(tmp_path / "c.pt", state)
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    Image.new("RGB", (90, 60)).save(tmp_path / "a.png", exif=tags)
+    assert run(monkeypatch, "--ckpt", tmp_path / "c.pt", "--output", tmp_path / "out", tmp_path / "a.png") == 0
+    with Image.open(tmp_path / "out/a.jpg") as picture:
+        assert picture.size == ((60, 90) if turned else (90, 60))
+
+
+@pytest.mark.parametrize("resize", ["paper", "torchvision"])
+def test_the_narrowest_images_end_no_run(checkpoint, tmp_path, monkeypatch, resize):
+    state = load_checkpoint(checkpoint)
+    state["config"]["evaluation"] |= {"short_side": 64, "long_side": 128, "resize": resize}
+    save_checkpoint(tmp_path / "c.pt", state)
+    for width, height in ((1, 1), (1, 3000), (3000, 1), (2000, 3)):
+        write_image(tmp_path / f"in/{width}x{height}.png", (width, height))
+    assert run(monkeypatch, "--ckpt", tmp_path / "c.pt", "--output", tmp_path / "out", tmp_path / "in") == 0
+    assert len(list((tmp_path / "out").glob("*.jpg"))) == 4
+
+
 def test_unreadable_images_are_warned_of_and_the_rest_is_done(checkpoint, tmp_path, monkeypatch, capsys):
     write_image(tmp_path / "in/good.jpg")
     for name in ("bad.jpg", "worse.png"):
