@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -71,7 +72,8 @@ def test_tensorboard_has_a_point_for_every_step_and_evaluation(finished):
     assert expected <= scalars
     assert {"eval/AP", "eval/oLRP"} <= scalars
     in_charts = {tag for charts in LAYOUT.values() for tags in charts.values() for tag in tags}
-    assert in_charts - scalars <= {"eval/APm", "eval/APl"}  # the data has small objects only
+    empty = {tag for tag in in_charts if not any(re.fullmatch(tag, name) for name in scalars)}
+    assert empty <= {"eval/APm", "eval/APl"}  # the data has small objects only
     for tag in ("eval/examples/0", "curves/precision_recall", "curves/lrp"):
         assert [image.step for image in events.Images(tag)] == [3, 6], tag
 
