@@ -5,8 +5,9 @@ from typing import Literal, NamedTuple
 
 from PIL import Image
 
+from data.boxes import Size
+
 Exif = Literal["turn", "ignore", "legacy"]  # see `read_image`
-Size = tuple[int, int]  # (height, width)
 
 _ORIENTATION = 0x0112  # EXIF tag
 # by its value, what makes stored pixels upright: whether rows and columns swap, and the axes that are then reversed

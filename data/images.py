@@ -10,8 +10,9 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
+from data.boxes import Size
 from data.errors import ImageError
-from data.exif import INVERSE, TURNS, Exif, Size, is_shown, orientation_of, sizes_of
+from data.exif import INVERSE, TURNS, Exif, is_shown, orientation_of, sizes_of
 
 # ImageNet's mean RGB, which the detectors make zeros of, for images of float32; rounded it fills padding and canvas
 EXACT_MEAN_COLOUR = (123.675, 116.28, 103.53)
