@@ -13,7 +13,8 @@ from data.annotations import OBJECT_KEYS, read_annotations, usable_document
 from data.augment import Target
 from data.cache import FileCache
 from data.errors import DatasetError, ImageError
-from data.images import Exif, blank_images, read_image
+from data.exif import Exif
+from data.images import blank_images, read_image
 from data.outside import outside_line
 from data.seeds import mix_seed
 from data.transforms import Transform

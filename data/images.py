@@ -2,9 +2,7 @@
 
 import io
 import os
-import warnings
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -12,31 +10,15 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
+from data.boxes import Size
 from data.errors import ImageError
+from data.exif import INVERSE, TURNS, Exif, is_shown, orientation_of, sizes_of
 
 # ImageNet's mean RGB, which the detectors make zeros of, for images of float32; rounded it fills padding and canvas
 EXACT_MEAN_COLOUR = (123.675, 116.28, 103.53)
 MEAN_COLOUR = tuple(round(value) for value in EXACT_MEAN_COLOUR)
 
-Exif = Literal["turn", "ignore", "legacy"]  # see `read_image`
-Size = tuple[int, int]  # (height, width)
-
-_ORIENTATION = 0x0112  # EXIF tag
-# by its value, what makes stored pixels upright: whether rows and columns swap, and the axes that are then reversed
-_TURNS = {2: (False, [1]), 3: (False, [0, 1]), 4: (False, [0]), 5: (True, []), 6: (True, [1]), 7: (True, [0, 1]),
-          8: (True, [0])}  # fmt: skip
-_INVERSE = {6: 8, 8: 6}  # all others undo themselves
 _SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
-
-warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning, "PIL")  # such tags are passed over
-
-
-class ExifSizes(NamedTuple):
-    """EXIF orientation of an image, 1 (as stored) to 8, and its size as stored and as a viewer shows it."""
-
-    orientation: int
-    stored: Size
-    shown: Size
 
 
 def read_file(path: str | Path) -> Tensor:
@@ -107,56 +89,21 @@ def blank_images(count: int, height: int, width: int, dtype: torch.dtype = torch
     return rows.view(count, height, width, 3).permute(0, 3, 1, 2)
 
 
-def exif_sizes(image: Image.Image) -> ExifSizes:
-    """What the EXIF tag says of an image that Pillow has opened; once for each, as decoding may drop the tag."""
-    orientation, is_turned = _orientation(image)
-    return _sizes((image.height, image.width), orientation, is_turned)
-
-
-def is_shown(size: Size | None, sizes: ExifSizes, exif: Exif) -> bool:
-    """Whether an image is read as a viewer shows it, and not as stored; arguments as of `read_image`."""
-    prefers_shown = exif == "turn" or (exif == "legacy" and size is None)
-    if size in (sizes.stored, sizes.shown) and sizes.stored != sizes.shown:
-        return size == sizes.shown
-    return prefers_shown
-
-
-def _orientation(image: Image.Image) -> tuple[int, bool]:
-    """The EXIF orientation, 1 where there is none, and whether Pillow has turned the pixels already."""
-    if image.format == "PNG":
-        image.load()  # its tags may follow the pixels; what is damaged must not pass for an image without tags
-    try:
-        orientation = image.getexif().get(_ORIENTATION)
-    except Exception:  # Pillow's reader raises nearly anything on broken tags, which viewers pass over
-        return 1, False
-    if orientation not in _TURNS:
-        return 1, False
-    if image.format != "TIFF":
-        return int(orientation), False
-    image.load()  # which turns TIFFs, alone, and drops their tag
-    return int(orientation), _ORIENTATION not in image.getexif()
-
-
-def _sizes(own: Size, orientation: int, is_turned: bool) -> ExifSizes:
-    swapped = own[::-1] if orientation >= 5 else own
-    return ExifSizes(orientation, swapped, own) if is_turned else ExifSizes(orientation, own, swapped)
-
-
 def _decode(image: Image.Image, encoded: Tensor, size: Size | None, exif: Exif) -> Tensor:
     """(3, H, W) uint8 of a file that Pillow has opened; size and exif as of `read_image`."""
-    orientation, is_turned = _orientation(image)
+    orientation, is_turned = orientation_of(image)
     pixels = _pixels(image, encoded)
     if orientation > 1:
         height, width, _ = pixels.shape
-        turn = is_shown(size, _sizes((height, width), orientation, is_turned), exif)
+        turn = is_shown(size, sizes_of((height, width), orientation, is_turned), exif)
         if turn != is_turned and not (exif == "legacy" and is_turned):  # that rule took TIFFs as Pillow gave them
-            pixels = _turn(pixels, orientation if turn else _INVERSE.get(orientation, orientation))
+            pixels = _turn(pixels, orientation if turn else INVERSE.get(orientation, orientation))
     return pixels.permute(2, 0, 1)
 
 
 def _turn(pixels: Tensor, orientation: int) -> Tensor:
     """(H, W, 3) pixels that are stored with an EXIF orientation, upright."""
-    swap, axes = _TURNS[orientation]
+    swap, axes = TURNS[orientation]
     return (pixels.transpose(0, 1) if swap else pixels).flip(axes).contiguous()
 
 

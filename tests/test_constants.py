@@ -6,12 +6,12 @@ from pycocotools.cocoeval import Params
 from data.images import EXACT_MEAN_COLOUR, MEAN_COLOUR, blank_images
 from data.loader import SIZE_DIVISOR
 from detector import contract
-from engine.metrics import lrp
+from engine.metrics import matching
 from losses.alrp import TAU
 
 
 def test_losses_and_metrics_call_the_same_detections_true():
-    assert TAU == lrp.TAU == 0.5
+    assert TAU == matching.TAU == 0.5
 
 
 def test_loaders_pad_to_what_detectors_take_and_with_what_they_subtract():
@@ -25,5 +25,4 @@ def test_loaders_pad_to_what_detectors_take_and_with_what_they_subtract():
 def test_object_sizes_are_those_of_pycocotools():
     params = Params("bbox")
     published = dict(zip(params.areaRngLbl, params.areaRng, strict=True))
-    for label, (low, high) in lrp.AREA_RANGES.items():
-        assert published[label] == [low, min(high, 1e10)]
+    assert {label: [*limits] for label, limits in matching.AREAS.items()} == published

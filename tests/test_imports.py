@@ -13,8 +13,8 @@ MAY_IMPORT = {
     "data": (),
     "engine": ("losses", "detector", "data"),
     "scripts": ("losses", "detector", "data", "engine", "benchmarks", "train", "eval"),
-    "train": ("engine",),
-    "eval": ("engine",),
+    "train": ("data", "engine"),
+    "eval": ("data", "engine"),
 }
 INSTALLED = ("losses", "engine/metrics")  # under other names, so that they import themselves relatively
 

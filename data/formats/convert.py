@@ -12,8 +12,8 @@ from PIL import Image
 
 from data.boxes import to_xywh
 from data.errors import DatasetError
+from data.exif import exif_sizes
 from data.files import write_atomically
-from data.images import exif_sizes
 from data.output_folder import OutputFolder
 
 

@@ -12,7 +12,7 @@ from data.boxes import scale_boxes
 from data.transforms import Resize, ResizeShortSide
 from detector import ModelConfig, build_references
 from detector.monitor import REACHED_IOU, best_reference_ious
-from engine.metrics.lrp import AREA_RANGES
+from engine.metrics.matching import SIZES
 from engine.run.groups import DataConfig
 from losses.overlaps import box_area
 
@@ -44,7 +44,7 @@ def anchor_fit(dataset: CocoDetection, model: ModelConfig, data: DataConfig) -> 
     area = box_area(torch.cat([image.boxes for image in images]))
     label = torch.cat([image.labels for image in images])
     groups = {"all": torch.ones_like(missed)}
-    groups |= {name: (area >= low) & (area < high) for name, (low, high) in AREA_RANGES.items()}
+    groups |= {name: (area >= low) & (area < high) for name, (low, high) in SIZES.items()}
     groups |= {f"class {name!r}": label == index for index, name in enumerate(dataset.class_names)}
     shares = {
         name: missed[group].float().mean().item()

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from pycocotools.cocoeval import COCOeval
 
 COMPONENTS = ("oLRP", "oLRP_loc", "oLRP_fp", "oLRP_fn")
-AREA_RANGES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, float("inf"))}  # pixels²
 AREA_LABELS = {"oLRP_s": "small", "oLRP_m": "medium", "oLRP_l": "large"}
 
 

@@ -9,7 +9,8 @@ from .instances import Detections, GroundTruth, paired_iou
 
 TAU = 0.5  # IoU from which a detection can be a true positive of LRP
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
-AREAS = {"all": (0, 1e10), "small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}  # square pixels
+SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}  # COCO's, square pixels
+AREAS = {"all": (0, 1e10)} | SIZES
 MAX_DETECTIONS = 100  # of an image and class
 UNMATCHED = -1
 BLOCK = 1 << 16  # detections whose overlaps are computed at a time

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from data.images import Exif
+from data.exif import Exif
 from data.synthetic.shapes import IMAGE_SIZE, MIN_IMAGE_SIZE, NUM_IMAGES
 from detector.config import LossField, loss_settings
 from detector.contract import SIZE_DIVISOR

@@ -16,8 +16,7 @@ from data.outside import outside_line
 from data.validation import box_fault, has_area, record_problems, repeated_objects
 from detector import ModelConfig, build_references
 from detector.matcher import NEGATIVE
-from engine.metrics.lrp import AREA_RANGES
-from engine.metrics.matching import MAX_DETECTIONS
+from engine.metrics.matching import MAX_DETECTIONS, SIZES
 from engine.run.config import Config
 from engine.run.datasets import category_difference
 from engine.tools.image_check import exif_notes, look_at_images
@@ -216,9 +215,9 @@ def _undefined_metrics(dataset: CocoDetection) -> dict[str, str]:
     if not areas:
         return {"all": "there is no object"}
     undefined = {}
-    for label, (low, high) in AREA_RANGES.items():
+    for label, (low, high) in SIZES.items():
         if not any(low <= area <= high for area in areas):
-            limits = f"of at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
+            limits = f"of at least {low:g}" if label == "large" else f"from {low:g} to {high:g}"
             undefined[f"AP{label[0]}, AR{label[0]}, oLRP_{label[0]}"] = f"there is no object {limits} square pixels"
     for category, name in zip(dataset.category_ids, dataset.class_names, strict=True):
         if category not in present:

@@ -7,10 +7,10 @@ import torch
 
 from data.files import write_atomically
 from detector import ModelConfig, build_references
-from detector.boxes import box_area
 from detector.contract import SIZE_DIVISOR
-from engine.metrics.lrp import AREA_RANGES
+from engine.metrics.matching import SIZES
 from engine.tools.dataset_check import EXAMPLES, SplitReport
+from losses.overlaps import box_area
 
 MOST_CLASSES = 40  # bars that stay readable
 
@@ -35,7 +35,7 @@ def format_split(name: str, report: SplitReport, size: tuple[int, int]) -> str:
         height, width = size
         lines += ["", f"{'objects of COCO size':<34}{'small':>8}{'medium':>8}{'large':>8}"]
         for label, sides in (("in the files", report.sides), (f"resized to {width}×{height}", report.resized_sides)):
-            shares = [np.mean((sides**2 >= low) & (sides**2 < high)) for low, high in AREA_RANGES.values()]
+            shares = [np.mean((sides**2 >= low) & (sides**2 < high)) for low, high in SIZES.values()]
             lines.append(f"  {label:<32}" + "".join(f"{share:>8.1%}" for share in shares))
         lines += ["", f"{'class':<24}{'images':>8}{'objects':>9}{'crowd':>7}{'anchors each':>14}{'without':>9}"]
         for class_name, row in report.classes.items():

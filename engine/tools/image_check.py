@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from PIL import Image
 
 from data import CocoDetection, ImageError, read_image
-from data.images import Exif, ExifSizes, exif_sizes, is_shown, read_file
+from data.exif import Exif, ExifSizes, exif_sizes, is_shown
+from data.images import read_file
 from engine.run.progress import progress
 
 

@@ -5,6 +5,7 @@ import os
 import random
 import sys
 import time
+from collections.abc import Sequence
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -103,7 +104,7 @@ class Run:
             raise RuntimeError(f"{self.path} ended with statuses {statuses} unprovoked; see {self.output}")
         return bool(self.temporaries() - before)
 
-    def _kill(self, processes: list[BaseProcess], choose: random.Random, seconds: float, before: set[str]) -> bool:
+    def _kill(self, processes: Sequence[BaseProcess], choose: random.Random, seconds: float, before: set[str]) -> bool:
         """Whether there still was one to kill."""
         wait([process.sentinel for process in processes], choose.uniform(0, seconds))
         if choose.random() < 0.5:
