@@ -35,7 +35,7 @@ def main() -> None:
     from data.outside import outside_line
 
     with user_errors():
-        voc = VocFolder(args.folder, args.output)
+        voc = VocFolder(args.folder, args.output, args.exif)
         parts = voc.image_sets() or split_at_random(voc.xml_files, {"val": args.val, "test": args.test}, args.seed)
         splits = {split: voc.read(files, args.difficult) for split, files in parts.items()}
         paths = (image.path for images in splits.values() for image in images)

@@ -28,7 +28,7 @@ def main() -> None:
     from data.outside import outside_line
 
     with user_errors():
-        yolo = YoloFolder(args.folder, args.output)
+        yolo = YoloFolder(args.folder, args.output, args.exif)
         shares = {"val": args.val, "test": args.test}
         parts = yolo.image_sets() or split_at_random(yolo.all_images(), shares, args.seed)
         images = (image for images in parts.values() for image in images)

@@ -10,6 +10,7 @@ from data.errors import DatasetError
 from data.formats.convert import LabelledImage, LabelledObject, image_sizes
 from data.formats.tally import FileTally, inputs_below, unique_files
 from data.image_files import IMAGE_SUFFIXES, files_below, is_image
+from data.images import Exif
 from data.text_files import decode_text, read_bytes, read_lines
 
 Difficult = Literal["crowd", "keep", "drop"]
@@ -24,14 +25,16 @@ class VocFolder:
 
     Args:
         output: folder of the converted data; what was written there is no input.
+        exif: "turn" where labels were drawn on images as viewers show them, "ignore" where on their stored pixels; a
+            size in the labels says so itself.
     Attributes:
         tally: what became of the files, after all that is wanted was read.
     Raises:
         DatasetError: no XML file there.
     """
 
-    def __init__(self, root: Path, output: Path | None = None) -> None:
-        self.root, self.tally = root, FileTally()
+    def __init__(self, root: Path, output: Path | None = None, exif: Exif = "turn") -> None:
+        self.root, self._exif, self.tally = root, exif, FileTally()
         self.annotations = _folder_in(root, "annotations")
         self.images = _folder_in(root, "jpegimages")
         folders = dict.fromkeys((self.images, self.annotations))  # often one
@@ -145,16 +148,16 @@ class VocFolder:
         raise DatasetError(f"{xml_file}: no image {own}.* in {self.images}; put it there or remove the file")
 
     def _size(self, path: Path, tree: ElementTree.Element, image_path: Path) -> tuple[int, int]:
-        """That of the image as a viewer shows it, or as stored if the annotation says that the annotator saw it so."""
+        """That which the annotation says, of the image as a viewer shows it and as it is stored."""
         stored, shown = image_sizes(image_path)
         try:
             height, width = (int(tree.findtext(f"size/{side}", "0")) for side in ("height", "width"))
         except ValueError:
             height, width = 0, 0
-        if not (height and width) or (height, width) == shown:
-            return shown
-        if (height, width) == stored:
-            return stored
+        if not (height and width):
+            return shown if self._exif == "turn" else stored
+        if (height, width) in (shown, stored):
+            return height, width
         raise DatasetError(
             f"{path}: says that the image is {width}×{height}, and {image_path.name} is {shown[1]}×{shown[0]}; "
             "put the right image there, or mend <size> if the boxes fit"

@@ -10,6 +10,7 @@ from data.formats.convert import LabelledImage, LabelledObject, image_sizes
 from data.formats.tally import FileTally, inputs_below, unique_files
 from data.formats.yolo_labels import LabelFolders, read_labels
 from data.image_files import IMAGE_SUFFIXES, is_image
+from data.images import Exif
 from data.text_files import read_lines
 from data.yaml_files import read_yaml
 
@@ -26,6 +27,8 @@ class YoloFolder:
 
     Args:
         output: folder of the converted data; what was written there is no input.
+        exif: "turn" where labels were drawn on images as viewers show them, "ignore" where on their stored pixels; a
+            size in the labels says so itself.
     Attributes:
         class_names: in the order of the labels.
         tally: what became of the files, after all that is wanted was read.
@@ -33,10 +36,10 @@ class YoloFolder:
         DatasetError: no class names there, or the description cannot be used.
     """
 
-    def __init__(self, root: Path, output: Path | None = None) -> None:
+    def __init__(self, root: Path, output: Path | None = None, exif: Exif = "turn") -> None:
         if not root.is_dir():
             raise DatasetError(f"{root}: no such folder; check the path")
-        self.root, self._output, self.tally = root, output, FileTally()
+        self.root, self._output, self._exif, self.tally = root, output, exif, FileTally()
         self._files = inputs_below(root, output)
         self.tally.see(self._files)
         self._label_folders = LabelFolders()
@@ -176,7 +179,8 @@ class YoloFolder:
         return next((path for path in candidates if os.path.exists(path)), None)
 
     def _read_one(self, path: Path, base: Path) -> LabelledImage:
-        _, (height, width) = image_sizes(path)  # such labels are drawn on the image as viewers show it
+        stored, shown = image_sizes(path)
+        height, width = shown if self._exif == "turn" else stored
         self.tally.use(path)
         objects = []
         if (label_file := self._label_folders.label_file_of(path)) is not None:

@@ -49,7 +49,7 @@ def generate_shapes(root: str | Path, splits: Mapping[str, int], image_size: int
         raise DatasetError(
             f"{root}: image_size {image_size}, seed {seed}: they must be at least {MIN_IMAGE_SIZE} and 0"
         )
-    files, missing = {}, []
+    files, missing = {}, {}
     for split, num_images in splits.items():
         if num_images < 1 or Path(split).name != split or split.startswith(".") or split in ("", "annotations"):
             raise DatasetError(f"{root}: split {split!r}: needs a plain folder name and at least one image")
@@ -57,15 +57,15 @@ def generate_shapes(root: str | Path, splits: Mapping[str, int], image_size: int
         parameters = {"split": split, "num_images": num_images, "image_size": image_size, "seed": seed}
         parameters["version"] = VERSION
         if not _is_complete(files[split], parameters):
-            missing.append(parameters)
+            missing[split] = parameters
     if missing and _is_foreign(root):
-        names = ", ".join(parameters["split"] for parameters in missing)
         raise DatasetError(
-            f"{root}: holds files that are not generated data, so {names} is not generated there; choose another folder"
+            f"{root}: holds files that are not generated data, so {', '.join(missing)} is not generated there; "
+            "choose another folder"
         )
     try:
-        for parameters in missing:
-            _write_split(root, files[parameters["split"]], parameters)
+        for split, parameters in missing.items():
+            _write_split(root, files[split], parameters)
     except OSError as error:
         raise DatasetError(f"{root}: cannot write there ({error}); make room or choose another folder") from error
     return files

@@ -14,6 +14,12 @@ def add_conversion_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the new data set")
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier conversion wrote there")
     parser.add_argument("--copy", action="store_true", help="copy the images instead of linking to them")
+    parser.add_argument(
+        "--exif",
+        choices=("turn", "ignore"),
+        default="turn",
+        help="ignore: labels were drawn on images without the turn that EXIF asks for; train with data.exif=ignore",
+    )
     parser.add_argument("--inside-only", action="store_true", help="refuse images outside of the folder")
     parser.add_argument("--val", type=float, default=0.2, metavar="SHARE", help="of a random split (default: 0.2)")
     parser.add_argument("--test", type=float, default=0.0, metavar="SHARE", help="of a random split (default: 0)")

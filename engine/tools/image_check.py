@@ -41,9 +41,10 @@ def look_at_images(dataset: CocoDetection) -> list[Look]:
         path, found = dataset.path(index), Look(int(dataset.image_ids[index]), (height, width))
         try:
             encoded = read_file(path)
-            found.digest = hashlib.blake2b(encoded.numpy(), digest_size=16).digest()
+            content = encoded.numpy().data
+            found.digest = hashlib.blake2b(content, digest_size=16).digest()
             read_image(path, found.size, encoded, dataset.exif)
-            with Image.open(io.BytesIO(encoded.numpy())) as image:
+            with Image.open(io.BytesIO(content)) as image:
                 found.exif = exif_sizes(image)
         except ImageError as error:
             found.error = error

@@ -97,6 +97,23 @@ def test_without_a_size_that_says_otherwise_the_annotator_saw_the_turned_image(v
     assert read(voc({"a": [voc_object()]}, size=size, exif=6))[0].size == expected
 
 
+@pytest.mark.parametrize(("exif", "expected"), [("turn", (200, 100)), ("ignore", (100, 200))])
+def test_labels_drawn_on_stored_pixels_refer_to_the_stored_size(yolo, tmp_path, exif, expected):
+    root = yolo({"images/a.jpg": ["0 0.5 0.25 0.5 0.5"]}, "names: [cat]")
+    tags = Image.Exif()
+    tags[0x0112] = 8
+    pixels = Image.new("RGB", (200, 100))
+    pixels.paste((255, 0, 0), (50, 0, 150, 50))
+    pixels.save(root / "images/a.jpg", exif=tags, quality=100, subsampling=0)
+    folder = YoloFolder(root, exif=exif)
+    images = folder.read(folder.all_images())
+    assert images[0].size == expected
+    write_splits(tmp_path / "out", {"train": images}, ["cat"], copy=False)
+    image, target = CocoDetection(tmp_path / "out", "train", exif=exif)[0]
+    x1, y1, x2, y2 = target["boxes"][0].int().tolist()
+    assert ((image[0, y1:y2, x1:x2] > 200).float().mean() > 0.99) == (exif == "ignore")
+
+
 def test_image_sets_give_the_splits(voc):
     root = voc({"a": [], "b": [], "c": []}, lists={"train": ["a", "c"], "test": ["b"]})
     splits = VocFolder(root).image_sets()

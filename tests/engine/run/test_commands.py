@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from engine.run.checkpoint import save_checkpoint
+from engine.run.checkpoint import load_checkpoint, save_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +42,43 @@ def test_annotations_that_are_not_coco(command, config_file, tmp_path):
     for text in ("{", "[]", json.dumps({"images": []})):
         file.write_text(text)
         fails(command("train.py", "--config", config_file, f"data.root={root}"), str(file))
+
+
+def test_only_training_generates_data_and_only_into_its_own_folder(command, config_file, write_checkpoint, tmp_path):
+    mine = tmp_path / "my photos"
+    (mine / "train").mkdir(parents=True)
+    (mine / "train/000000.jpg").write_text("holiday")
+    checkpoint = write_checkpoint(tmp_path, ["cat"])
+    state = load_checkpoint(checkpoint)
+    generate = {"train": 4, "val": 2, "test": 1, "image_size": 64, "seed": 3}
+    state["config"]["data"] |= {"root": str(mine), "generate": generate}
+    save_checkpoint(checkpoint, state)
+    line = f"python scripts/make_shapes.py --output '{mine}' --train 4 --val 2 --test 0 --size 64 --seed 3"
+    fails(command("eval.py", "--ckpt", checkpoint), line)
+    train = ("train.py", "--config", config_file, f"data.generate={json.dumps(generate)}", "--dry-run")
+    fails(command(*train, f"data.root={mine}"), str(mine), "not generated data", "another folder")
+    assert [path.name for path in mine.rglob("*")] == ["train", "000000.jpg"]
+    assert (mine / "train/000000.jpg").read_text() == "holiday"
+    result = command(*train, f"data.root={tmp_path / 'new'}")
+    assert result.returncode == 0, result.stderr
+    assert command("eval.py", "--ckpt", checkpoint, f"data.root={tmp_path / 'new'}").returncode == 2  # other classes
+
+
+def test_images_outside_of_the_data_are_refused_on_demand(command, config_file, shapes, tmp_path):
+    root = tmp_path / "linked"
+    root.mkdir()
+    (root / "annotations").mkdir()
+    for split in ("train", "val"):
+        (root / split).mkdir()
+        document = json.loads((shapes / f"annotations/instances_{split}.json").read_text())
+        for image in document["images"]:
+            image["file_name"] = str(shapes / split / image["file_name"])
+        (root / f"annotations/instances_{split}.json").write_text(json.dumps(document))
+    train = ("train.py", "--config", config_file, f"data.root={root}", "--dry-run")
+    result = command(*train)
+    assert result.returncode == 0, result.stderr
+    assert f"12 images lie outside of it, in {shapes}/train" in result.stderr
+    fails(command(*train, "--inside-only"), f"{root}: 12 images lie outside", "--inside-only")
 
 
 def test_batches_that_do_not_fit(command, config_file):

@@ -63,6 +63,39 @@ def test_a_run_leaves_its_files(finished):
     assert load_checkpoint(finished.last)["step"] == 6
 
 
+def test_without_an_object_to_find_the_newest_checkpoint_is_the_best(tmp_path, write_config, shapes, caplog):
+    root = tmp_path / "data"
+    (root / "annotations").mkdir(parents=True)
+    for split in ("train", "val"):
+        (root / split).symlink_to(shapes / split)
+        document = json.loads((shapes / f"annotations/instances_{split}.json").read_text())
+        document["annotations"] = document["annotations"] if split == "train" else []
+        (root / f"annotations/instances_{split}.json").write_text(json.dumps(document))
+    status, folder = train(write_config(tmp_path), f"data.root={root}")
+    assert status == 0
+    assert [load_checkpoint(path)["step"] for path in (folder.last, folder.best)] == [6, 6]
+    assert len([text for text in caplog.messages if "nothing to compare checkpoints by" in text]) == 1
+    training = root / "annotations/instances_train.json"
+    training.write_text(json.dumps(json.loads(training.read_text()) | {"annotations": []}))
+    with pytest.raises(DatasetError, match="no object in 12 images, so nothing to train on"):
+        train(write_config(tmp_path), f"data.root={root}", "run.name=other")
+
+
+def test_an_optimizer_state_that_fits_no_parameter_is_refused(finished, write_config, tmp_path):
+    state = load_checkpoint(finished.last)
+    values = state["optimizer"]["state"]
+    first = next(iter(values))
+    settings = state["optimizer"]["param_groups"][0]
+    config = load_config(write_config(tmp_path), ["optimizer.ema_decay=0.9"])
+    settings["momentum"] = "x"  # the configuration's counts
+    trainer = Trainer(config, ALONE, RunFolder(config), state)
+    assert trainer.train_step.optimizer.param_groups[0]["momentum"] == 0.9
+    for value in (torch.zeros(1, 2, 3), 5, "x"):
+        values[first] = {"momentum_buffer": value}
+        with pytest.raises(CheckpointError, match="momentum_buffer does not fit"):
+            Trainer(config, ALONE, RunFolder(config), state)
+
+
 def test_tensorboard_has_a_point_for_every_step_and_evaluation(finished):
     events = EventAccumulator(str(finished.path), size_guidance={"images": 0}).Reload()
     scalars, steps = set(events.Tags()["scalars"]), [1, 2, 3, 4, 5, 6]
