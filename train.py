@@ -34,7 +34,7 @@ def main() -> int:
     from engine.run.config import load_config
     from engine.run.datasets import prepare_data
     from engine.run.distributed import join_processes
-    from engine.run.resume import with_exif_of_run
+    from engine.run.old_formats import former_defaults
     from engine.run.run_folder import RunFolder
     from engine.run.run_lock import RunLock
     from engine.training.dry_run import dry_run
@@ -43,7 +43,8 @@ def main() -> int:
     quiet = int(os.environ.get("LOCAL_RANK", 0)) != 0  # until training starts every process of a host fails alike
     log_to_console(is_main=int(os.environ.get("RANK", 0)) == 0, quiet=args.quiet)
     with user_errors(quiet):
-        config = load_config(args.config, args.overrides + ["data.inside_only=true"] * args.inside_only)
+        overrides = args.overrides + ["data.inside_only=true"] * args.inside_only
+        config = load_config(args.config, overrides)
         folder = RunFolder(config)
         writes = int(os.environ.get("RANK", 0)) == 0 and not args.dry_run
     with user_errors(quiet), RunLock(folder.path) if writes else nullcontext():  # from before the checkpoint is read
@@ -52,7 +53,7 @@ def main() -> int:
         if args.resume or not args.dry_run:
             state = folder.find_checkpoint(args.resume, args.overwrite, restarted)
         if state is not None:
-            config = with_exif_of_run(config, state, str(folder.source))
+            config = load_config(args.config, overrides, below=former_defaults(state["config"]))
         with join_processes(config.run) as processes, user_errors(processes=processes):
             prepare_data(config, processes)
             trainer = Trainer(config, processes, folder, state)

@@ -25,17 +25,18 @@ class ConfigError(ValueError):
     exit_status = 2
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+def load_config(path: str | Path, overrides: Sequence[str] = (), below: Mapping[str, Any] | None = None) -> Config:
     """Reads an experiment file, applies `KEY=VALUE` overrides and validates the result.
 
     Args:
         path: YAML file; its optional `base:` names a file, relative to it, that it overrides.
         overrides: dotted keys with YAML values, such as "optimizer.lr=0.004".
+        below: nested values for keys that neither file nor overrides name, in place of the defaults.
     Raises:
         ConfigError: file missing, empty or broken; unknown key; wrong type; impossible value.
     """
     path = Path(path)
-    values = _read_yaml(path, seen=())
+    values = merge_files(dict(below or {}), _read_yaml(path, seen=()))
     run = values.setdefault("run", {})
     if isinstance(run, dict) and run.get("name") is None:
         run["name"] = path.stem

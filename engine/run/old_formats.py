@@ -19,6 +19,24 @@ def upgrade(state: dict[str, Any]) -> dict[str, Any]:
     return state | weights | {"config": _without_inert_keys(state["config"])}
 
 
+def former_defaults(config: dict[str, Any]) -> dict[str, Any]:
+    """Values of a run that were defaults when it began and are no longer: it goes on with them, unless its experiment
+    names others.
+
+    Args:
+        config: of its checkpoint, as `upgrade` leaves it.
+    Returns:
+        nested values, empty for most runs.
+    """
+    kept: dict[str, Any] = {}
+    if config.get("data", {}).get("exif") == "legacy":
+        kept["data"] = {"exif": "legacy"}
+    loss = config.get("loss", {})
+    if (loss.get("name"), loss.get("delta")) == ("rs", 1.0):  # up to format 1 all ranking losses had aLRP's
+        kept["loss"] = {"name": "rs", "delta": 1.0}
+    return kept
+
+
 def _with_exif(config: dict[str, Any]) -> dict[str, Any]:
     """Names the rule of runs that are older than `data.exif`: EXIF orientations were followed in prediction, but in
     data sets only where the size that was annotated fitted nothing else."""

@@ -17,17 +17,6 @@ FREE_ON_RESUME = {"data.root", "data.workers", "data.cache", "data.inside_only",
 FIXED_GROUPS = ("model", "loss", "data", "optimizer", "schedule")
 
 
-def with_exif_of_run(config: Config, state: dict[str, Any], source: str) -> Config:
-    """A configuration that does not name `data.exif`, with that of the run that it continues. Raises ConfigError."""
-    saved, values = state["config"].get("data"), config.to_dict()
-    if not isinstance(saved, dict) or "exif" in config.data.model_fields_set:
-        return config
-    values["data"]["exif"] = saved.get("exif", config.data.exif)
-    if values["data"]["exif"] != config.data.exif:
-        log.info("data.exif is %s, as this run began", values["data"]["exif"])
-    return parse_config(values, source)
-
-
 def recipe_facts(config: Config, dataset: CocoDetection, device: torch.device) -> dict[str, Any]:
     """Entries of a checkpoint that say what its configuration leaves open: the training set and the precision."""
     return {

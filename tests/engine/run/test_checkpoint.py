@@ -10,8 +10,6 @@ import torch
 
 from data.files import remove_temporaries, write_atomically
 from engine.run.checkpoint import FORMAT, CheckpointError, checkpoint_history, load_checkpoint, save_checkpoint
-from engine.run.config import load_config
-from engine.run.resume import with_exif_of_run
 
 STATE = {"model": {"w": torch.arange(1000.0)}, "config": {}, "epoch": 1, "step": 7, "classes": ["a"]}
 
@@ -266,14 +264,6 @@ def test_a_checkpoint_from_before_data_exif_gets_the_rule_of_its_time(tmp_path):
     assert load_checkpoint(tmp_path / "old.pt")["config"] == {"data": {"root": "here", "exif": "legacy"}}
     save_checkpoint(tmp_path / "new.pt", STATE | {"config": {"data": {"exif": "ignore"}}})
     assert load_checkpoint(tmp_path / "new.pt")["config"] == {"data": {"exif": "ignore"}}
-
-
-@pytest.mark.parametrize("value", ["legacy", "ignore"])
-def test_a_resumed_run_keeps_its_exif_rule_unless_another_is_named(config_file, value):
-    state = {"config": load_config(config_file, [f"data.exif={value}"]).to_dict()}
-    config = with_exif_of_run(load_config(config_file), state, "last.pt")
-    assert config == load_config(config_file, [f"data.exif={value}"])
-    assert with_exif_of_run(load_config(config_file, ["data.exif=turn"]), state, "last.pt").data.exif == "turn"
 
 
 class Exploit:
