@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from detector.boxes import intersection_over_area
+from detector.boxes import intersection_over_area, pair_chunks
 from detector.matcher import IGNORED, NEGATIVE
 
 Matcher = Callable[[Sequence[Tensor], Tensor], Tensor]
@@ -67,9 +67,7 @@ def assign_targets(
     cls_targets = cls_targets[..., None].repeat(1, 1, num_classes)
     if ignore_crowd:
         regions = boxes.masked_fill(~crowd[..., None], 0)
-        covered = intersection_over_area(reference_boxes, regions) >= CROWD_COVERAGE  # (B, A, n)
-        ignored = -(covered & (matches == NEGATIVE)[..., None]).to(torch.int8)
-        cls_targets.scatter_reduce_(2, labels[:, None].expand(ignored.shape), ignored, "amin")
+        _ignore_covered(cls_targets, matches == NEGATIVE, reference_boxes, regions, labels)
 
     # The one wait for a GPU of an assignment: how many positives there are decides the shapes of all that follows.
     images, references = (matches >= 0).nonzero().unbind(1)
@@ -78,6 +76,20 @@ def assign_targets(
     entries = (images * matches.shape[1] + references) * num_classes + object_labels
     cls_targets.view(-1).index_fill_(0, entries, 1)
     return Assignment(cls_targets, images, references, entries, reference_boxes[references], boxes[images, objects])
+
+
+def _ignore_covered(
+    cls_targets: Tensor, negative: Tensor, reference_boxes: Tensor, regions: Tensor, labels: Tensor
+) -> None:
+    """Sets the cls_targets (B, A, K) of covered reference boxes, where negative (B, A), to -1 in the region's class.
+
+    regions: (B, n, 4), zeros for what is none; labels: (B, n).
+    """
+    for images, chunk in pair_chunks(regions, len(reference_boxes)):
+        covered = intersection_over_area(reference_boxes, regions[images, chunk]) >= CROWD_COVERAGE  # (b, A, r)
+        ignored = -(covered & negative[images, :, None]).to(torch.int8)
+        classes = labels[images, None, chunk].expand(ignored.shape)
+        cls_targets[images].scatter_reduce_(2, classes, ignored, "amin")
 
 
 @runtime_checkable

@@ -4,6 +4,7 @@ Boxes are (x1, y1, x2, y2) in continuous pixels, width x2 - x1. N, M, R, P: numb
 """
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -21,6 +22,9 @@ class BoxCoding(NamedTuple):
     min_log_ratio: float = -MAX_LOG_RATIO
     max_log_ratio: float = MAX_LOG_RATIO
 
+
+# Pairs of boxes worked out at a time by who goes through `pair_chunks`: some 25 bytes each, with the temporaries.
+MAX_PAIRS = 2**24
 
 PAPER_CODING = BoxCoding()
 TORCHVISION_CODING = BoxCoding(stds=(1.0, 1.0, 1.0, 1.0), min_log_ratio=-math.inf)
@@ -46,6 +50,30 @@ def pairwise_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     intersection = _pairwise_intersection(boxes1, boxes2)
     areas = box_area(boxes1).unsqueeze(-1) + box_area(boxes2).unsqueeze(-2)
     return intersection / (areas - intersection)
+
+
+def pair_chunks(boxes: Tensor, num_others: int) -> Iterator[tuple[slice, slice]]:
+    """Cuts the work on all pairs of boxes (B, n, 4), padded with rows of zeros at the end, and num_others other ones.
+
+    One crowded image makes n large for all images; then each of them is cut off at its own last box, for which a GPU
+    is waited for. Otherwise nothing waits.
+
+    Yields:
+        images and rows of a chunk, boxes[images, rows]: at most MAX_PAIRS pairs, or one box. None if there is no pair.
+    """
+    num_images, most = boxes.shape[:2]
+    if not most * num_others:
+        return
+    if most * num_others <= MAX_PAIRS:
+        step = MAX_PAIRS // (most * num_others)
+        for first in range(0, num_images, step):
+            yield slice(first, first + step), slice(0, most)
+        return
+    step = max(1, MAX_PAIRS // num_others)
+    ends = (boxes.any(dim=-1) * torch.arange(1, most + 1, device=boxes.device)).amax(dim=1)
+    for image, end in enumerate(ends.tolist()):
+        for first in range(0, end, step):
+            yield slice(image, image + 1), slice(first, min(first + step, end))
 
 
 def intersection_over_area(boxes: Tensor, regions: Tensor) -> Tensor:

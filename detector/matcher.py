@@ -1,7 +1,8 @@
 """Which ground-truth box, if any, each anchor has to predict.
 
 A: anchors of one image, all levels; G: its ground-truth boxes. Both matchers take one image's boxes (G, 4), or those of
-several images at once (B, G, 4), padded with rows of zeros: a box without area matches nothing.
+several images at once (B, G, 4), padded with rows of zeros: a box without area matches nothing. However many objects
+an image has, memory is bounded: they are taken in chunks, from which each anchor remembers the best so far.
 """
 
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from detector.boxes import pairwise_iou
+from detector.boxes import pair_chunks, pairwise_iou
 from losses.overlaps import box_center
 
 NEGATIVE = -1
@@ -39,19 +40,23 @@ class MaxIoUMatcher:
             (A,) or (B, A) int64: index of the matched box, -1 negative, -2 ignored; all negative when G = 0.
         """
         anchors = torch.cat(list(anchors_per_level))
-        if gt_boxes.shape[-2] == 0 or len(anchors) == 0:
-            return _all_negative(gt_boxes, anchors)
+        boxes = _batch(gt_boxes.to(anchors.dtype))  # (B, G, 4)
+        best = _Best(len(boxes), anchors)
+        last_claim = best.matches.to(torch.int32)
+        for images, objects in pair_chunks(boxes, len(anchors)):
+            iou = pairwise_iou(boxes[images, objects], anchors)  # (b, g, A)
+            best.update(images, objects, iou)
 
-        iou = pairwise_iou(gt_boxes.to(anchors.dtype), anchors)  # (..., G, A)
-        best_iou, matches = iou.max(dim=-2)
-        matches.masked_fill_(best_iou < self.positive_iou, IGNORED)
-        matches.masked_fill_(best_iou < self.negative_iou, NEGATIVE)
+            highest = iou.amax(dim=-1, keepdim=True)
+            claims = iou == torch.where(highest > 0, highest, torch.inf)
+            numbers = torch.arange(objects.start, objects.stop, dtype=torch.int32, device=iou.device)[:, None]
+            claim = torch.where(claims, numbers, NEGATIVE).amax(dim=-2)  # later objects win
+            last_claim[images] = torch.maximum(last_claim[images], claim)
 
-        highest = iou.amax(dim=-1, keepdim=True)
-        claims = iou == torch.where(highest > 0, highest, torch.inf)
-        objects = torch.arange(iou.shape[-2], dtype=torch.int32, device=iou.device)[:, None]
-        last_claim = torch.where(claims, objects, NEGATIVE).amax(dim=-2)  # later objects win
-        return torch.where(last_claim >= 0, last_claim, matches)
+        matches = best.matches.masked_fill(best.iou < self.positive_iou, IGNORED)
+        matches.masked_fill_(best.iou < self.negative_iou, NEGATIVE)
+        matches = torch.where(last_claim >= 0, last_claim, matches)
+        return matches.view(*gt_boxes.shape[:-2], len(anchors))
 
 
 class ATSSMatcher:
@@ -73,10 +78,15 @@ class ATSSMatcher:
     def __call__(self, anchors_per_level: Sequence[Tensor], gt_boxes: Tensor) -> Tensor:
         """Match the anchors; arguments and result as of `MaxIoUMatcher`, without -2."""
         anchors = torch.cat(list(anchors_per_level))
-        if gt_boxes.shape[-2] == 0 or len(anchors) == 0:
-            return _all_negative(gt_boxes, anchors)
+        boxes = _batch(gt_boxes.to(anchors.dtype))  # (B, G, 4)
+        best = _Best(len(boxes), anchors)
+        for images, objects in pair_chunks(boxes, len(anchors)):
+            best.update(images, objects, self._claims(anchors_per_level, anchors, boxes[images, objects]))
+        matches = torch.where(best.iou >= 0, best.matches, NEGATIVE)
+        return matches.view(*gt_boxes.shape[:-2], len(anchors))
 
-        gt_boxes = gt_boxes.to(anchors.dtype)
+    def _claims(self, anchors_per_level: Sequence[Tensor], anchors: Tensor, gt_boxes: Tensor) -> Tensor:
+        """(..., G, A) IoU of each object with the anchors that are positive for it, -1 with the others."""
         candidates = self._candidates(anchors_per_level, gt_boxes)  # (..., G, C) anchor indices
         iou = pairwise_iou(anchors[candidates], gt_boxes.unsqueeze(-2)).squeeze(-1)  # (..., G, C)
         spread = iou.std(dim=-1, keepdim=True, correction=min(1, iou.shape[-1] - 1))
@@ -85,11 +95,8 @@ class ATSSMatcher:
         corners = gt_boxes.unsqueeze(-2)
         margins = torch.cat([centers - corners[..., :2], corners[..., 2:] - centers], dim=-1)
         positive = (iou >= threshold) & (margins.amin(dim=-1) > self.min_inside)
-
         claimed_iou = iou.new_full((*iou.shape[:-1], len(anchors)), -1.0)
-        claimed_iou.scatter_(-1, candidates, torch.where(positive, iou, -1.0))
-        best_iou, matches = claimed_iou.max(dim=-2)
-        return torch.where(best_iou >= 0, matches, NEGATIVE)
+        return claimed_iou.scatter_(-1, candidates, torch.where(positive, iou, -1.0))
 
     def _candidates(self, anchors_per_level: Sequence[Tensor], gt_boxes: Tensor) -> Tensor:
         """(..., G, C) flat indices of the anchors nearest to each object, level by level."""
@@ -104,5 +111,20 @@ class ATSSMatcher:
         return torch.cat(candidates, dim=-1)
 
 
-def _all_negative(gt_boxes: Tensor, anchors: Tensor) -> Tensor:
-    return anchors.new_full((*gt_boxes.shape[:-2], len(anchors)), NEGATIVE, dtype=torch.int64)
+class _Best:
+    """The object with which each anchor has the highest IoU, the first of equal ones: iou and matches, (B, A)."""
+
+    def __init__(self, num_images: int, anchors: Tensor) -> None:
+        self.iou = anchors.new_full((num_images, len(anchors)), -1.0)
+        self.matches = torch.full_like(self.iou, NEGATIVE, dtype=torch.int64)
+
+    def update(self, images: slice, objects: slice, iou: Tensor) -> None:
+        """Takes in further objects of some images, (b, g, A)."""
+        best_iou, matches = iou.max(dim=-2)
+        better = best_iou > self.iou[images]
+        self.iou[images] = torch.where(better, best_iou, self.iou[images])
+        self.matches[images] = torch.where(better, matches + objects.start, self.matches[images])
+
+
+def _batch(gt_boxes: Tensor) -> Tensor:
+    return gt_boxes if gt_boxes.dim() == 3 else gt_boxes[None]

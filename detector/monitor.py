@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from detector.boxes import pairwise_iou
+from detector.boxes import MAX_PAIRS, pairwise_iou
 from losses.overlaps import paired_iou
 from losses.ranking.ranking import Ranking
 
@@ -112,7 +112,8 @@ class Monitor:
 
 def best_reference_ious(references: Tensor, gt_boxes: Tensor) -> Tensor:
     """IoU of each object with the reference box that fits it best: (A, 4), (G, 4) to (G,)."""
-    return pairwise_iou(gt_boxes.to(references.dtype), references).amax(dim=1)
+    chunks = gt_boxes.to(references.dtype).split(max(1, MAX_PAIRS // max(1, len(references))))
+    return torch.cat([pairwise_iou(chunk, references).amax(dim=1) for chunk in chunks])
 
 
 def _histogram(values: Tensor, edges: Tensor) -> Tensor:
