@@ -2,13 +2,20 @@
 
 import io
 import json
+import signal
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np
 import torch
 import yaml
+from fuzz_trees import INPUT, Tree, convert, voc_trees, yolo_trees
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -19,6 +26,7 @@ from engine.metrics.coco_metrics import DetectionsError, evaluate_detections
 from engine.run.checkpoint import CheckpointError, load_checkpoint
 from engine.run.config import Config, ConfigError, load_config, parse_config
 
+SECONDS = 10.0  # that one input may take
 CLEAN = (DatasetError, ConfigError, CheckpointError, DetectionsError)
 COCO = {
     "images": [{"id": i, "file_name": f"{i}.jpg", "height": 48, "width": 64} for i in (1, 2)],
@@ -38,6 +46,8 @@ CHECKPOINT = {
     "thresholds": [0.5, None],
     "evaluated_step": 7,
     "best_ap": 0.25,
+    "training_set": {"images": 2, "digest": "0f"},
+    "precision": "float32",
 }
 
 numbers = st.one_of(st.integers(), st.floats(), st.sampled_from([-1, 0, 2**31, 2**63, 10**400, 1e308]))
@@ -127,13 +137,17 @@ def evaluate(path: Path) -> None:
     evaluate_detections(path, RESULTS)
 
 
+def convert_beside(script: str, path: Path) -> None:
+    convert(script, path.parent)
+
+
 texts = st.text(st.characters(codec="utf-8"), max_size=8)
 plain = st.recursive(  # what YAML can write
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), texts),
     lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(texts, inner, max_size=4)),
 )
-# name: (contents of the file, its name, who reads it)
-TARGETS: dict[str, tuple[st.SearchStrategy[bytes], str, Callable[[Path], object]]] = {
+# name: (contents of the file, its name, who reads it); or of several files, the folder that they are in
+TARGETS: dict[str, tuple[st.SearchStrategy[bytes | Tree], str, Callable[[Path], object]]] = {
     "annotations": (
         st.one_of(mutated(COCO).map(as_json), damaged(as_json(COCO)), anything.map(as_json)),
         "instances_x.json",
@@ -163,23 +177,44 @@ TARGETS: dict[str, tuple[st.SearchStrategy[bytes], str, Callable[[Path], object]
         "x.json",
         evaluate,
     ),
+    "voc": (voc_trees(damaged, words, encoded("PNG")), INPUT, partial(convert_beside, "voc_to_coco.py")),
+    "yolo": (yolo_trees(damaged, words, encoded("PNG")), INPUT, partial(convert_beside, "yolo_to_coco.py")),
 }
 
 
 def fuzz(target: str, examples: int, number: int) -> None:
     """Raises what escaped, for the smallest input that hypothesis finds."""
     contents, name, read = TARGETS[target]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / name
 
-        @seed(number)
-        @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-        @given(contents)
-        def attack(content: bytes) -> None:
-            path.write_bytes(content)
+    @seed(number)
+    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(contents)
+    def attack(content: bytes | Tree) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / name
+            for file, data in content.items() if isinstance(content, dict) else [("", content)]:
+                (path / file).parent.mkdir(parents=True, exist_ok=True)
+                (path / file).write_bytes(data)
             try:
-                read(path)
+                with time_limit():
+                    read(path)
             except CLEAN as error:
                 assert str(error).strip(), f"says nothing: {error!r}"
 
-        attack()
+    attack()
+
+
+@contextmanager
+def time_limit() -> Iterator[None]:
+    """Raises TimeoutError in whatever takes longer than SECONDS."""
+
+    def end(*_: object) -> None:
+        raise TimeoutError(f"not done after {SECONDS:.0f} seconds")
+
+    previous = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)

@@ -20,8 +20,8 @@ from engine.run.cli import run_process
 
 CONFIG = """
 model: {{backbone: resnet18, norm: batch, frozen_stages: 0, weights: null, fpn_channels: 32, head_convs: 1}}
-data: {{root: {folder}/data, train_split: train, val_split: val, image_size: 64, batch_size: 4, workers: 1}}
-optimizer: {{lr: 0.01, base_batch_size: 4, clip_grad_norm: 10.0, ema_decay: 0.9}}
+data: {{root: {folder}/data, train_split: train, val_split: val, image_size: 64, batch_size: 6, workers: 1}}
+optimizer: {{lr: 0.01, base_batch_size: 6, clip_grad_norm: 10.0, ema_decay: 0.9}}
 schedule: {{epochs: {epochs}, milestones: [2], warmup_steps: 2}}
 evaluation: {{batch_size: 4}}
 run: {{dir: {folder}/runs, device: cpu, precision: float32, log_every: 1, checkpoint_every: 1}}

@@ -1,7 +1,7 @@
 """Kills a small run again and again, resumes it each time, and compares the end with an undisturbed run bit for bit.
 
 python scripts/dev/torture.py --kills 60
-python scripts/dev/torture.py --kills 20 --processes 2 --seed 1 --folder torture
+python scripts/dev/torture.py --kills 20 --processes 3 --seed 1 --folder torture
 
 Half of the kills (SIGKILL) come at a random moment after the start: loading, steps, evaluation. The other half come a
 random while after a checkpoint began to be written. Of several processes all are killed or a random one, as a host or
@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from engine.run.cli import ArgumentParser
 
-IMAGES = {"train": 24, "val": 4}  # six steps an epoch
+IMAGES = {"train": 36, "val": 4}  # six steps an epoch, of six images: for one, two and three processes
 
 
 def main() -> int:
@@ -26,7 +26,7 @@ def main() -> int:
     parser.add_argument(
         "--kills", type=int, default=60, metavar="N", help="in total, over all numbers of processes (60)"
     )
-    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], metavar="P", help="(1 2)")
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 3], metavar="P", help="(1 2 3)")
     parser.add_argument("--epochs", type=int, default=4, metavar="E", help="length of a run, six steps each (4)")
     parser.add_argument("--seed", type=int, default=0, metavar="K", help="of the moments (0)")
     parser.add_argument("--folder", type=Path, metavar="DIR", help="keep data, runs and outputs there")

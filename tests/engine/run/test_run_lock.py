@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.run.config import ConfigError
+from engine.run.config import ConfigError, load_config
+from engine.run.run_folder import RunFolder
 from engine.run.run_lock import RunLock
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -86,3 +87,13 @@ def test_a_file_system_without_locks_is_worth_one_warning(tmp_path, monkeypatch,
         pass
     (record,) = caplog.records
     assert "no locks on this file system" in record.getMessage()
+
+
+def test_train_refuses_a_folder_in_which_a_run_lives(command, config_file):
+    folder = RunFolder(load_config(config_file)).path
+    with RunLock(folder):
+        result = command("train.py", "--config", config_file, "--resume", "auto")
+        assert result.returncode == 2
+        (line,) = [text for text in result.stderr.splitlines() if text.startswith("error:")]
+        assert f"process {os.getpid()}" in line and str(folder) in line
+        assert [path.name for path in folder.iterdir()] == [".lock"]

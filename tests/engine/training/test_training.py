@@ -400,3 +400,16 @@ def test_files_in_memory_change_nothing_but_where_they_are_read(config_file, cap
         weights.append(load_checkpoint(folder.last)["model"])
     assert caplog.text.count("data.cache: 12 files, 0.00 GB of memory, times 1 process(es) a host") == 1
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_the_last_steps_are_saved_before_they_are_evaluated(config_file, monkeypatch):
+    def killed(self):
+        raise KeyboardInterrupt  # as good as SIGKILL: nothing is written after it
+
+    monkeypatch.setattr(Trainer, "_evaluate", killed)
+    config = load_config(config_file, ["schedule.max_steps=2"])
+    folder = RunFolder(config)
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(config, ALONE, folder, None).fit()
+    state = load_checkpoint(folder.last)
+    assert (state["step"], state["evaluated_step"]) == (2, 0)
