@@ -158,6 +158,18 @@ def test_boxes_drawn_on_the_image_as_viewers_show_it_lie_on_their_objects(write_
     assert on_object == [True, False, False, False]  # turns that keep the size
 
 
+@pytest.mark.parametrize("name", ["day2\\001.png", ".\\day2\\001.png"])
+def test_names_with_backslashes_are_paths_unless_a_file_has_that_name(write_coco, name: str) -> None:
+    image = {"id": 10, "file_name": name, "height": 48, "width": 64}
+    root = write_coco(sections={"images": [image]})
+    (root / "train/day2").mkdir()
+    (root / "train/000.png").rename(root / "train/day2/001.png")
+    dataset = CocoDetection(root, "train")
+    assert dataset.path(0) == root / "train/day2/001.png" and dataset[0][0].shape == (3, 48, 64)
+    (root / "train/day2/001.png").rename(root / "train" / name)
+    assert dataset.path(0) == root / "train" / name and dataset[0][0].shape == (3, 48, 64)
+
+
 def break_image(root: Path, index: int) -> None:
     path = root / f"train/{index:03}.png"
     path.write_bytes(path.read_bytes()[:200])

@@ -1,6 +1,7 @@
 """train.py and eval.py called wrongly: one `error:` line that says what, where and the remedy; exit status 2."""
 
 import json
+import shutil
 
 import pytest
 
@@ -32,6 +33,18 @@ def test_data_that_is_not_there(command, config_file, nothing):
         command("train.py", "--config", config_file, f"data.root={nothing}/coco"), f"{nothing}/coco", "cocodataset.org"
     )
     fails(command("train.py", "--config", config_file, "data.val_split=none"), "instances_none.json", "train, val")
+
+
+@pytest.mark.parametrize("crowd", [False, True])
+def test_a_training_split_without_objects_is_refused(command, config_file, shapes, tmp_path, crowd):
+    root = tmp_path / "data"
+    shutil.copytree(shapes, root)
+    path = root / "annotations/instances_train.json"
+    document = json.loads(path.read_text())
+    marked = [annotation | {"iscrowd": 1} for annotation in document["annotations"]]
+    path.write_text(json.dumps(document | {"annotations": marked if crowd else []}))
+    result = command("train.py", "--config", config_file, f"data.root={root}")
+    fails(result, "instances_train.json", "no object in 12 images")
 
 
 def test_annotations_that_are_not_coco(command, config_file, tmp_path):

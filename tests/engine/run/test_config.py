@@ -29,6 +29,31 @@ def test_base_is_overridden_key_by_key(tmp_path):
     assert config.run.name == "top"
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_files_of_other_systems_are_read(tmp_path, encoding):
+    (tmp_path / "c.yaml").write_bytes("data: {classes: [Katze, 猫]}\r\nrun: {compile: yes}\r\n".encode(encoding))
+    config = load_config(tmp_path / "c.yaml")
+    assert config.data.classes == ["Katze", "猫"] and config.run.compile is True
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("data: {classes: [汽车]}".encode("gbk"), "line 1 is not UTF-8"),
+        (b"run: {seed: 1}\nrun: {seed: 2}\n", "line 2: the key 'run' occurs twice"),
+        (b"c: &c {d: *c}\n", "contains itself"),
+        (
+            "\n".join(["a0: &a0 [1]", *(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 30))]).encode(),
+            "aliases",
+        ),
+    ],
+)
+def test_files_that_cannot_be_read_are_one_line(tmp_path, content, words):
+    (tmp_path / "c.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"c\.yaml: .*{words}"):
+        load_config(tmp_path / "c.yaml")
+
+
 def test_overrides_come_last_and_are_yaml_values(tmp_path):
     path = write(tmp_path / "c.yaml", "optimizer: {lr: 0.5}\n")
     config = load_config(path, ["optimizer.lr=1e-3", "data.classes=[cat, dog]", "model.weights=null", "run.name=x"])
