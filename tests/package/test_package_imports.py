@@ -14,7 +14,7 @@ else:
 ROOT = Path(__file__).resolve().parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SETUPTOOLS = PYPROJECT["tool"]["setuptools"]
-THIRD_PARTIES = {"losses": {"torch", "triton"}, "engine/metrics": {"numpy", "pycocotools"}}
+THIRD_PARTIES = {"losses": {"torch", "triton"}, "engine/metrics": {"numpy", "pycocotools", "torch", "torchmetrics"}}
 
 
 def imports(file: Path) -> list[tuple[int, str]]:
