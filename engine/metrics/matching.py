@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .instances import Detections, GroundTruth, paired_iou
+from .instances import Detections, GroundTruth, box_areas, paired_iou
 
 TAU = 0.5  # IoU from which a detection can be a true positive of LRP
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -108,7 +108,7 @@ def match(
         ranks=ranks,
         matched=matched,
         overlaps=overlaps,
-        outside=_outside(boxes[:, 2] * boxes[:, 3]),
+        outside=_outside(box_areas(boxes)),
         ignored=ignored,
     )
 
@@ -133,7 +133,7 @@ def _near_pairs(
     by_group = object_groups.argsort(kind="stable")
     object_groups = object_groups[by_group]
     starts, ends = (np.searchsorted(object_groups, groups, side=side) for side in ("left", "right"))
-    rows, objects, ious = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)], [np.zeros(0)]
+    blocks = [(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0))]
     for first in range(0, len(boxes), BLOCK):
         counts = (ends - starts)[first : first + BLOCK]
         row = np.repeat(np.arange(first, first + len(counts)), counts)
@@ -141,12 +141,10 @@ def _near_pairs(
         column = by_group[starts[row] + within]
         iou = paired_iou(boxes[row], truth.boxes[column], truth.crowd[column])
         near = iou >= thresholds.min()
-        rows.append(row[near])
-        objects.append(column[near])
-        ious.append(iou[near])
-    row, column, iou = (np.concatenate(parts) for parts in (rows, objects, ious))
-    preference = np.lexsort((-column, -iou, row))
-    return row[preference], column[preference], iou[preference]
+        blocks.append((row[near], column[near], iou[near]))
+    rows, objects, ious = map(np.concatenate, zip(*blocks, strict=True))
+    preference = np.lexsort((-objects, -ious, rows))
+    return rows[preference], objects[preference], ious[preference]
 
 
 def _greedy(
