@@ -27,7 +27,7 @@ def precisions(matches: Matches, area: int = ALL) -> np.ndarray:
     """(T, R, K) interpolated precision at each IoU threshold, recall point and class; -1 without objects."""
     num_objects = matches.num_objects(area)
     result = np.where(num_objects > 0, np.zeros((len(matches.thresholds), len(RECALL_POINTS), 1)), -1.0)
-    for label in num_objects.nonzero()[0]:
+    for label in num_objects.nonzero()[0].tolist():
         true, false = matches.outcomes(label, area)
         num_false = false.cumsum(axis=1)
         for threshold, is_true in enumerate(true):
@@ -46,7 +46,7 @@ def recalls(matches: Matches, area: int, limit: int) -> np.ndarray:
     """(T, K) recall of the first `limit` detections of each image and class; -1 without objects."""
     num_objects = matches.num_objects(area)
     result = np.full((len(matches.thresholds), len(num_objects)), -1.0)
-    for label in num_objects.nonzero()[0]:
+    for label in num_objects.nonzero()[0].tolist():
         true, _ = matches.outcomes(label, area)
         among_first = matches.ranks[matches.of_class(label)] < limit
         result[:, label] = np.count_nonzero(true & among_first, axis=1) / num_objects[label]

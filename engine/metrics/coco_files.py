@@ -12,11 +12,11 @@ from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from reprlib import repr as short_repr
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .instances import Detections, GroundTruth
+from .instances import Detections, GroundTruth, box_areas
 from .matching import MAX_DETECTIONS
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ RESULT_KEYS = ("image_id", "category_id", "bbox", "score")
 EXPECTED_RESULTS = 'expected a list of {"image_id", "category_id", "bbox": [x, y, width, height], "score"}'
 EXPECTED_BOX = "expected four numbers [x, y, width, height], none infinite, no side negative"
 EXPECTED_ANNOTATIONS = "expected COCO format with images, categories and annotations"
-REQUIRED = {  # of a COCO annotation file
+REQUIRED: dict[str, dict[str, type]] = {  # of a COCO annotation file
     "images": {"id": int},
     "categories": {"id": int, "name": str},
     "annotations": {"image_id": int, "category_id": int, "bbox": list},
@@ -84,7 +84,7 @@ def _detections(results: Sequence[dict], image_of: dict[int, int], label_of: dic
     image_ids, category_ids, bboxes, scores = (list(map(itemgetter(key), results)) for key in RESULT_KEYS)
     _require(image_ids, int)
     _require(category_ids, int)
-    _require(bboxes, list | tuple)
+    _require(bboxes, list, tuple)
     if not {4}.issuperset(map(len, bboxes)):
         raise ValueError("not four numbers")
     boxes = _finite_array(list(chain.from_iterable(bboxes))).reshape(-1, 4)
@@ -95,13 +95,13 @@ def _detections(results: Sequence[dict], image_of: dict[int, int], label_of: dic
     return Detections(images[kept], labels[kept], boxes[kept], _finite_array(scores)[kept])
 
 
-def _require(values: Iterable[object], kind: type) -> None:
-    if not all(issubclass(found, kind) and found is not bool for found in set(map(type, values))):
-        raise TypeError(kind)
+def _require(values: Iterable[object], *kinds: type) -> None:
+    if not all(issubclass(found, kinds) and found is not bool for found in set(map(type, values))):
+        raise TypeError(f"not all {kinds}")
 
 
 def _finite_array(values: list[float]) -> np.ndarray:
-    _require(values, int | float)
+    _require(values, int, float)
     try:
         array = np.array(values, dtype=np.float64)
     except OverflowError as error:  # of a long integer
@@ -144,16 +144,17 @@ def _ground_truth(
     labels = np.array([label_of.get(entry["category_id"], -1) for entry in usable], dtype=np.int64)
     boxes = np.array([entry["bbox"] for entry in usable], dtype=np.float64).reshape(-1, 4)
     crowd = np.array([bool(entry.get("iscrowd")) for entry in usable], dtype=bool)
-    areas = [entry.get("area") for entry in usable]
-    areas = np.array([area if _is_number(area) else np.nan for area in areas], dtype=np.float64)
+    given = [entry.get("area") for entry in usable]
+    areas = np.array([area if _is_number(area) else np.nan for area in given], dtype=np.float64)
     if (areas < 0).any():  # -1 for unknown, in some files
         _warn_once(f"{name}: {(areas < 0).sum()} annotations have a negative area; that of the box is taken")
-    areas = np.where(areas >= 0, areas, boxes[:, 2] * boxes[:, 3])
+    areas = np.where(areas >= 0, areas, box_areas(boxes))
     kept = (images >= 0) & (labels >= 0)
     image_ids, category_ids = ([key for key in sorted(ids) if ids[key] >= 0] for ids in (image_of, label_of))
     class_names = [names[category_id] for category_id in category_ids]
-    arrays = (array[kept] for array in (images, labels, boxes, areas, crowd))
-    return GroundTruth(image_ids, category_ids, class_names, *arrays)
+    return GroundTruth(
+        image_ids, category_ids, class_names, images[kept], labels[kept], boxes[kept], areas[kept], crowd[kept]
+    )
 
 
 def _warn_of_crowded_images(truth: GroundTruth, name: str) -> None:
@@ -173,7 +174,7 @@ def _warn_once(message: str) -> None:
     logger.warning("%s", message)
 
 
-def _check_annotations(content: object, name: str) -> None:
+def _check_annotations(content: Any, name: str) -> None:
     for section, keys in REQUIRED.items():
         if not isinstance(content, dict) or not isinstance(content.get(section), list):
             raise DetectionsError(f"{name}: has no list {section!r}; {EXPECTED_ANNOTATIONS}")
@@ -207,7 +208,7 @@ def _is_four_numbers(bbox: object) -> bool:
     return all(isinstance(value, int | float) and not isinstance(value, bool) for value in bbox)
 
 
-def _read_json(path: str | Path) -> object:
+def _read_json(path: str | Path) -> Any:
     try:
         content = Path(path).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a null character in the name

@@ -46,6 +46,12 @@ class Detections:
     scores: np.ndarray
 
 
+def box_areas(boxes: np.ndarray) -> np.ndarray:
+    """(n,) of (n, 4) x, y, width, height; infinite beyond the range of float64."""
+    with np.errstate(over="ignore"):
+        return boxes[:, 2] * boxes[:, 3]
+
+
 def paired_iou(boxes: np.ndarray, objects: np.ndarray, crowd: np.ndarray) -> np.ndarray:
     """IoU of n detections, each with one object, in pycocotools' arithmetic; with a crowd region: the share of the
     detection that lies in it.
@@ -60,6 +66,6 @@ def paired_iou(boxes: np.ndarray, objects: np.ndarray, crowd: np.ndarray) -> np.
         ends = np.minimum(boxes[:, :2] + boxes[:, 2:], objects[:, :2] + objects[:, 2:])
         width, height = (ends - np.maximum(boxes[:, :2], objects[:, :2])).T
         intersection = width * height
-        area = boxes[:, 2] * boxes[:, 3]
-        union = np.where(crowd, area, area + objects[:, 2] * objects[:, 3] - intersection)
+        area = box_areas(boxes)
+        union = np.where(crowd, area, area + box_areas(objects) - intersection)
         return np.where((width > 0) & (height > 0), intersection / union, 0.0)

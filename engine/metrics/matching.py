@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .instances import Detections, GroundTruth, paired_iou
+from .instances import Detections, GroundTruth, box_areas, paired_iou
 
 TAU = 0.5  # IoU from which a detection can be a true positive of LRP
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -78,27 +78,18 @@ def match(
         limit: detections of an image and class that take part, the best ones.
     """
     thresholds = np.asarray(thresholds)
-    order = np.lexsort((-found.scores, found.images, found.labels))
-    groups = _group(found, truth)[order]
-    ranks = np.arange(len(order)) - np.searchsorted(groups, groups)
-    kept = ranks < limit
-    order, groups, ranks = order[kept], groups[kept], ranks[kept]
+    order, ranks = _best_of_each_image(truth, found, limit)
     ignored = _outside(truth.areas) | truth.crowd
-    pairs = _near_pairs(truth, found.boxes[order], groups, thresholds)
+    pairs = _near_pairs(truth, found.boxes[order], _group(found, truth)[order], thresholds)
     rows, picks = _greedy(*pairs, ranks, truth, ignored, thresholds)
 
-    by_score = np.lexsort((-found.scores[order], found.labels[order]))
-    matched = np.full((len(AREAS), len(thresholds), len(order)), UNMATCHED, dtype=np.int32)
+    by_score = np.lexsort((-found.scores[order], found.labels[order]))  # stable: of equal scores the earlier image
     places = np.empty_like(by_score)
     places[by_score] = np.arange(len(order))
+    matched = np.full((len(AREAS), len(thresholds), len(order)), UNMATCHED, dtype=np.int32)
     matched[:, :, places[rows]] = picks
     order, ranks = order[by_score], ranks[by_score]
     boxes = found.boxes[order]
-    at_tau = matched[:, thresholds.tolist().index(TAU)]
-    area, place = (at_tau != UNMATCHED).nonzero()
-    objects = at_tau[area, place]
-    overlaps = np.zeros(at_tau.shape)
-    overlaps[area, place] = paired_iou(boxes[place], truth.boxes[objects], truth.crowd[objects])
     return Matches(
         truth=truth,
         found=found,
@@ -107,10 +98,27 @@ def match(
         bounds=np.searchsorted(found.labels[order], np.arange(len(truth.category_ids) + 1)),
         ranks=ranks,
         matched=matched,
-        overlaps=overlaps,
-        outside=_outside(boxes[:, 2] * boxes[:, 3]),
+        overlaps=_overlaps(truth, boxes, matched[:, thresholds.tolist().index(TAU)]),
+        outside=_outside(box_areas(boxes)),
         ignored=ignored,
     )
+
+
+def _best_of_each_image(truth: GroundTruth, found: Detections, limit: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the `limit` best detections of each image and class, by class, image and score, and their ranks."""
+    order = np.lexsort((-found.scores, found.images, found.labels))
+    groups = _group(found, truth)[order]
+    ranks = np.arange(len(order)) - np.searchsorted(groups, groups)
+    return order[ranks < limit], ranks[ranks < limit]
+
+
+def _overlaps(truth: GroundTruth, boxes: np.ndarray, matched: np.ndarray) -> np.ndarray:
+    """(A, N) IoU of N boxes with the objects that they found."""
+    overlaps = np.zeros(matched.shape)
+    area, place = (matched != UNMATCHED).nonzero()
+    objects = matched[area, place]
+    overlaps[area, place] = paired_iou(boxes[place], truth.boxes[objects], truth.crowd[objects])
+    return overlaps
 
 
 def _group(instances: GroundTruth | Detections, truth: GroundTruth) -> np.ndarray:
@@ -133,7 +141,7 @@ def _near_pairs(
     by_group = object_groups.argsort(kind="stable")
     object_groups = object_groups[by_group]
     starts, ends = (np.searchsorted(object_groups, groups, side=side) for side in ("left", "right"))
-    rows, objects, ious = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)], [np.zeros(0)]
+    blocks = [(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0))]
     for first in range(0, len(boxes), BLOCK):
         counts = (ends - starts)[first : first + BLOCK]
         row = np.repeat(np.arange(first, first + len(counts)), counts)
@@ -141,12 +149,10 @@ def _near_pairs(
         column = by_group[starts[row] + within]
         iou = paired_iou(boxes[row], truth.boxes[column], truth.crowd[column])
         near = iou >= thresholds.min()
-        rows.append(row[near])
-        objects.append(column[near])
-        ious.append(iou[near])
-    row, column, iou = (np.concatenate(parts) for parts in (rows, objects, ious))
-    preference = np.lexsort((-column, -iou, row))
-    return row[preference], column[preference], iou[preference]
+        blocks.append((row[near], column[near], iou[near]))
+    rows, objects, ious = map(np.concatenate, zip(*blocks, strict=True))
+    preference = np.lexsort((-objects, -ious, rows))
+    return rows[preference], objects[preference], ious[preference]
 
 
 def _greedy(

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .instances import Detections, GroundTruth
+from .instances import Detections, GroundTruth, box_areas
 from .lrp import evaluate_lrp
 from .matching import TAU, match
 
@@ -114,7 +114,7 @@ class OptimalLRP(Metric):
             images=np.repeat(images, counts[:, 1].astype(np.int64)),
             labels=np.searchsorted(category_ids, objects[:, 4]),
             boxes=boxes,
-            areas=np.where(objects[:, 6] >= 0, objects[:, 6], boxes[:, 2] * boxes[:, 3]),
+            areas=np.where(objects[:, 6] >= 0, objects[:, 6], box_areas(boxes)),
             crowd=objects[:, 5] != 0,
         )
         found = Detections(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import wraps
+from inspect import unwrap
 from typing import Any
 
 import torch
@@ -29,10 +30,9 @@ class Metric(nn.Module):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "update" in vars(cls):
-            cls.update = _forgetting(cls.update)
-        if "compute" in vars(cls):
-            cls.compute = _joining(cls.compute)
+        for name, wrap in (("update", _forgetting), ("compute", _joining)):
+            if name in vars(cls):
+                setattr(cls, name, wrap(vars(cls)[name]))
 
     @property
     def device(self) -> torch.device:
@@ -55,7 +55,7 @@ class Metric(nn.Module):
         self.reset()
         self.update(*args, **kwargs)
         try:
-            return type(self).compute.__wrapped__(self)  # of this process
+            return unwrap(type(self).compute)(self)  # of this process alone
         finally:
             self._restore(seen)
 

@@ -151,6 +151,14 @@ def test_byte_order_marks_are_read(annotations, detections, encoding, tmp_path):
     assert evaluate_detections(*files) == evaluate_detections(annotations, detections)
 
 
+@pytest.mark.filterwarnings("error")
+def test_boxes_may_be_of_any_size(annotations, detections):
+    annotations["annotations"][0]["bbox"] = detections[0]["bbox"] = [1e308, 0, 1e308, 1e308]
+    metrics = evaluate_detections(annotations, detections)
+    assert metrics["per_class"]["cat"]["oLRP"] is None  # larger than what COCO counts
+    assert metrics["per_class"]["dog"]["oLRP"] == 0
+
+
 def test_ids_may_be_of_any_size(annotations, detections):
     for entry in (*annotations["annotations"], *detections):
         entry["image_id"] += 2**70
