@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+
+pytest.importorskip("hypothesis")
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rank_sort_oracle import dense_rank_sort
