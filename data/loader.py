@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -97,7 +98,7 @@ def worker_count(workers: int) -> int:
 
 def blank_batch(count: int, size: tuple[int, int]) -> tuple[Tensor, BatchTargets]:
     """A batch of `count` images of (height, width) without objects, in the form of a loader's."""
-    target = {key: torch.zeros(0, *shape, dtype=dtype) for key, (shape, dtype) in EMPTY_OBJECTS.items()}
+    target: Target = {key: torch.zeros(0, *shape, dtype=dtype) for key, (shape, dtype) in EMPTY_OBJECTS.items()}
     target |= {"image_id": -1, "orig_size": size, "size": size}
     return collate([(image, dict(target)) for image in blank_images(count, *size)])
 
@@ -127,7 +128,8 @@ def _loader(dataset: CocoDetection, batches: TrainBatchSampler | list[list[int]]
 def _init_worker(worker: int) -> None:
     torch.set_num_threads(1)
     # A batch that cannot be pickled into shared memory is dropped with a traceback, and its reader waits for ever.
-    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_end_without_a_batch)
+    queue: Any = multiprocessing.queues.Queue
+    queue._on_queue_feeder_error = staticmethod(_end_without_a_batch)
     # Ctrl-C and a scheduler's signals reach the whole process group, but an orderly stop is the parent's business.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)

@@ -81,4 +81,5 @@ class BatchTargets(Sequence[dict[str, Any]]):
         return self.boxes, self.labels, self.crowd, self.image, self.place
 
     def _with(self, tensors: Iterator[Tensor]) -> "BatchTargets":
-        return BatchTargets(*tensors, self.counts, self.others)
+        boxes, labels, crowd, image, place = tensors
+        return BatchTargets(boxes, labels, crowd, image, place, self.counts, self.others)

@@ -1,7 +1,7 @@
 """Settings that detectors of all families share, and the group `loss`: default, range and meaning, in one place."""
 
 import dataclasses
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from pydantic import (
     AfterValidator,
@@ -63,9 +63,12 @@ class ModelConfig(BaseModel):
 def _checked_as_config(settings: type[LossSettings]) -> Any:
     """A settings class of losses/, which know no pydantic, as a type that pydantic checks strictly and converts."""
     hints = get_type_hints(settings)
-    defaults = {field.name: (hints[field.name], field.default) for field in dataclasses.fields(settings)}
+    defaults: dict[str, Any] = {
+        field.name: (hints[field.name], field.default) for field in dataclasses.fields(settings)
+    }
     model: Any = create_model(settings.__name__, __config__=STRICT, **defaults)
-    return Annotated[model, AfterValidator(lambda values: settings(**dict(values))), Tag(settings.name)]
+    _, name = defaults["name"]
+    return Annotated[model, AfterValidator(lambda values: settings(**dict(values))), Tag(name)]
 
 
 def _as_mapping(value: Any) -> Any:
@@ -84,12 +87,15 @@ def _union(types: list[Any]) -> Any:
 
 
 # The type of the group `loss`: the settings of the loss that `name` says, which becomes an instance of its class.
-LossField = Annotated[
-    _union([_checked_as_config(loss.Settings) for loss in LOSSES.values()]),
-    Discriminator(_loss_name),
-    BeforeValidator(_as_mapping),
-    PlainSerializer(dataclasses.asdict),
-]
+if TYPE_CHECKING:
+    LossField = LossSettings
+else:
+    LossField = Annotated[
+        _union([_checked_as_config(loss.Settings) for loss in LOSSES.values()]),
+        Discriminator(_loss_name),
+        BeforeValidator(_as_mapping),
+        PlainSerializer(dataclasses.asdict),
+    ]
 _LOSS_FIELD: TypeAdapter[LossSettings] = TypeAdapter(LossField)
 
 

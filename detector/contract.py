@@ -82,7 +82,7 @@ class Detector(nn.Module, ABC):
             step: optimizer steps done, this one included.
         """
         for head, balance in self.balances().items():
-            parts = None if losses is None else tuple(losses[_of_head(part, head)] for part in ("loss_cls", "loss_loc"))
+            parts = None if losses is None else (losses[_of_head("loss_cls", head)], losses[_of_head("loss_loc", head)])
             balance.after_step(parts, step, steps_per_epoch)
 
     def state_numbers(self) -> dict[str, Tensor]:

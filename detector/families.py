@@ -1,7 +1,7 @@
 """The families of detectors that `model.family` can name: one folder each."""
 
 from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import Discriminator, Tag, TypeAdapter
 
@@ -49,9 +49,12 @@ def _union(types: list[Any]) -> Any:
 
 
 # The type of the group `model`: the settings class of the family that `family` says.
-ModelField = Annotated[
-    _union([Annotated[family.config, Tag(name)] for name, family in FAMILIES.items()]), Discriminator(_family_name)
-]
+if TYPE_CHECKING:
+    ModelField = ModelConfig
+else:
+    ModelField = Annotated[
+        _union([Annotated[family.config, Tag(name)] for name, family in FAMILIES.items()]), Discriminator(_family_name)
+    ]
 _MODEL_FIELD: TypeAdapter[ModelConfig] = TypeAdapter(ModelField)
 
 

@@ -1,7 +1,7 @@
 """Sigmoid focal loss (Lin et al., arXiv 1708.02002), the baseline of dense detectors."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.distributed as dist
@@ -72,11 +72,11 @@ class _Bounded(torch.autograd.Function):
     """Identity with a finite gradient: log p_t of a large margin, times UNIT, meets a probability that has no slope."""
 
     @staticmethod
-    def forward(ctx, modulated: Tensor) -> Tensor:
+    def forward(ctx: Any, modulated: Tensor) -> Tensor:
         return modulated.view_as(modulated)
 
     @staticmethod
-    def backward(ctx, grad_output: Tensor) -> Tensor:
+    def backward(ctx: Any, grad_output: Tensor) -> Tensor:
         return grad_output.clamp(-1e30, 1e30)
 
 

@@ -66,7 +66,8 @@ class Loss(nn.Module):
 
     def __init__(self, settings: LossSettings | None = None) -> None:
         super().__init__()
-        self.settings = self.Settings() if settings is None else settings
+        # every settings class but their base has a name
+        self.settings = self.Settings() if settings is None else settings  # type: ignore[call-arg]
         self.balance: SelfBalance | None = None
 
     def forward(self, matched: Matched, group: dist.ProcessGroup | None = None) -> dict[str, Tensor]:

@@ -38,5 +38,5 @@ def detections_from_outputs(
     cls_logits, box_deltas, *anchors_per_level = (torch.as_tensor(output) for output in outputs)
     coding = settings["coding"]
     lowest = -math.inf if coding["min_log_ratio"] is None else coding["min_log_ratio"]
-    coding = BoxCoding(**coding | {"min_log_ratio": lowest})
-    return PostProcessor(**settings | {"coding": coding})(cls_logits, box_deltas, anchors_per_level, image_sizes)
+    box_coding = BoxCoding(**{**coding, "min_log_ratio": lowest})
+    return PostProcessor(**{**settings, "coding": box_coding})(cls_logits, box_deltas, anchors_per_level, image_sizes)

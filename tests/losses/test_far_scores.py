@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from drawn_batches import as_tensors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rank_sort_oracle import dense_rank_sort
-from ranking_batches import as_tensors, assert_balanced
+from ranking_batches import assert_balanced
 from ranking_oracle import assert_close, dense
 
 from losses import alrp_loss, ap_loss, focal_loss, rs_loss, triton_support

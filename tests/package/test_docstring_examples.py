@@ -14,5 +14,5 @@ def test_the_example_of_a_loss_prints_what_it_says(name):
     (test,) = doctest.DocTestFinder().find(function, name, globs=vars(sys.modules[function.__module__]))
     assert test.examples
     report: list[str] = []
-    doctest.DocTestRunner().run(test, out=report.append)
+    doctest.DocTestRunner(verbose=False).run(test, out=report.append)
     assert not report, "".join(report)
