@@ -242,7 +242,8 @@ def test_skipping_in_evaluation_gives_a_blank_image_of_the_same_id(write_coco) -
 
 @pytest.fixture
 def with_image_elsewhere(write_coco, tmp_path_factory):
-    """make(how) -> root of two images, the second outside, named by a `relative` or `absolute` path or by a `link`."""
+    """make(how) -> root of two images, the second outside, named by a `relative` path, one of
+    `windows`, an `absolute` one, or by a `link`."""
 
     def make(how: str) -> Path:
         root, elsewhere = write_coco(sizes=[(8, 9)] * 2), tmp_path_factory.mktemp("elsewhere") / "b.png"
@@ -253,14 +254,15 @@ def with_image_elsewhere(write_coco, tmp_path_factory):
         file = root / "annotations/instances_train.json"
         document = json.loads(file.read_text())
         relative = Path(os.path.relpath(elsewhere, root / "train"))
-        document["images"][1]["file_name"] = str(elsewhere if how == "absolute" else relative)
+        name = str(elsewhere if how == "absolute" else relative)
+        document["images"][1]["file_name"] = name.replace("/", "\\") if how == "windows" else name
         file.write_text(json.dumps(document))
         return root
 
     return make
 
 
-@pytest.mark.parametrize("how", ["relative", "absolute", "link"])
+@pytest.mark.parametrize("how", ["relative", "windows", "absolute", "link"])
 def test_images_outside_are_read_after_one_line_and_refused_on_demand(with_image_elsewhere, caplog, how: str) -> None:
     root = with_image_elsewhere(how)
     dataset = CocoDetection(root, "train")
