@@ -73,6 +73,8 @@ class DataConfig(_Group):
     exif: Exif = "turn"
     """EXIF orientation. turn: pixels as viewers show them, unless the annotation's size fits only the image as stored;
     ignore: the reverse; legacy, of runs begun before this key: ignore in data sets, turn in prediction."""
+    inside_only: bool = False
+    """Refuse images outside of `root`; `--inside-only` sets it."""
 
     @field_validator("image_size")
     @classmethod
