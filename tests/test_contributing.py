@@ -86,7 +86,6 @@ def test_what_a_diff_adds_trains_evaluates_and_resumes(tree, tmp_path, name):
     assert steps == [3, 4]
 
 
-@pytest.mark.skipif(not (ROOT / "data/formats/tally.py").exists(), reason="converters count no files yet")
 def test_what_a_diff_adds_converts(tree, tmp_path):
     generate_shapes(tmp_path / "shapes", {"train": 2}, image_size=64, seed=1)
     first, second = sorted((tmp_path / "shapes/train").iterdir())
