@@ -112,8 +112,9 @@ def _meanings(settings: type) -> dict[str, str]:
     """The string literals below the fields of a class and of its bases."""
     meanings: dict[str, str] = {}
     for base in reversed(settings.__mro__[:-1]):
-        (body,) = (node.body for node in ast.parse(textwrap.dedent(inspect.getsource(base))).body)
-        for field, below in pairwise(body):
+        definition = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
+        assert isinstance(definition, ast.ClassDef)
+        for field, below in pairwise(definition.body):
             if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
                 meanings[ast.unparse(field.target)] = ast.literal_eval(below.value)
     return meanings
