@@ -35,6 +35,7 @@ class ModelConfig(BaseModel):
     model_config = STRICT
 
     family: str
+    """The detector."""
     backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnext101_64x4d"] = "resnet50"
     """The network that features come from."""
     deformable: bool = False

@@ -23,10 +23,12 @@ class Detector(nn.Module, ABC):
     """Images to detections, or with targets to losses.
 
     Attributes:
+        backbone: the network that `model.weights` are loaded into.
         references: the reference boxes that predictions start from, or None for a detector without any.
         class_head: names of the parameters whose shape depends on the number of classes.
     """
 
+    backbone: nn.Module
     references: References | None = None
     class_head: tuple[str, ...] = ()
 
@@ -47,7 +49,7 @@ class Detector(nn.Module, ABC):
             image_sizes: evaluation only; (h, w) of the part of each image that is not padding, to which boxes are
                 clipped. Default: (H, W).
             group: training only; process group over whose batches the losses rank, None for this process alone.
-            monitor: training only; filled with statistics of the step if given.
+            monitor: training only; filled with statistics of the step if given, with those that the detector has.
         Returns:
             Training: scalars "loss", the one to differentiate, and its parts "loss_…", as many as the detector has.
             Evaluation: per image "boxes" (n, 4) xyxy, "scores" (n,), "labels" (n,) int64, best first.

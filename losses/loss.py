@@ -34,6 +34,7 @@ class LossSettings:
     update_ratios: ClassVar[tuple[float, float]]
 
     name: str
+    """The loss."""
     ranking: Literal["global", "local"] = "global"
     """Over what the loss ranks or takes its mean: the batches of all processes, or each process's own."""
 

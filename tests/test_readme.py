@@ -25,15 +25,15 @@ SCRIPTS = [script for script in SCRIPTS if Path(script).name not in NO_OPTIONS]
 ELSEWHERE = {
     "bash scripts/quickstart.sh": "installs PyTorch and trains for minutes; its configuration trains in tests/engine",
     "bash scripts/test.sh": "is what runs this test",
-    "python scripts/yolo_to_coco.py my_yolo_folder": "tests/data/test_convert.py",
-    "python scripts/download_coco.py": "tests/engine/test_download.py, against a server of its own",
-    "python train.py --config configs/r50_alrp.yaml": "needs COCO; tests/engine/test_training.py on small data",
+    "python scripts/yolo_to_coco.py my_yolo_folder": "tests/data/formats/test_convert.py",
+    "python scripts/download_coco.py": "tests/engine/tools/test_download.py, against a server of its own",
+    "python train.py --config configs/r50_alrp.yaml": "needs COCO; else tests/engine/training/test_training.py",
     "python eval.py --ckpt runs/r50_alrp": "needs COCO; below on small data",
-    "python scripts/convert_checkpoint.py": "tests/engine/test_released_alrp.py; the weights have to be downloaded",
+    "python scripts/convert_checkpoint.py": "tests/engine/tools/test_released_alrp.py; else it needs a download",
     "python eval.py --ckpt r50_alrp.pt": "needs the released weights and COCO",
-    "torchrun": "needs GPUs; tests/engine/test_distributed_training.py on two CPU processes",
-    "tensorboard": "is not ours; tests/engine/test_training.py reads what it shows",
-    "python scripts/export.py": "tests/engine/test_export.py",
+    "torchrun": "needs GPUs; tests/engine/training/test_distributed_training.py on two CPU processes",
+    "tensorboard": "is not ours; tests/engine/training/test_training.py reads what it shows",
+    "python scripts/export.py": "tests/engine/tools/test_export.py",
 }
 # what makes the documented configuration fit for a test
 SMALL = [
@@ -60,7 +60,7 @@ def test_every_entry_of_the_list_is_in_the_readme():
     lines = [" ".join(words) for words in commands()]
     for start, reason in ELSEWHERE.items():
         assert any(line.startswith(start) for line in lines), start
-        for path in re.findall(r"tests/\w+/test_\w+\.py", reason):
+        for path in re.findall(r"tests/[\w/]+/test_\w+\.py", reason):
             assert (ROOT / path).is_file(), path
 
 
@@ -164,7 +164,7 @@ def test_quoted_messages_are_those_of_the_program():
     quoted = [text for cell in cells for text in re.findall(r"`([^`]+)`", cell) if "/" not in text]
     assert len(quoted) >= 10
     # adjacent parts of one message are one string in the source, over line ends
-    sources = [path.read_text() for folder in ("engine", "data", "detector") for path in (ROOT / folder).glob("*.py")]
+    sources = [path.read_text() for folder in ("engine", "data", "detector") for path in (ROOT / folder).rglob("*.py")]
     program = re.sub(r'"\s*\n\s*f?"', "", "\n".join(sources))
     for text in quoted:
         assert text in program, text

@@ -136,7 +136,7 @@ def check_positives(records: Sequence[Record], config: Config, schedule: Schedul
     """Batches without positives."""
     window = records[-WINDOW:]
     positives, objects = middle(window, "num_positives"), middle(window, "num_objects")
-    if len(window) < WINDOW or positives != 0:
+    if len(window) < WINDOW or positives != 0 or objects is None:  # a detector may not count its objects
         return None
     remedy = (
         f"set model.anchor_base_scale (now {config.model.anchor_base_scale:g}) to the size of the objects"
@@ -176,7 +176,7 @@ def check_balance(records: Sequence[Record], config: Config, schedule: Schedule)
 
 def check_relevant_negatives(records: Sequence[Record], config: Config, schedule: Schedule) -> Finding | None:
     """Whether all negatives lie below all positives, so that a ranking loss has no gradient for the scores."""
-    window = [record for record in records[-WINDOW:] if record.get("num_positives")]
+    window = [record for record in records[-WINDOW:] if record.get("num_positives") and "relevant_negatives" in record]
     if len(window) < WINDOW or not config.loss.ranks or any(record["relevant_negatives"] for record in window):
         return None
     return Finding(

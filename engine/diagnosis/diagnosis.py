@@ -22,7 +22,7 @@ from engine.diagnosis.checks import (
     check_anchors,
     check_schedule,
 )
-from engine.diagnosis.step_record import Record, middle, summarise
+from engine.diagnosis.step_record import Record, is_detailed, middle, summarise
 from engine.reporting.tensorboard import NullLogger
 from engine.run.config import Config
 from engine.run.schedule import Schedule
@@ -84,7 +84,7 @@ class Diagnosis:
         self._write(record)
         self.records.append(record)
         logger.scalars("diagnose", _scalars(record, stats, self.level_names), step)
-        if statistics and (step // self.config.run.log_every) % HISTOGRAM_EVERY == 1:
+        if is_detailed(statistics) and (step // self.config.run.log_every) % HISTOGRAM_EVERY == 1:
             for name, (edges, tag) in HISTOGRAMS.items():
                 logger.histogram(f"diagnose/{tag}", statistics[name], edges, step)
         self._check(STEP_CHECKS)

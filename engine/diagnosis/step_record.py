@@ -20,12 +20,18 @@ def summarise(statistics: dict[str, Tensor], stats: dict[str, float], score_thre
     """The record of one step: rounded numbers, and None where there is nothing to measure.
 
     Args:
-        statistics: of the whole batch, see `Monitor`; empty if the loss was not finite, and so is what is made of them.
+        statistics: of the whole batch, see `Monitor`; without the detailed ones (the loss was not finite, or the
+            detector has none) nothing is made of them.
         stats: numbers of the step, see `TrainStep`.
         score_thresh: from which score on detections are evaluated.
     """
-    record = stats | (_from_statistics(statistics, score_thresh) if statistics else {})
+    record = stats | (_from_statistics(statistics, score_thresh) if is_detailed(statistics) else {})
     return {name: _plain(value) for name, value in record.items()}
+
+
+def is_detailed(statistics: dict[str, Tensor]) -> bool:
+    """Whether the statistics are all that a detailed `Monitor` collects of a head that matches and compares."""
+    return "num_negatives" in statistics
 
 
 def quantiles(counts: Tensor, edges: Tensor, shares: tuple[float, ...]) -> list[float] | None:

@@ -24,34 +24,57 @@ class GenerateConfig(_Group):
     """Size of the generated shapes data set that is written to `data.root` where it is missing."""
 
     train: int = Field(NUM_IMAGES["train"], ge=1)
+    """Images of the training split."""
     val: int = Field(NUM_IMAGES["val"], ge=1)
+    """Images of the validation split."""
     test: int = Field(NUM_IMAGES["test"], ge=1)
-    image_size: int = Field(IMAGE_SIZE, ge=MIN_IMAGE_SIZE)  # pixels
+    """Images of the test split."""
+    image_size: int = Field(IMAGE_SIZE, ge=MIN_IMAGE_SIZE)
+    """Side of the square images, pixels."""
     seed: int = Field(0, ge=0, lt=2**63)
+    """Of all that is random in the data set."""
 
 
 class DataConfig(_Group):
     root: str = "datasets/coco"
+    """Folder of the data set: `annotations/instances_<split>.json` and `<split>/<file_name>` in it."""
     train_split: str = "train2017"
+    """Name of the split to train on."""
     val_split: str = "val2017"
+    """Name of the split that evaluations during training use."""
     test_split: str | None = None
-    classes: list[str] | None = None  # category names to use; null: all
+    """Name of the split that `eval.py --split test` uses; null: none."""
+    classes: list[str] | None = None
+    """Category names to use; null: all."""
     generate: GenerateConfig | None = None
-    image_size: int | list[int] = 512  # pixels: S for S×S, or [height, width]; training images are resized to it
-    # in its place, at the image's own aspect ratio: short side, or [lowest, highest] to draw it from for each image
+    """Shapes data set to write to `root` where it is missing; null: none."""
+    image_size: int | list[int] = 512
+    """Pixels: S for S×S, or [height, width]; training images are resized to it."""
     short_side: int | list[int] | None = None
-    long_side: int | None = Field(None, ge=SIZE_DIVISOR)  # upper limit with short_side, pixels
+    """In place of `image_size`, at the image's own aspect ratio: short side, pixels, or [lowest, highest] to draw
+    it from for each image."""
+    long_side: int | None = Field(None, ge=SIZE_DIVISOR)
+    """Upper limit with `short_side`, pixels."""
     augmentation: Literal["ssd", "flip", "hvflip"] = "ssd"
-    batch_size: int = Field(32, ge=1)  # images per optimizer step, over all processes
-    accumulate: int = Field(1, ge=1)  # micro-batches per step and process
-    workers: int = Field(4, ge=0)  # loader processes per training process
-    cache: bool = False  # keep the training images' files, as they are stored, in the memory of each training process
+    """Of training images: colours, expansion, crop and mirroring of SSD; or mirroring alone, left to right, or top to
+    bottom as well."""
+    batch_size: int = Field(32, ge=1)
+    """Images per optimizer step, over all processes."""
+    accumulate: int = Field(1, ge=1)
+    """Micro-batches per step and process."""
+    workers: int = Field(4, ge=0)
+    """Loader processes per training process."""
+    cache: bool = False
+    """Keep the training images' files, as they are stored, in the memory of each training process."""
     crowd: Literal["background", "ignore"] = "background"
+    """Negative reference boxes on a crowd region: background, as in the paper, or ignored in the region's class."""
     on_error: Literal["stop", "skip"] = "stop"
-    # EXIF orientation. turn: pixels as viewers show them, unless the annotation's size fits only the image as stored;
-    # ignore: the reverse; legacy, of runs begun before this key: ignore in data sets, turn in prediction
+    """At an unreadable image or unusable annotation: end with its name, or leave it out with a warning."""
     exif: Exif = "turn"
-    inside_only: bool = False  # refuse images outside of root; --inside-only sets it
+    """EXIF orientation. turn: pixels as viewers show them, unless the annotation's size fits only the image as stored;
+    ignore: the reverse; legacy, of runs begun before this key: ignore in data sets, turn in prediction."""
+    inside_only: bool = False
+    """Refuse images outside of `root`; `--inside-only` sets it."""
 
     @field_validator("image_size")
     @classmethod
@@ -100,23 +123,37 @@ class DataConfig(_Group):
 
 
 class OptimizerConfig(_Group):
-    lr: float = Field(0.008, gt=0)  # for base_batch_size images per step
+    lr: float = Field(0.008, gt=0)
+    """Learning rate for `base_batch_size` images per step."""
     base_batch_size: int = Field(32, ge=1)
-    scale_lr: bool = True  # scale learning rate and warm-up when data.batch_size differs from base_batch_size
+    """Images per step that learning rate and warm-up are for."""
+    scale_lr: bool = True
+    """Scale learning rate and warm-up when `data.batch_size` differs from `base_batch_size`."""
     momentum: float = Field(0.9, ge=0, lt=1)
+    """Of SGD."""
     weight_decay: float = Field(1e-4, ge=0)
+    """Of all weights."""
     clip_grad_norm: float | None = Field(None, gt=0)
-    ema_decay: float | None = Field(None, gt=0, lt=1)  # weight EMA, used by evaluation; null: none
+    """Largest norm of the gradient of all weights together; null: any."""
+    ema_decay: float | None = Field(None, gt=0, lt=1)
+    """Decay of the exponential moving average of the weights, which evaluation uses; null: none."""
 
 
 class ScheduleConfig(_Group):
     epochs: int = Field(100, ge=1)
+    """Length of the schedule."""
     kind: Literal["step", "cosine"] = "step"
-    milestones: list[int] = [60, 80]  # epochs after which the step schedule multiplies the rate by gamma
+    """How the learning rate falls."""
+    milestones: list[int] = [60, 80]
+    """Epochs after which the step schedule multiplies the rate by `gamma`."""
     gamma: float = Field(0.1, gt=0, le=1)
-    warmup_steps: int = Field(500, ge=0)  # for base_batch_size
+    """Factor at each milestone."""
+    warmup_steps: int = Field(500, ge=0)
+    """Steps in which the rate rises to its full value, for `base_batch_size`."""
     warmup_factor: float = Field(1e-3, gt=0, le=1)
-    max_steps: int | None = Field(None, ge=1)  # stop after so many steps in total; the schedule stays
+    """Share of the rate that the warm-up begins with."""
+    max_steps: int | None = Field(None, ge=1)
+    """Stop after so many steps in total; the schedule stays. null: at its end."""
 
     @field_validator("milestones")
     @classmethod
@@ -127,17 +164,20 @@ class ScheduleConfig(_Group):
 
 
 class EvaluationConfig(_Group):
-    every: int = Field(1, ge=1)  # epochs
-    batch_size: int = Field(8, ge=1)  # images per process
-    short_side: int | None = Field(None, ge=SIZE_DIVISOR)  # pixels; null: data.image_size exactly
-    long_side: int | None = Field(None, ge=SIZE_DIVISOR)  # upper limit, pixels
-    # torchvision: its rounding of sizes, and pixel values that are not rounded
+    every: int = Field(1, ge=1)
+    """Epochs between two evaluations; the last step is evaluated in any case."""
+    batch_size: int = Field(8, ge=1)
+    """Images per process."""
+    short_side: int | None = Field(None, ge=SIZE_DIVISOR)
+    """Short side of the images, pixels; null: `data.image_size` exactly."""
+    long_side: int | None = Field(None, ge=SIZE_DIVISOR)
+    """Upper limit with `short_side`, pixels."""
     resize: Literal["paper", "torchvision"] = "paper"
-    # test-time augmentation: detections on all of these are merged by NMS
-    flip: bool = False  # the mirrored image too
-    extra_short_sides: list[
-        Annotated[int, Field(ge=SIZE_DIVISOR)]
-    ] = []  # the image at these sizes too; long_side grows along
+    """torchvision: its rounding of sizes, and pixel values that are not rounded."""
+    flip: bool = False
+    """Test-time augmentation: the mirrored image too; detections on all are merged by NMS."""
+    extra_short_sides: list[Annotated[int, Field(ge=SIZE_DIVISOR)]] = []
+    """Test-time augmentation: the image at these short sides too; `long_side` grows along."""
 
     @model_validator(mode="after")
     def _sides_together(self) -> "EvaluationConfig":
@@ -152,20 +192,31 @@ class EvaluationConfig(_Group):
 
 class RunConfig(_Group):
     dir: str = "runs"
-    name: str | None = Field(None, pattern=r"^[\w][\w.+=-]*$")  # null: the config file's name
+    """Folder of the run folders."""
+    name: str | None = Field(None, pattern=r"^[\w][\w.+=-]*$")
+    """Name of the run folder; null: the config file's name."""
     seed: int = Field(0, ge=0, lt=2**63)
+    """Of all that is random in a run."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    # of training (evaluation is float32): auto is bfloat16 where the hardware multiplies it
+    """auto: the GPU where there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    compile: bool = False  # torch.compile of the network; needs a C++ compiler, pays in long runs
-    log_every: int = Field(10, ge=1)  # steps between TensorBoard points
-    diagnose: bool = False  # watch for known causes of a run that does not converge: docs/diagnose.md
-    checkpoint_every: int | None = Field(None, ge=1)  # steps; an epoch's end always writes one
+    """Of training (evaluation is float32); auto: bfloat16 where the hardware multiplies it."""
+    compile: bool = False
+    """torch.compile of the network; needs a C++ compiler, pays in long runs."""
+    log_every: int = Field(10, ge=1)
+    """Steps between TensorBoard points."""
+    diagnose: bool = False
+    """Watch for known causes of a run that does not converge: docs/diagnose.md."""
+    checkpoint_every: int | None = Field(None, ge=1)
+    """Steps between checkpoints; an epoch's end always writes one. null: only those."""
     checkpoint_minutes: float | None = Field(None, gt=0)
-    keep_checkpoints: int = Field(2, ge=1)  # last.pt and those before it: last.1.pt, ...
-    # how long a process waits for the others before it gives up; evaluation's metrics take one process minutes
+    """Minutes between checkpoints, beside the others; null: only those."""
+    keep_checkpoints: int = Field(2, ge=1)
+    """Last checkpoints to keep: last.pt and those before it, last.1.pt, …."""
     collective_minutes: float = Field(10.0, gt=0)
-    max_bad_steps: int = Field(10, ge=1)  # steps in a row without a finite loss and gradient before giving up
+    """How long a process waits for the others before it gives up; evaluation's metrics take one process minutes."""
+    max_bad_steps: int = Field(10, ge=1)
+    """Steps in a row without a finite loss and gradient before giving up."""
 
 
 class Config(_Group):

@@ -184,6 +184,8 @@ class TrainStep:
     def _read_monitors(self, monitors: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """The statistics of the whole batch, on the CPU."""
         names, like = sorted(monitors[0]), monitors[0]
+        if not names:  # a detector may have nothing to monitor
+            return {}
         flat = [torch.cat([monitor[name].double().flatten() for name in names]) for monitor in monitors]
         means = self.processes.mean(torch.stack(flat).sum(0)).cpu().split([like[name].numel() for name in names])
         # a mass is of the scaled loss, so its mean over the processes is the batch's; all else adds up

@@ -212,3 +212,11 @@ def test_a_record_is_short_and_knows_what_is_missing():
     record = summarise(full, {}, 0.05)
     assert (record["precision"], record["above_threshold"]) == (0.5, 0.5)
     assert record["score_positive"][2] == pytest.approx(0.55, abs=0.01)
+
+
+def test_a_detector_without_detailed_statistics_is_only_asked_what_it_can_tell():
+    numbers = {"loss": 0.1, "num_positives": 0, "num_relevant_negatives": 90, "grad_norm": 5.0, "lr": 0.04}
+    record = summarise({"num_positives": torch.tensor(0)}, numbers | {"update_ratio": 7e-4, "skipped_steps": 0}, 0.05)
+    records = [record | {"step": 10 * step, "epoch": step} for step in range(1, 3 * WINDOW)]
+    checks = STEP_CHECKS + EVALUATION_CHECKS + SYMPTOM_CHECKS
+    assert [check(records, config(), build_schedule(config(), 400)) for check in checks] == [None] * len(checks)

@@ -27,13 +27,14 @@ def test_one_training_step_and_one_evaluation_step(path):
     target = {"boxes": boxes, "labels": labels, "crowd": no_crowd}
     trained = [parameter for parameter in detector.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=1e-3)
-    before = detector.head.cls_logits.weight.clone()
+    head = detector.get_parameter(detector.class_head[0])
+    before = head.detach().clone()
 
     loss = detector.train()(images, [target, target])["loss"]
     loss.backward()
     optimizer.step()
     assert loss.isfinite() and all(parameter.grad.isfinite().all() for parameter in trained)
-    assert not torch.equal(before, detector.head.cls_logits.weight)
+    assert not torch.equal(before, head)
 
     for found in detector.eval()(images):
         assert set(found) == {"boxes", "scores", "labels"} and len(found["scores"]) <= config.model.detections_per_img
