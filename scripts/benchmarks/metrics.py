@@ -6,7 +6,7 @@ import importlib.util
 import io
 import json
 import os
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -38,12 +38,9 @@ def benchmark_metrics() -> list[dict]:
     of it, and of peers what all their threads took."""
     with tempfile.TemporaryDirectory() as folder:
         files = write_files(Path(folder))
-        command = [sys.executable, "-m", "engine.metrics.command", "evaluate"]
-        command += ["--annotations", str(files[0]), "--detections", str(files[1])]
         results = {f"{peer}: AP": timed(partial(with_peer, peer, *files)) for peer in PEERS if is_installed(peer)}
         results["ours: AP, oLRP and thresholds"] = timed(partial(ours, *files))
-        _, *command_times = timed(lambda: subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL))
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # KiB on Linux
+        peak, *command_times = timed(partial(peak_of_command, *files))
     reference, _, base = results["pycocotools: AP"]
     rows = [
         (name, wall, processor, str(stats == reference), None) for name, (stats, wall, processor) in results.items()
@@ -70,6 +67,16 @@ def timed(run: Callable[[], Any]) -> tuple[Any, float, float]:
         walls.append(time.perf_counter() - start[0])
         processors.append(sum(os.times()[:4]) - start[1])
     return result, statistics.median(walls), statistics.median(processors)
+
+
+def peak_of_command(annotations: Path, detections: Path) -> float:
+    """GiB that `alrp evaluate` takes at most, which runs in a process of its own."""
+    arguments = ["evaluate", "--annotations", str(annotations), "--detections", str(detections)]
+    # getrusage would count what this process held when it forked
+    code = f"from engine.metrics.command import main; main({arguments}); print(open('/proc/self/status').read())"
+    done = subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True, text=True)
+    (kibibytes,) = re.findall(r"^VmHWM:\s*(\d+) kB$", done.stdout, re.MULTILINE)
+    return int(kibibytes) / 2**20
 
 
 def ours(annotations: Path, detections: Path) -> list[float]:
