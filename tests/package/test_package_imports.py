@@ -14,8 +14,8 @@ else:
 ROOT = Path(__file__).resolve().parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SETUPTOOLS = PYPROJECT["tool"]["setuptools"]
-THIRD_PARTIES = {"losses": {"torch", "triton"}, "engine/metrics": {"numpy", "pycocotools"}}
-LAZY = {"losses": set(), "engine/metrics": {"torch", "torchmetrics"}}  # of what is loaded by name alone
+THIRD_PARTIES = {"losses": {"torch", "triton"}, "engine/metrics": {"numpy"}}
+LAZY = {"losses": set(), "engine/metrics": {"torch", "torchmetrics", "pycocotools"}}  # of what is loaded by name alone
 
 
 def imports(file: Path) -> list[tuple[int, str]]:
