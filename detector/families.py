@@ -1,6 +1,6 @@
 """The families of detectors that `model.family` can name: one folder each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import Discriminator, Tag, TypeAdapter
@@ -8,9 +8,11 @@ from pydantic import Discriminator, Tag, TypeAdapter
 from detector.config import ModelConfig
 from detector.contract import Detections, Detector
 from detector.references import References
+from detector.released import Released
 from detector.retinanet import build as retinanet
 from detector.retinanet.config import RetinaNetConfig
 from detector.retinanet.export import detections_from_outputs
+from detector.retinanet.released import from_alrp, from_torchvision
 
 
 class Family(NamedTuple):
@@ -21,17 +23,23 @@ class Family(NamedTuple):
         build: (model, loss settings, number of classes, whether crowd regions are ignored) -> detector.
         references: (model) -> the boxes that predictions start from; None for a family without any.
         detections_from_outputs: (outputs in order, `output_settings`, image sizes) -> detections, without the network.
+        released: who released weights of this family -> their state dict to ours. Raises ReleasedError.
     """
 
     config: type[ModelConfig]
     build: Callable[[Any, Any, int, bool], Detector]
     references: Callable[[Any], References] | None
     detections_from_outputs: Callable[..., Detections]
+    released: Mapping[str, Callable[[object], Released]] = {}
 
 
 FAMILIES: dict[str, Family] = {
     "retinanet": Family(
-        RetinaNetConfig, retinanet.build_retinanet, retinanet.build_references, detections_from_outputs
+        RetinaNetConfig,
+        retinanet.build_retinanet,
+        retinanet.build_references,
+        detections_from_outputs,
+        {"alrp": from_alrp, "torchvision": from_torchvision},
     ),
 }
 DEFAULT_FAMILY = "retinanet"

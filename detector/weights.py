@@ -69,8 +69,8 @@ def load_detector_weights(detector: Detector, source: Mapping | str | Path) -> l
     if not isinstance(state, Mapping):
         raise WeightsError(f"{where} holds no 'model' weights; give a checkpoint written by train.py")
     own = detector.state_dict()
-    of_training = {key for key in own if _is_of_training(key)}
-    state = {key: value for key, value in upgraded_names(state).items() if not _is_of_training(key)}
+    of_training = {key for key in own if is_of_training(key)}
+    state = {key: value for key, value in upgraded_names(state).items() if not is_of_training(key)}
     skipped = [key for key in detector.class_head if _shape(state.get(key)) not in (None, own[key].shape)]
     state = {key: value for key, value in state.items() if key not in skipped}
     _check(state, own, of_training.union(skipped), f"{where} is of another network")
@@ -88,7 +88,8 @@ def upgraded_names(state: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _is_of_training(key: str) -> bool:
+def is_of_training(key: str) -> bool:
+    """Whether an entry of a detector's state dict belongs to its training, not to its network."""
     return OBJECTIVE in key.split(".")
 
 

@@ -1,4 +1,4 @@
-"""Imports a released checkpoint: the authors' (MMDetection v2) or torchvision's RetinaNet.
+"""Imports a released checkpoint: the authors' (MMDetection v2) or torchvision's.
 
 python scripts/convert_checkpoint.py --from alrp alrp_loss_retinanet_r50_fpn_100e_coco500.pth r50_alrp.pt
 python eval.py --ckpt r50_alrp.pt data.root=datasets/coco
@@ -23,12 +23,11 @@ def main() -> None:
 
     from data.output_folder import refuse_inputs
     from engine.run.checkpoint import save_checkpoint
-    from engine.tools.released import convert_alrp, convert_torchvision, read_released
+    from engine.tools.released import convert, read_released
 
     with user_errors():
         refuse_inputs([args.output], [args.input])
-        convert = convert_alrp if args.origin == "alrp" else convert_torchvision
-        checkpoint = convert(read_released(args.input, WEIGHTS_KEYS[args.origin]), args.input)
+        checkpoint = convert(args.origin, read_released(args.input, WEIGHTS_KEYS[args.origin]), args.input)
         save_checkpoint(Path(args.output), checkpoint)
     print(
         f"{args.output}: the model of configs/{checkpoint['config']['run']['name']}.yaml, {len(checkpoint['classes'])} "

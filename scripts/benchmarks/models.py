@@ -10,7 +10,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from detector import build_detector
 from engine.run.config import load_config
-from engine.tools.released import CONFIGS, convert_torchvision
+from engine.tools.released import CONFIGS, convert
 
 NUM_COLUMNS, NUM_CLASSES = 91, 80  # torchvision's ids of COCO have gaps
 LOGIT_SPREAD = 1.15  # of the random class head: 2245 logits of a 500×833 image then pass the score threshold
@@ -30,7 +30,7 @@ def make_models(size: tuple[int, int], loss: str, device: torch.device) -> tuple
     backbone = _resnet_fpn_extractor(body, 3, returned_layers=[2, 3, 4], extra_blocks=extra_levels)
     peer = RetinaNet(backbone, NUM_COLUMNS, min_size=min(size), max_size=max(size))
     peer.head.classification_head.cls_logits.weight.data *= LOGIT_SPREAD
-    state = convert_torchvision(peer.state_dict(), "torchvision")["model"]
+    state = convert("torchvision", peer.state_dict(), "torchvision")["model"]
     config = load_config(CONFIGS / "torchvision_r50.yaml", ["model.weights=null", f"loss.name={loss}"])
     own = build_detector(config, NUM_CLASSES, load_weights=False)
     own.load_state_dict({name: value for name, value in state.items() if "self_balance" not in name}, strict=False)

@@ -15,7 +15,7 @@ from detector.retinanet.retinanet import RetinaNet
 from engine.run.checkpoint import CheckpointError, save_checkpoint
 from engine.run.config import load_config
 from engine.run.load import load_detector
-from engine.tools.released import CONFIGS, convert_alrp, read_released
+from engine.tools.released import CONFIGS, convert, read_released
 
 ROWS = {
     "ap_loss_retinanet_r50_fpn_100e_coco500": "r50_alrp",  # the same network as the next
@@ -43,7 +43,7 @@ def empty_checkpoint(shared: Path, row: str) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(("row", "config"), ROWS.items(), ids=ROWS)
 def test_every_row_is_recognised_and_has_its_number_of_parameters(shared, row, config):
     state = empty_checkpoint(shared, row)
-    checkpoint = convert_alrp({"state_dict": state, "meta": {"epoch": 100, "iter": 366500}}, row)
+    checkpoint = convert("alrp", {"state_dict": state, "meta": {"epoch": 100, "iter": 366500}}, row)
     assert checkpoint["config"] == load_config(CONFIGS / f"{config}.yaml").to_dict()
     assert (checkpoint["epoch"], checkpoint["step"], len(checkpoint["classes"])) == (100, 366500, 80)
     statistics = ("running_mean", "running_var", "num_batches_tracked")
@@ -60,7 +60,7 @@ def released(request, shared, tmp_path_factory) -> tuple[RetinaNet, dict[str, np
     golden = np.load(shared / f"golden/network/{request.param}.npz")
     file = tmp_path_factory.mktemp("released") / "theirs.pth"
     torch.save({"state_dict": rebuilt_checkpoint(shapes_file(shared, request.param)), "meta": {}}, file)
-    save_checkpoint(file.with_name("ours.pt"), convert_alrp(read_released(file), "theirs.pth"))
+    save_checkpoint(file.with_name("ours.pt"), convert("alrp", read_released(file), "theirs.pth"))
     detector, _ = load_detector(file.with_name("ours.pt"))
     detector.pixel_mean.zero_()  # the stored input is normalised already
     detector.pixel_std.fill_(1.0)
@@ -114,15 +114,15 @@ def test_what_does_not_fit_is_named(shared, change, expected):
     state = empty_checkpoint(shared, R50)
     change(state)
     with pytest.raises(CheckpointError) as error:
-        convert_alrp({"state_dict": state}, "theirs.pth")
+        convert("alrp", {"state_dict": state}, "theirs.pth")
     assert "theirs.pth: " in str(error.value) and expected in str(error.value) and "\n" not in str(error.value)
 
 
 def test_class_names_of_the_file_are_kept(shared):
     state = empty_checkpoint(shared, R50)
     names = tuple(f"class {i}" for i in range(80))
-    assert convert_alrp({"state_dict": state, "meta": {"CLASSES": names}}, "x")["classes"] == list(names)
-    assert convert_alrp(state, "x")["classes"][:2] == ["person", "bicycle"]
+    assert convert("alrp", {"state_dict": state, "meta": {"CLASSES": names}}, "x")["classes"] == list(names)
+    assert convert("alrp", state, "x")["classes"][:2] == ["person", "bicycle"]
 
 
 class Hook:

@@ -13,13 +13,14 @@ from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from data import read_image
+from detector.released import COCO_CLASSES, COCO_IDS
 from engine.evaluation.evaluator import evaluate
 from engine.run.checkpoint import CheckpointError
 from engine.run.config import parse_config
 from engine.run.datasets import evaluation_set
 from engine.run.distributed import Processes
 from engine.run.load import detector_from_state
-from engine.tools.released import COCO_CLASSES, COCO_IDS, convert_torchvision, read_released
+from engine.tools.released import convert, read_released
 
 WITHOUT_WEIGHTS = {"weights": None, "weights_backbone": None}
 
@@ -110,7 +111,7 @@ def test_detections_are_torchvisions(name, sides, real_images, tmp_path):
     model = MODELS[name](min_size=sides[0], max_size=sides[1]).eval()
     randomise(model, tiny_variances=name == "v1_frozen")
     torch.save(model.state_dict(), tmp_path / "theirs.pth")
-    state = convert_torchvision(read_released(tmp_path / "theirs.pth"), "theirs.pth")
+    state = convert("torchvision", read_released(tmp_path / "theirs.pth"), "theirs.pth")
     assert state["classes"] == COCO_CLASSES and len(COCO_CLASSES) == 80
     assert (state["config"]["evaluation"]["short_side"], state["config"]["evaluation"]["long_side"]) == (800, 1333)
 
@@ -153,7 +154,7 @@ def test_the_released_files_older_names_mean_the_same():
         value.fill_(index + 1)
     old = as_released(state)
     assert "head.classification_head.conv.6.bias" in old and "backbone.fpn.inner_blocks.2.weight" in old
-    ours, ours_of_old = convert_torchvision(state, "new")["model"], convert_torchvision(old, "old")["model"]
+    ours, ours_of_old = convert("torchvision", state, "new")["model"], convert("torchvision", old, "old")["model"]
     assert all(torch.equal(value, ours_of_old[name]) for name, value in ours.items())
 
 
@@ -181,7 +182,7 @@ def test_what_does_not_fit_is_named(change, expected):
     state = {name: torch.zeros(()).expand(value.shape) for name, value in meta_state("v1").items()}
     change(state)
     with pytest.raises(CheckpointError) as error:
-        convert_torchvision(state, "theirs.pth")
+        convert("torchvision", state, "theirs.pth")
     assert expected in str(error.value) and "\n" not in str(error.value)
 
 

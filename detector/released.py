@@ -1,0 +1,75 @@
+"""Weights that others released, with the names of ours: what every family's conversion shares."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights
+
+BATCHNORM_EPS = 1e-5
+
+# torchvision's 91 columns are COCO's category ids; these are the 80 that COCO uses
+CATEGORIES: list[str] = RetinaNet_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
+COCO_IDS = [i for i, name in enumerate(CATEGORIES) if name not in ("__background__", "N/A")]
+COCO_CLASSES = [CATEGORIES[i] for i in COCO_IDS]
+
+Rename = tuple[str, str | Callable[[re.Match[str]], str]]  # pattern of their name, and ours
+
+
+class ReleasedError(ValueError):
+    """Tensors that are of no released model; the message says why, who gave them adds the file."""
+
+    exit_status = 2
+
+
+class Released(NamedTuple):
+    """A released model: its weights under our names, the shipped config of its network, and how many classes it has."""
+
+    weights: dict[str, Tensor]
+    config: str
+    num_classes: int
+
+
+def named_tensors(state: object) -> dict[str, Tensor]:
+    """A state dict without the prefix of a data-parallel wrapper. Raises ReleasedError."""
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ReleasedError("holds no state dict of a model; expected names with a tensor each")
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def rows_of(state: Mapping[str, Tensor], name: str) -> int:
+    """Output channels of a convolution. Raises ReleasedError where there is none of this name."""
+    if name not in state or state[name].dim() != 4:
+        raise ReleasedError(f"no tensor {name} of four axes; give the file of a model of this family, and its --from")
+    return len(state[name])
+
+
+def groups_of(state: Mapping[str, Tensor], name: str) -> int:
+    """Of a convolution with as many input as output channels."""
+    return state[name].shape[0] // state[name].shape[1] if name in state else 0
+
+
+def renamed(state: Mapping[str, Tensor], names: list[Rename]) -> dict[str, Tensor]:
+    """With our names; a name that no pattern knows is kept, and either is ours already or will not fit."""
+    result = {}
+    for name, value in state.items():
+        for pattern, ours in names:
+            match = re.fullmatch(pattern, name)
+            if match:
+                name = match.expand(ours) if isinstance(ours, str) else ours(match)
+                break
+        result[name] = value
+    return result
+
+
+def replace_frozen_batchnorm(state: dict[str, Tensor]) -> None:
+    """Make of torchvision's frozen BatchNorm (ε 0, no batch counter), in place, the same function as ours."""
+    for name in [name for name in state if name.endswith("running_var")]:
+        prefix = name.removesuffix("running_var")
+        if prefix + "num_batches_tracked" not in state and prefix + "weight" in state:
+            state[prefix + "num_batches_tracked"] = torch.tensor(0)
+            variance = state[name].double()
+            scale = ((variance + BATCHNORM_EPS) / variance).sqrt()
+            state[prefix + "weight"] = (state[prefix + "weight"] * scale).float()

@@ -1,0 +1,114 @@
+"""Released RetinaNets: the authors' (MMDetection v2) and torchvision's, told apart by names and shapes alone."""
+
+import re
+
+from detector.released import (
+    CATEGORIES,
+    COCO_IDS,
+    Released,
+    ReleasedError,
+    Rename,
+    groups_of,
+    named_tensors,
+    renamed,
+    replace_frozen_batchnorm,
+    rows_of,
+)
+
+# The authors' rows: (blocks of the third stage, groups, deformable, anchors per cell) to the config. AP Loss trains
+# the first one's network too, so its checkpoints evaluate under that config.
+ALRP_CONFIGS = {
+    (6, 1, False, 6): "r50_alrp",
+    (6, 1, False, 2): "r50_alrp_atss",
+    (23, 1, False, 2): "r101_alrp_atss",
+    (23, 1, False, 3): "r101_alrp_atss_800",
+    (23, 64, False, 2): "x101_alrp_atss",
+    (23, 64, False, 3): "x101_alrp_atss_800",
+    (23, 64, True, 3): "x101_dcn_alrp_atss_800",
+}
+
+# a tower's convolutions alternate with ReLUs here
+ALRP_NAMES: list[Rename] = [
+    (r"neck\.lateral_convs\.(\d)\.conv\.(.+)", r"fpn.lateral_convs.\1.\2"),
+    (r"neck\.fpn_convs\.([012])\.conv\.(.+)", r"fpn.output_convs.\1.\2"),
+    (r"neck\.fpn_convs\.3\.conv\.(.+)", r"fpn.p6.\1"),
+    (r"neck\.fpn_convs\.4\.conv\.(.+)", r"fpn.p7.\1"),
+    (r"bbox_head\.cls_convs\.(\d)\.conv\.(.+)", lambda m: f"head.cls_tower.{2 * int(m[1])}.{m[2]}"),
+    (r"bbox_head\.reg_convs\.(\d)\.conv\.(.+)", lambda m: f"head.box_tower.{2 * int(m[1])}.{m[2]}"),
+    (r"bbox_head\.retina_cls\.(.+)", r"head.cls_logits.\1"),
+    (r"bbox_head\.retina_reg\.(.+)", r"head.box_deltas.\1"),
+]
+TORCHVISION_NAMES: list[Rename] = [
+    (r"backbone\.body\.(.+)", r"backbone.\1"),
+    (r"backbone\.fpn\.inner_blocks\.(\d)\.(?:0\.)?(weight|bias)", r"fpn.lateral_convs.\1.\2"),
+    (r"backbone\.fpn\.layer_blocks\.(\d)\.(?:0\.)?(weight|bias)", r"fpn.output_convs.\1.\2"),
+    (r"backbone\.fpn\.extra_blocks\.(p[67])\.(.+)", r"fpn.\1.\2"),
+    (r"head\.classification_head\.cls_logits\.(.+)", r"head.cls_logits.\1"),
+    (r"head\.regression_head\.bbox_reg\.(.+)", r"head.box_deltas.\1"),
+    # up to torchvision 0.12, of which the released v1 is, its towers were numbered as ours
+    (r"head\.classification_head\.conv\.(\d\.[a-z]+)", r"head.cls_tower.\1"),
+    (r"head\.regression_head\.conv\.(\d\.[a-z]+)", r"head.box_tower.\1"),
+]
+TOWERS = (("classification_head", "cls_tower"), ("regression_head", "box_tower"))
+
+
+def from_alrp(state: object) -> Released:
+    """The weights of any of the authors' eight RetinaNet rows.
+
+    Raises:
+        ReleasedError: tensors of another model, or of a network that no shipped config has.
+    """
+    theirs = named_tensors(state)
+    box_rows, cls_rows = (rows_of(theirs, f"bbox_head.retina_{kind}.weight") for kind in ("reg", "cls"))
+    num_anchors = max(1, box_rows // 4)
+    network = (
+        sum(bool(re.fullmatch(r"backbone\.layer3\.\d+\.conv1\.weight", name)) for name in theirs),
+        groups_of(theirs, "backbone.layer1.0.conv2.weight"),
+        "backbone.layer4.0.conv2.conv_offset.weight" in theirs,
+        num_anchors,
+    )
+    if network not in ALRP_CONFIGS:
+        depth, groups, deformable, _ = network
+        raise ReleasedError(
+            f"no released model has {depth} blocks in layer3, {groups} groups, {num_anchors} anchors per cell and "
+            f"{'' if deformable else 'no '}deformable convolutions; expected a checkpoint of one of the rows in "
+            "docs/models.md"
+        )
+    return Released(renamed(theirs, ALRP_NAMES), ALRP_CONFIGS[network], cls_rows // num_anchors)
+
+
+def from_torchvision(state: object) -> Released:
+    """The weights of torchvision's retinanet_resnet50_fpn or …_v2 with COCO's classes.
+
+    Of the 91 class columns the 80 that COCO uses are kept. BatchNorm without batch counters is torchvision's frozen
+    one, which its COCO_V1 weights expect with ε 0: ours has ε 1e-5, so the difference goes into its weight.
+
+    Raises:
+        ReleasedError: tensors of another model, or of other classes.
+    """
+    theirs = named_tensors(state)
+    box_rows, cls_rows = (
+        rows_of(theirs, f"head.{name}.weight")
+        for name in ("regression_head.bbox_reg", "classification_head.cls_logits")
+    )
+    num_anchors = max(1, box_rows // 4)
+    columns = cls_rows / num_anchors
+    if columns != len(CATEGORIES):
+        raise ReleasedError(
+            f"{columns:g} class columns, expected torchvision's {len(CATEGORIES)} of COCO; a model of other classes "
+            "says nothing of their names"
+        )
+    has_norm = "head.classification_head.conv.0.1.weight" in theirs
+    layers = 3 if has_norm else 2  # per convolution of our towers
+    weights = renamed(theirs, [*TORCHVISION_NAMES, *(_tower_names(*tower, layers) for tower in TOWERS)])
+    for name in ("head.cls_logits.weight", "head.cls_logits.bias"):
+        value = weights.get(name)
+        if value is not None and len(value) == cls_rows:
+            weights[name] = value.view(num_anchors, len(CATEGORIES), *value.shape[1:])[:, COCO_IDS].flatten(0, 1)
+    replace_frozen_batchnorm(weights)
+    return Released(weights, f"torchvision_r50{'_v2' if has_norm else ''}", len(COCO_IDS))
+
+
+def _tower_names(theirs: str, ours: str, layers: int) -> Rename:
+    """Convolution i is i.0 there, its GroupNorm i.1."""
+    return rf"head\.{theirs}\.conv\.(\d)\.(\d)\.(.+)", lambda m: f"head.{ours}.{layers * int(m[1]) + int(m[2])}.{m[3]}"
