@@ -157,7 +157,7 @@ class CocoDetection(Dataset):
             image_id, size = int(self.image_ids[candidate]), tuple(self.sizes[candidate].tolist())
             target = {**self.objects(candidate), "image_id": image_id}
             try:
-                encoded = self._files and self._files[candidate]
+                encoded = None if self._files is None else self._files[candidate]
                 return read_image(self.path(candidate), size, encoded, self.exif), target
             except ImageError as error:
                 message = f"{error} (image id {image_id} in {self.annotation_file})"

@@ -61,8 +61,8 @@ def read_image(
     """
     encoded = read_file(path) if encoded is None else encoded
     try:
-        with Image.open(io.BytesIO(encoded.numpy())) as image:
-            pixels = _decode(image, encoded, size and tuple(size), exif)
+        with Image.open(io.BytesIO(encoded.numpy().data)) as image:
+            pixels = _decode(image, encoded, None if size is None else (size[0], size[1]), exif)
     except MemoryError:
         raise
     except UnidentifiedImageError:

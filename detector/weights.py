@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
-from detector.backbones.resnet import ResNet
 from detector.contract import Detector
 from detector.state_file import StateFileError, read_state_file
 
@@ -24,7 +23,7 @@ class WeightsError(ValueError):
     exit_status = 2
 
 
-def load_imagenet_weights(backbone: ResNet, name: str, weights: str) -> None:
+def load_imagenet_weights(backbone: nn.Module, name: str, weights: str) -> None:
     """Fill a backbone with ImageNet weights; the classifier (fc) is left out.
 
     BatchNorm's affine parameters belong to its statistics: of its weights a backbone with GroupNorm gets the
@@ -51,7 +50,7 @@ def load_imagenet_weights(backbone: ResNet, name: str, weights: str) -> None:
     backbone.load_state_dict(state, strict=False)
 
 
-def load_detector_weights(detector: Detector, source: Mapping | str | Path) -> list[str]:
+def load_detector_weights(detector: Detector, source: Mapping[str, Any] | str | Path) -> list[str]:
     """Start a detector from another one's weights, for fine-tuning.
 
     Loads everything but a class head of another size and the state of training, such as self-balancing.
@@ -111,7 +110,7 @@ def _download(name: str, weights: str) -> dict[str, Tensor]:
         ) from error
 
 
-def _read(path: str | Path, key: str) -> Mapping:
+def _read(path: str | Path, key: str) -> Mapping[str, Any]:
     try:
         content = read_state_file(path)
     except StateFileError as error:
@@ -122,7 +121,7 @@ def _read(path: str | Path, key: str) -> Mapping:
     return content
 
 
-def _check(state: Mapping, own: Mapping[str, Tensor], optional: set[str], problem: str) -> None:
+def _check(state: Mapping[str, Any], own: Mapping[str, Tensor], optional: set[str], problem: str) -> None:
     """Raise unless state has exactly own's names and shapes, but for the optional ones."""
     faults = [f"{key} is missing" for key in own if key not in state and key not in optional]
     faults += [f"{key} is not part of it" for key in state if key not in own]

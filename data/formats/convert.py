@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -129,7 +130,9 @@ def _write_split(
     root: Path, split: str, file: Path, images: Sequence[LabelledImage], class_names: Sequence[str], copy: bool
 ) -> SplitReport:
     category_ids = {name: index for index, name in enumerate(class_names, start=1)}
-    records, annotations, dropped = [], [], []
+    records: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    dropped: list[str] = []
     for image_id, image in enumerate(images, start=1):
         height, width = image.size
         records.append({"id": image_id, "file_name": image.file_name, "height": height, "width": width})

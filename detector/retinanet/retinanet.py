@@ -22,6 +22,7 @@ from losses.balance import SelfBalance
 class RetinaNet(Detector):
     """Backbone, pyramid, two heads on every level, anchors, objective and post-processing."""
 
+    references: References
     class_head = ("head.cls_logits.weight", "head.cls_logits.bias")
     pixel_mean: Tensor
     pixel_std: Tensor

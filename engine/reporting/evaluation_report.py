@@ -55,6 +55,7 @@ def write_report(
         OutputError: as of `check_report_folder`; nothing is written then.
         DatasetError: an image that was read before cannot be read now.
     """
+    assert evaluation.matches is not None and evaluation.metrics is not None
     analysis = analyse(evaluation.matches)
     pictures = {"per_class": figure_png(per_class_figure(analysis))}
     if analysis.budget is not None:
@@ -120,6 +121,7 @@ def _example(
 
 def _kept_detections(image_id: int, evaluation: Evaluation, dataset: CocoDetection) -> dict[str, Tensor]:
     """What reaches the LRP-optimal threshold of its class; nothing of a class without one, as LRP counts it."""
+    assert evaluation.thresholds is not None
     kept = []
     for detection in evaluation.detections:
         if detection["image_id"] != image_id:

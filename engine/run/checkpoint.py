@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -108,6 +108,8 @@ def _verify_checksums(path: Path) -> None:
 
 def _check_content(state: object, path: Path) -> None:
     """Raises CheckpointError unless the entries are there and of the types that their readers rely on."""
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path}: not a checkpoint of this project (no dict); use a file written by train.py")
     valid: dict[str, tuple[bool, Callable[[Any], bool]]] = {  # name: (whether it must be there, what it must be)
         "model": (True, _is_state_dict),
         "ema": (False, _is_state_dict),
@@ -126,8 +128,6 @@ def _check_content(state: object, path: Path) -> None:
         "precision": (False, lambda value: value in ("float32", "bfloat16")),
         "best_ap": (False, lambda value: value is None or (isinstance(value, float) and -1 <= value <= 1)),
     }
-    if not isinstance(state, dict):
-        raise CheckpointError(f"{path}: not a checkpoint of this project (no dict); use a file written by train.py")
     if missing := [name for name, (needed, _) in valid.items() if needed and name not in state]:
         raise CheckpointError(
             f"{path}: not a checkpoint of this project (no {', '.join(missing)}); use a file written by train.py"
@@ -182,7 +182,7 @@ def _is_list_of_ids(value: object, count: int) -> bool:
     )
 
 
-def _is_integer(value: object) -> bool:
+def _is_integer(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 

@@ -190,7 +190,8 @@ def _reject_unknown_key(key: str, source: str) -> None:
 
 def _first_problem(error: ValidationError, values: dict[str, Any], source: str, overridden: list[str]) -> str:
     problem, known = error.errors()[0], known_keys()
-    key, given = "", values
+    key = ""
+    given: Any = values
     for part in map(str, problem["loc"]):  # beside keys it has pydantic's names of union members and list positions
         name = f"{key}.{part}" if key else part
         if name in known:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data import CocoDetection, DatasetError, eval_transform, train_transform
 from data.synthetic.shapes import generate_shapes
-from data.transforms import Transform
+from data.transforms import Resize, ResizeShortSide
 from engine.run.config import Config
 from engine.run.distributed import Processes
 from engine.run.groups import DataConfig
@@ -133,7 +133,7 @@ def _generating_command(data: DataConfig) -> str | None:
     return f"python scripts/make_shapes.py --output {root} {numbers} --size {plan.image_size} --seed {plan.seed}"
 
 
-def evaluation_transform(config: Config) -> Transform:
+def evaluation_transform(config: Config) -> Resize | ResizeShortSide:
     """The resizing of images that are detected on."""
     evaluation = config.evaluation
     if evaluation.short_side is None:

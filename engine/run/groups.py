@@ -96,7 +96,7 @@ class DataConfig(_Group):
     def _training_sides_together(self) -> "DataConfig":
         if (self.short_side is None) != (self.long_side is None):
             raise ValueError("short_side and long_side are given together or not at all")
-        if self.short_side is not None and self.short_sides[1] > self.long_side:
+        if self.short_sides is not None and self.long_side is not None and self.short_sides[1] > self.long_side:
             raise ValueError("short_side must not exceed long_side")
         return self
 
@@ -183,7 +183,7 @@ class EvaluationConfig(_Group):
     def _sides_together(self) -> "EvaluationConfig":
         if (self.short_side is None) != (self.long_side is None):
             raise ValueError("short_side and long_side are given together or not at all")
-        if self.short_side is not None and self.short_side > self.long_side:
+        if self.short_side is not None and self.long_side is not None and self.short_side > self.long_side:
             raise ValueError("short_side must not exceed long_side")
         if self.short_side is None and (self.extra_short_sides or self.resize == "torchvision"):
             raise ValueError("extra_short_sides and resize: torchvision need short_side and long_side")

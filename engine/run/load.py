@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from detector import build_detector
+from detector import Detector, build_detector
 from engine.run.checkpoint import CheckpointError, load_checkpoint
 from engine.run.config import Config, parse_config
 
@@ -32,7 +31,7 @@ class DetectorInfo:
     step: int
 
 
-def load_detector(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Module, DetectorInfo]:
+def load_detector(path: str | Path, device: str | torch.device = "cpu") -> tuple[Detector, DetectorInfo]:
     """Detector with the weights that evaluation uses (the EMA where there is one), in eval mode.
 
     Raises:
@@ -45,7 +44,7 @@ def load_detector(path: str | Path, device: str | torch.device = "cpu") -> tuple
 
 def detector_from_state(
     state: dict[str, Any], source: str, config: Config, device: torch.device
-) -> tuple[nn.Module, DetectorInfo]:
+) -> tuple[Detector, DetectorInfo]:
     """As `load_detector`, from an open checkpoint and with a configuration that may override its own."""
     detector = build_detector(config, len(state["classes"]), load_weights=False)
     try:

@@ -52,6 +52,7 @@ class RunLock:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        assert self._descriptor is not None
         self._path.unlink(missing_ok=True)
         os.close(self._descriptor)
         self._descriptor = None

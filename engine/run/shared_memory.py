@@ -9,6 +9,7 @@ from data import CocoDetection, padded_size
 from data.loader import PREFETCH, worker_count
 from data.transforms import ResizeShortSide
 from engine.run.config import Config, ConfigError
+from engine.run.datasets import evaluation_transform
 
 SHARED_MEMORY = Path("/dev/shm")
 
@@ -51,7 +52,7 @@ def require_shared_memory(config: Config, training: CocoDetection | None, evalua
 def _training_size(config: Config, dataset: CocoDetection) -> tuple[int, int]:
     """Upper limits of (height, width) of a training batch."""
     data = config.data
-    if data.short_sides is None:
+    if data.short_sides is None or data.long_side is None:
         return data.train_size
     if data.augmentation == "ssd":  # crops of any shape
         return data.long_side, data.long_side
@@ -63,7 +64,8 @@ def _training_size(config: Config, dataset: CocoDetection) -> tuple[int, int]:
 def _evaluation_batch(config: Config, dataset: CocoDetection) -> int:
     """Bytes of the largest batch; test-time augmentation may enlarge the images."""
     evaluation = config.evaluation
-    area = max(_area(dataset.transform.output_size(size)) for size in _different_sizes(dataset))
+    resize = evaluation_transform(config)
+    area = max(_area(resize.output_size(size)) for size in _different_sizes(dataset))
     bytes_per_value = 4 if evaluation.resize == "torchvision" else 1
     enlarged = max([evaluation.short_side or 1, *evaluation.extra_short_sides]) / (evaluation.short_side or 1)
     return int(min(evaluation.batch_size, len(dataset)) * 3 * bytes_per_value * area * enlarged**2)

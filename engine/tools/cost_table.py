@@ -52,8 +52,10 @@ def cost_row(name: str, config: Config, rate: float, measured: Config, args: arg
 
 def multiply_adds(config: Config) -> int:
     """Of one training image; where its size is drawn at random, of the largest."""
-    sides = config.data.short_sides
-    return cost(config, config.data.train_size if sides is None else (sides[1], config.data.long_side))[1]
+    data, size = config.data, config.data.train_size
+    if data.short_sides is not None and data.long_side is not None:
+        size = data.short_sides[1], data.long_side
+    return cost(config, size)[1]
 
 
 def size_of_data(config: Config) -> tuple[int, int]:

@@ -70,7 +70,7 @@ def check_split(dataset: CocoDetection, model: ModelConfig, size: tuple[int, int
     targets = [dataset.objects(index) for index in range(len(dataset))]
     boxes = torch.cat([target["boxes"][~target["crowd"]] for target in targets])
     resized = [
-        {**target, "boxes": scale_boxes(target["boxes"], tuple(map(int, own)), size)}
+        {**target, "boxes": scale_boxes(target["boxes"], (int(own[0]), int(own[1])), size)}
         for target, own in zip(targets, dataset.sizes, strict=True)
     ]
     resized_boxes = torch.cat([target["boxes"][~target["crowd"]] for target in resized])
@@ -206,6 +206,7 @@ def _sides(boxes: Tensor) -> np.ndarray:
 def _undefined_metrics(dataset: CocoDetection) -> dict[str, str]:
     """COCO metrics without any ground truth to be computed from; COCO ignores crowd regions and measures `area`."""
     content = dataset.ground_truth
+    assert isinstance(content, dict)  # as on_error is "skip"
     classes = set(dataset.category_ids)
     areas, present = [], set()
     for record in content["annotations"]:

@@ -78,9 +78,11 @@ def export_onnx(detector: Detector, info: DetectorInfo, path: Path) -> None:
     with torch.no_grad():
         names = list(detector.outputs(torch.zeros(_EXAMPLE)))
     with redirect_stdout(io.StringIO()):  # torch prints its progress
-        model = torch.onnx.export(
+        program = torch.onnx.export(
             _trace(detector), input_names=["images"], output_names=names, dynamo=True, verbose=False
-        ).model_proto
+        )
+    assert program is not None  # without a file to write to
+    model = program.model_proto
     model.metadata_props.add(key=META, value=json.dumps(describe(detector, info)))
     write_atomically(path, lambda file: file.write(model.SerializeToString()))
 

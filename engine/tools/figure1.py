@@ -55,12 +55,13 @@ def recompute(ious: list[float]) -> dict[str, float]:
     gt_boxes, pred_boxes = boxes_with(ious)
     average_precision = average_precisions(gt_boxes, pred_boxes)
     loc_errors = localisation_errors(paired_iou(pred_boxes[POSITIVES], gt_boxes[: len(ious)]), "iou")
+    classification, localisation = alrp_loss(SCORES, targets, loc_errors, delta=DELTA)
     return dict(zip(COLUMNS, average_precision, strict=False)) | {
         "AP": float(np.mean(average_precision)),
         "cross entropy": binary_cross_entropy(SCORES, targets).item(),
         "AP Loss": ap_loss(SCORES, targets, delta=DELTA).item(),
         "IoU loss": (1 - paired_iou(pred_boxes[POSITIVES], gt_boxes[: len(ious)])).mean().item(),
-        "aLRP": sum(alrp_loss(SCORES, targets, loc_errors, delta=DELTA)).item(),
+        "aLRP": (classification + localisation).item(),
     }
 
 

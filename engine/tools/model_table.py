@@ -23,7 +23,7 @@ def published_line(path: Path) -> str:
 def largest_size(config: Config) -> tuple[int, int]:
     """Largest test image: short and long side, or where images are resized to one size, height and width."""
     evaluation = config.evaluation
-    if evaluation.short_side is None:
+    if evaluation.short_side is None or evaluation.long_side is None:
         return config.data.train_size
     return evaluation.short_side, evaluation.long_side
 
@@ -52,4 +52,4 @@ def cost(config: Config, size: tuple[int, int]) -> tuple[int, int]:
 
 
 def _deform_conv_flops(x: torch.Size, weight: torch.Size, *_: object, out_shape: torch.Size, **__: object) -> int:
-    return conv_flop_count(x, weight, out_shape)
+    return conv_flop_count(list(x), list(weight), list(out_shape))

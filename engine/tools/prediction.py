@@ -3,8 +3,9 @@
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import torch
 from torch import Tensor, nn
@@ -64,13 +65,13 @@ def predict(
     """
     no_objects = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
     resized, _ = evaluation_transform(info.config)(image, no_objects)
-    size = tuple(resized.shape[-2:])
+    size = resized.shape[-2], resized.shape[-1]
     batch, _ = collate([(resized, no_objects | {"crowd": torch.zeros(0, dtype=torch.bool)})])
     batch = to_network(batch, next(detector.parameters()).device)
     found = {name: value.cpu() for name, value in detector(batch, image_sizes=[size])[0].items()}
     kept = found["scores"] >= torch.tensor(score_thresholds(info, threshold))[found["labels"]]
     found = {name: value[kept] for name, value in found.items()}
-    return found | {"boxes": to_original(found["boxes"], size, tuple(image.shape[-2:]))}
+    return found | {"boxes": to_original(found["boxes"], size, (image.shape[-2], image.shape[-1]))}
 
 
 def find_images(paths: Sequence[str | Path], output: str | Path) -> list[tuple[Path, Path]]:
@@ -135,7 +136,8 @@ def predict_files(
     Raises:
         OSError: a result cannot be written.
     """
-    results, num_unreadable = [], 0
+    results: list[dict[str, Any]] = []
+    num_unreadable = 0
     for image_id, (file, picture) in enumerate(progress(iterable=images, desc="predict", unit="image"), start=1):
         try:
             image = read_image(file, exif=info.config.data.exif)
@@ -145,7 +147,7 @@ def predict_files(
             continue
         found = predict(detector, info, image, threshold)
         drawn = draw_detections(image, found["boxes"], found["labels"], found["scores"], info.classes)
-        write_atomically(picture, lambda target, drawn=drawn: _write_jpeg(drawn, target))
+        write_atomically(picture, partial(_write_jpeg, drawn))
         boxes = torch.stack(to_xywh(*found["boxes"].unbind(1)), dim=1)
         rows = (boxes, found["scores"], found["labels"])
         results.extend(

@@ -29,11 +29,11 @@ def draw_batch(
         images: (B, 3, H, W) uint8, as the loader gives them; targets: of the same images.
     """
     targets = [{key: target[key].cpu() for key in ("boxes", "labels", "crowd")} for target in targets][:MAX_IMAGES]
-    sides = images.shape[-2:]
-    positives = [_positive_boxes(detector.references, sides, target) for target in targets]
+    size = images.shape[-2], images.shape[-1]
+    positives = [_positive_boxes(detector.references, size, target) for target in targets]
 
-    scale = -(-MIN_SIDE // min(sides))
-    height, width = (scale * side for side in sides)
+    scale = -(-MIN_SIDE // min(size))
+    height, width = (scale * side for side in size)
     columns = min(COLUMNS, len(targets))
     rows = -(-len(targets) // columns)
     sheet = Image.new("RGB", (columns * (width + 2), rows * (height + HEADER + 2)), "white")

@@ -51,7 +51,9 @@ class TrainStep:
             raise ConfigError("model.norm: sync_batch needs GPUs; on CPU processes use group")
         torch.manual_seed(config.run.seed)
         detector = build_detector(config, num_classes, load_weights=load_weights)
-        self.detector: Detector = detector.to(processes.device, memory_format=torch.channels_last).train()
+        # torch.nn.Module's annotations lack memory_format
+        detector = detector.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.detector: Detector = detector.train()
         ranks_globally = config.loss.ranking == "global"
         self.group = processes.group if ranks_globally else None
         # DistributedDataParallel averages over the processes, but the gradients of a global loss add up
@@ -145,25 +147,28 @@ class TrainStep:
             with what it monitors when `watched`, and "void", above 0 if any process said so; the norm as a tensor;
             whether any process was asked to stop).
         """
-        sums, names, monitors = None, [], []
+        joint = self.model if isinstance(self.model, DistributedDataParallel) else None
+        parts: list[Tensor] = []  # of the means, one from each micro-batch
+        names: list[str] = []
+        monitors: list[dict[str, Tensor]] = []
         self.statistics = {}
         for index, (images, targets) in enumerate(micro_batches):
             images, targets = self._to_device(images, targets)
             monitor = Monitor(self.config.run.diagnose) if watched else None
             last = index == len(micro_batches) - 1
-            synchronised = last or not isinstance(self.model, DistributedDataParallel)
-            with nullcontext() if synchronised else self.model.no_sync():
+            with nullcontext() if last or joint is None else joint.no_sync():
                 with autocast(self.config.run.precision, self.processes.device):
                     losses = self.model(images, targets, group=self.group, monitor=monitor)
                 names = list(losses)
                 values = torch.stack([losses[name].detach().float() for name in names])
-                values = self.processes.mean(torch.cat([values, values.new_tensor([float(stop), float(void)])]))
-                sums = values if sums is None else sums + values
+                values = torch.cat([values, values.new_tensor([float(stop), float(void)])])
+                parts.append(self.processes.mean(values))
                 (losses["loss"] * self.loss_scale).backward()
             if monitor is not None:
                 monitors.append(monitor.values)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        numbers = dict(zip((*names, "stop", "void"), sums / len(micro_batches), strict=True)) | {"grad_norm": norm}
+        means = sum(parts[1:], parts[0]) / len(micro_batches)
+        numbers = dict(zip((*names, "stop", "void"), means, strict=True)) | {"grad_norm": norm}
         numbers |= {name: value.float() for name, value in self.detector.state_numbers().items()}
         stats = dict(zip(numbers, torch.stack(list(numbers.values())).tolist(), strict=True))
         stop = stats.pop("stop") > 0

@@ -170,7 +170,8 @@ class Trainer:
                     must_stop = True
                     break
                 if main and not self.folder.batch_picture.exists():
-                    picture = draw_batch(self.train_step.detector, *micro_batches[0], self.dataset.class_names)
+                    images, targets = micro_batches[0]
+                    picture = draw_batch(self.train_step.detector, images, targets, self.dataset.class_names)
                     write_atomically(self.folder.batch_picture, partial(picture.save, format="PNG"))
                 done = self.step
                 stats, must_stop = self.train_step(micro_batches, bool(stop.number))
@@ -228,6 +229,7 @@ class Trainer:
         self.train_step.detector.train()
         self.thresholds, self.evaluated_step = result.thresholds, self.step
         if self.processes.is_main and result.metrics is not None:
+            assert result.matches is not None and result.thresholds is not None  # they come with the metrics
             log.info("\n%s\n", format_report(result.metrics, f"epoch {self.epoch}, step {self.step}"))
             self.logger.scalars("eval", scalar_metrics(result.metrics), self.step)
             self.logger.curves(analyse(result.matches), self.step)

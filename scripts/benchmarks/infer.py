@@ -14,7 +14,9 @@ REPETITIONS = 9
 
 def benchmark_infer(size: tuple[int, int], batch_size: int, device: torch.device) -> list[dict]:
     """Rows of the table, in float32; both models get the images padded to multiples of 32 alike."""
-    peer, own = (model.eval() for model in make_models(size, "focal", device))
+    peer, own = make_models(size, "focal", device)
+    peer.eval()
+    own.eval()
     height, width = size
     images, _ = make_batch(batch_size, size, device)
     padded = images.new_zeros(batch_size, 3, -(-height // 32) * 32, -(-width // 32) * 32)

@@ -40,11 +40,12 @@ def benchmark_metrics() -> list[dict]:
         files = write_files(Path(folder))
         results = {f"{peer}: AP": timed(partial(with_peer, peer, *files)) for peer in PEERS if is_installed(peer)}
         results["ours: AP, oLRP and thresholds"] = timed(partial(ours, *files))
-        peak, *command_times = timed(partial(peak_of_command, *files))
+        peak, command_wall, command_processor = timed(partial(peak_of_command, *files))
     reference, _, base = results["pycocotools: AP"]
-    rows = [
+    rows: list[tuple[str, float, float, str | None, float | None]] = [
         (name, wall, processor, str(stats == reference), None) for name, (stats, wall, processor) in results.items()
     ]
+    rows.append(("alrp evaluate", command_wall, command_processor, None, peak))
     return [
         {
             "evaluation": name,
@@ -54,7 +55,7 @@ def benchmark_metrics() -> list[dict]:
             "same AP and AR": same,
             "peak GiB": memory,
         }
-        for name, wall, processor, same, memory in [*rows, ("alrp evaluate", *command_times, None, peak)]
+        for name, wall, processor, same, memory in rows
     ]
 
 

@@ -1,14 +1,14 @@
 """The same RetinaNet R-50 twice, torchvision's and ours, with the same weights, images and objects."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.models import resnet50
 from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from detector import build_detector
+from detector import Detector, build_detector
 from engine.run.config import load_config
 from engine.tools.released import CONFIGS, convert
 
@@ -16,7 +16,7 @@ NUM_COLUMNS, NUM_CLASSES = 91, 80  # torchvision's ids of COCO have gaps
 LOGIT_SPREAD = 1.15  # of the random class head: 2245 logits of a 500×833 image then pass the score threshold
 
 
-def make_models(size: tuple[int, int], loss: str, device: torch.device) -> tuple[nn.Module, nn.Module]:
+def make_models(size: tuple[int, int], loss: str, device: torch.device) -> tuple[RetinaNet, Detector]:
     """torchvision's RetinaNet as it is with pretrained weights, three of five stages trained, and ours with the same.
 
     Args:
@@ -34,7 +34,8 @@ def make_models(size: tuple[int, int], loss: str, device: torch.device) -> tuple
     config = load_config(CONFIGS / "torchvision_r50.yaml", ["model.weights=null", f"loss.name={loss}"])
     own = build_detector(config, NUM_CLASSES, load_weights=False)
     own.load_state_dict({name: value for name, value in state.items() if "self_balance" not in name}, strict=False)
-    return peer.to(device), own.to(device, memory_format=torch.channels_last)
+    # torch.nn.Module's annotations lack memory_format
+    return peer.to(device), own.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def make_batch(batch_size: int, size: tuple[int, int], device: torch.device) -> tuple[Tensor, list[dict[str, Tensor]]]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -63,7 +64,9 @@ def mutated(draw: st.DrawFn, document: object, values: st.SearchStrategy = anyth
     """The document with up to three of its parts replaced, removed or repeated."""
     document = json.loads(json.dumps(document))
     for _ in range(draw(st.integers(0, 3))):
-        place, parent, key = document, None, None
+        place: Any = document
+        parent: Any = None
+        key: Any = None
         while isinstance(place, dict | list) and len(place) > 0 and (parent is None or draw(st.booleans())):
             keys = list(place) if isinstance(place, dict) else range(len(place))
             parent, key = place, draw(st.sampled_from(keys))

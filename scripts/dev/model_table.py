@@ -26,12 +26,13 @@ def main() -> None:
     from engine.tools.model_table import largest_size, published_line, table_row
 
     with user_errors():
-        rows = [(path, load_config(path)) for path in args.configs or CONFIGS.glob("*.yaml")]
-        rows = [(path, config, published_line(path)) for path, config in rows if args.configs or published_line(path)]
+        paths = args.configs or CONFIGS.glob("*.yaml")
+        rows = [(path, load_config(path), published_line(path)) for path in paths]
     print("| config | loss | backbone | test size | parameters | GFLOPs | minival AP | test-dev AP |")
     print("|---|---|---|---|---|---|---|---|")
     for path, config, published in sorted(rows, key=lambda row: (largest_size(row[1]), row[0].stem)):
-        print(table_row(path.stem, config, published))
+        if args.configs or published:
+            print(table_row(path.stem, config, published))
 
 
 if __name__ == "__main__":
