@@ -71,8 +71,9 @@ class _Image(NamedTuple):
 
 
 def _sample(dataset: CocoDetection, data: DataConfig) -> list[_Image]:
-    sides = data.short_sides
-    transform = Resize(data.train_size) if sides is None else ResizeShortSide(sum(sides) // 2, data.long_side)
+    transform: Resize | ResizeShortSide = Resize(data.train_size)
+    if data.short_sides is not None and data.long_side is not None:
+        transform = ResizeShortSide(sum(data.short_sides) // 2, data.long_side)
     images = []
     for index in range(0, len(dataset), -(-len(dataset) // IMAGES)):
         target, (height, width) = dataset.objects(index), dataset.sizes[index].tolist()
@@ -84,5 +85,6 @@ def _sample(dataset: CocoDetection, data: DataConfig) -> list[_Image]:
 
 def _best_ious(images: Sequence[_Image], model: ModelConfig) -> Tensor:
     references = build_references(model)
+    assert references is not None
     boxes_of = [torch.cat(references.boxes(padded_size(image.size))) for image in images]
     return torch.cat([best_reference_ious(boxes, image.boxes) for boxes, image in zip(boxes_of, images, strict=True)])

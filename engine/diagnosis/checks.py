@@ -138,9 +138,10 @@ def check_positives(records: Sequence[Record], config: Config, schedule: Schedul
     positives, objects = middle(window, "num_positives"), middle(window, "num_objects")
     if len(window) < WINDOW or positives != 0 or objects is None:  # a detector may not count its objects
         return None
+    base_scale = getattr(config.model, "anchor_base_scale", None)  # of the families with anchors
     remedy = (
-        f"set model.anchor_base_scale (now {config.model.anchor_base_scale:g}) to the size of the objects"
-        if objects
+        f"set model.anchor_base_scale (now {base_scale:g}) to the size of the objects"
+        if objects and base_scale is not None
         else "look at the annotations with scripts/check_dataset.py, and at train_batch.png"
     )
     seen = f"the median batch has {objects:g} objects and no positive anchor, so that there is nothing to learn"
@@ -190,16 +191,17 @@ def check_relevant_negatives(records: Sequence[Record], config: Config, schedule
 def check_scores(records: Sequence[Record], config: Config, schedule: Schedule) -> Finding | None:
     """At an evaluation: whether its score threshold drops positives that rank well."""
     window = records[-WINDOW:]
-    above, threshold = middle(window, "above_threshold"), config.model.score_thresh
-    precision = middle(window, "precision")
-    if len(window) < WINDOW or above is None or above >= FEW_ABOVE or precision < GOOD_PRECISION:
+    above, precision, score = (middle(window, name) for name in ("above_threshold", "precision", "score_positive"))
+    if len(window) < WINDOW or above is None or precision is None or score is None:
         return None
-    scores = middle(window, "score_positive")
+    if above >= FEW_ABOVE or precision < GOOD_PRECISION:
+        return None
+    threshold = config.model.score_thresh
     return Finding(
         "below_threshold",
-        f"{above:.0%} of the positives score above model.score_thresh={threshold:g} (median {scores:.2g}), so the "
+        f"{above:.0%} of the positives score above model.score_thresh={threshold:g} (median {score:.2g}), so the "
         "evaluation drops the others' detections and AP is too low; ranking losses order scores and do not fix their "
-        f"height: set model.score_thresh to about {scores / 10:.1g}, or 0, and train on if ranks still improve",
+        f"height: set model.score_thresh to about {score / 10:.1g}, or 0, and train on if ranks still improve",
     )
 
 

@@ -68,9 +68,9 @@ class Diagnosis:
         fit = anchor_fit(dataset, model, data)
         if fit is not None:
             self._write({"step": 0, "objects": fit.objects, "missed_by_anchors": fit.missed})
-            findings.insert(
-                0, check_anchors(fit, model.anchor_base_scale, lambda: best_base_scale(dataset, model, data))
-            )
+            base_scale = getattr(model, "anchor_base_scale", None)  # of the families with anchors
+            if base_scale is not None:
+                findings.insert(0, check_anchors(fit, base_scale, lambda: best_base_scale(dataset, model, data)))
         self._report(findings, step=0)
 
     def add(self, step: int, stats: dict[str, float], statistics: dict[str, Tensor], logger: NullLogger) -> None:

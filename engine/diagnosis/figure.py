@@ -80,4 +80,5 @@ def _smooth(records: Sequence[Record], name: str) -> tuple[list[int], list[float
     """Steps and running medians of a number over the records that have it."""
     found = [record for record in records if record.get(name) is not None]
     windows = [found[max(0, end - SMOOTHING) : end] for end in range(1, len(found) + 1)]
-    return [record["step"] for record in found], [middle(window, name) for window in windows]
+    medians = [value for window in windows if (value := middle(window, name)) is not None]  # every window has one
+    return [record["step"] for record in found], medians

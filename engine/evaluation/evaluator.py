@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from data import CocoDetection, eval_loader, to_original
 from data.boxes import mirror_boxes, to_xywh
-from engine.evaluation.tta import merge, mirror_images, views
+from engine.evaluation.tta import NMS_THRESH, merge, mirror_images, views
 from engine.metrics.coco_metrics import match_detections, metrics_of
 from engine.metrics.matching import Matches
 from engine.run.config import Config
@@ -84,7 +84,8 @@ def evaluate(
     results = [result for part in parts for result in part]
     results.sort(key=lambda result: result["image_id"])  # stable: within an image best first, for any world size
     if len(all_views) > 1:
-        results = merge(results, config.model.nms_thresh, config.model.detections_per_img)
+        nms_thresh = getattr(config.model, "nms_thresh", NMS_THRESH)
+        results = merge(results, nms_thresh, config.model.detections_per_img)
     evaluation = Evaluation(results)
     if not dataset.has_annotations:
         return evaluation

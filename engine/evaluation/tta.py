@@ -13,6 +13,8 @@ from data.boxes import to_xyxy
 from detector.nms import batched_nms
 from engine.run.groups import EvaluationConfig
 
+NMS_THRESH = 0.5  # IoU above which the worse of two detections goes, where the detector has no key for it
+
 
 class View(NamedTuple):
     """One way to look at a data set: its images through one transform, mirrored left to right or not."""
@@ -25,6 +27,7 @@ def views(dataset: CocoDetection, evaluation: EvaluationConfig) -> list[View]:
     """The data set as it is first, then what evaluation.flip and evaluation.extra_short_sides add."""
     datasets = [dataset]
     for short_side in evaluation.extra_short_sides:
+        assert evaluation.short_side is not None and evaluation.long_side is not None  # as the config was checked
         resized = copy.copy(dataset)
         long_side = round(evaluation.long_side * short_side / evaluation.short_side)
         resized.transform = eval_transform(short_side, long_side, as_torchvision=evaluation.resize == "torchvision")
