@@ -33,7 +33,9 @@ def train_transform(
             from the whole range (lowest, highest), and the long side is limited as in ResizeShortSide.
     """
     final: Transform = Resize(image_size)
-    if short_sides is not None and long_side is not None:
+    if short_sides is not None:
+        if long_side is None:
+            raise ValueError("short_sides need a long_side")
         final = RandomShortSide(short_sides, long_side)
     if name == "ssd":
         return SSDAugmentation(final)

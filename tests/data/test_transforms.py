@@ -199,6 +199,11 @@ def test_transforms_can_be_pickled() -> None:
         assert torch.equal(*results)
 
 
+def test_short_sides_need_a_limit_of_the_long_one() -> None:
+    with pytest.raises(ValueError, match="short_sides need a long_side"):
+        train_transform("flip", (64, 64), short_sides=(90, 93))
+
+
 def test_an_unknown_augmentation_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown augmentation 'mosaic': must be ssd, flip or hvflip"):
         train_transform("mosaic", (64, 64))

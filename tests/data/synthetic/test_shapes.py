@@ -215,6 +215,15 @@ def test_a_generated_folder_takes_further_splits_beside_other_files(tmp_path):
     assert (tmp_path / "val/000000.jpg").is_file()
 
 
+def test_a_folder_that_revision_efdaf8b_generated_takes_further_splits(tmp_path):
+    generate_shapes(tmp_path, {"train": 1}, image_size=SIZE)
+    file = tmp_path / "annotations/instances_train.json"
+    file.write_text(file.read_text().replace("data/synthetic/shapes.py", "data/shapes.py"))
+    (tmp_path / ".written-here.jsonl").unlink()
+    generate_shapes(tmp_path, {"val": 1}, image_size=SIZE)
+    assert (tmp_path / "val/000000.jpg").is_file()
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
