@@ -9,11 +9,12 @@ import torch
 from torch import nn
 from torch._dynamo.utils import counters
 
+from data.targets import BatchTargets
 from engine import load_config
 from engine.run.config import ConfigError
 from engine.run.distributed import Processes
 from engine.run.schedule import build_schedule
-from engine.training.train_step import TrainStep
+from engine.training.train_step import MicroBatch, TrainStep
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 
@@ -23,12 +24,13 @@ def make_step(config_file, *overrides) -> TrainStep:
     return TrainStep(config, ALONE, build_schedule(config, 12), 3, load_weights=False)
 
 
-def batch(num_objects: int) -> tuple[torch.Tensor, list[dict]]:
+def batch(num_objects: int) -> MicroBatch:
     generator = torch.Generator().manual_seed(num_objects)
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=generator)
     boxes = torch.rand(num_objects, 2, generator=generator) * 30
     target = {"boxes": torch.cat([boxes, boxes + 20], 1), "labels": torch.zeros(num_objects, dtype=torch.int64)}
-    return images, [target | {"crowd": torch.zeros(num_objects, dtype=torch.bool)}] * 2
+    target["crowd"] = torch.zeros(num_objects, dtype=torch.bool)
+    return images, BatchTargets.join([target] * 2)
 
 
 def test_without_a_compiler_it_is_refused(config_file, monkeypatch):

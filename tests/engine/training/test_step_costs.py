@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 from operation_counter import OperationCounter
 
+from data.targets import BatchTargets
 from engine.run.config import load_config
 from engine.run.distributed import Processes
 from engine.run.schedule import build_schedule
@@ -25,7 +26,7 @@ def make_step(write_config, tmp_path):
             "labels": torch.tensor([1]),
             "crowd": torch.tensor([False]),
         }
-        return step, (torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8), [target] * 4)
+        return step, (torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8), BatchTargets.join([target] * 4))
 
     return make
 
@@ -40,13 +41,14 @@ def group_of_one(tmp_path):
 def test_collectives_of_a_step(make_step, group_of_one):
     def collectives(*overrides):
         # Says that it is one of two, so that it talks; the group has one member, so that it need not be started.
-        step, batch = make_step(Processes(0, 2, torch.device("cpu")), *overrides)
+        step, batch = make_step(Processes(0, 2, torch.device("cpu")), "run.log_every=100", *overrides)
+        step([batch])  # agrees on the order of the buckets, once
         with OperationCounter() as operations:
             step([batch])
         return operations.collectives
 
     alone = collectives("loss.ranking=local")
-    assert alone == ["allreduce_"] * 3  # two buckets of gradients, and the numbers to log
+    assert alone == ["allreduce_"] * 4  # three buckets of gradients, and the numbers to log
     for name, most in {"alrp": 3, "rs": 4, "ap": 4, "focal": 2}.items():  # with their box losses
         assert 0 < len(collectives(f"loss.name={name}")) - len(alone) <= most
 
@@ -57,8 +59,7 @@ def test_a_step_waits_for_the_gpu_for_its_positives_and_its_numbers(make_step, n
     step, (images, targets) = make_step(
         Processes(0, 1, torch.device("cuda", 0)), f"loss.name={name}", "run.log_every=100"
     )
-    targets = [{key: value.pin_memory() for key, value in target.items()} for target in targets]
-    batch = images.pin_memory(), targets
+    batch = images.pin_memory(), targets.pin_memory()
     step([batch])  # compiles
     torch.cuda.synchronize()
     with warnings.catch_warnings(record=True) as caught:
