@@ -7,10 +7,10 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from data.errors import DatasetError
+from data.exif import Exif
 from data.formats.convert import LabelledImage, LabelledObject, image_sizes
 from data.formats.tally import FileTally, inputs_below, unique_files
 from data.image_files import IMAGE_SUFFIXES, files_below, is_image
-from data.images import Exif
 from data.text_files import decode_text, read_bytes, read_lines
 
 Difficult = Literal["crowd", "keep", "drop"]

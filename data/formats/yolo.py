@@ -6,11 +6,11 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 from data.errors import DatasetError
+from data.exif import Exif
 from data.formats.convert import LabelledImage, LabelledObject, image_sizes
 from data.formats.tally import FileTally, inputs_below, unique_files
 from data.formats.yolo_labels import LabelFolders, read_labels
 from data.image_files import IMAGE_SUFFIXES, is_image
-from data.images import Exif
 from data.text_files import read_lines
 from data.yaml_files import read_yaml
 
