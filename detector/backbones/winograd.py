@@ -8,7 +8,7 @@ errors are about five times those of the direct sum, 4e-5 of the outputs' standa
 T: tiles of the batch. The transforms of both axes are one matrix: (Bᵀ ⊗ Bᵀ) and so on, over flattened tiles.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +61,7 @@ def use_winograd(detector: Detector, training: bool, evaluation: bool) -> None:
     for module in (module for part in parts for module in part.modules()):
         if type(module) is nn.Conv2d and _can_be_swapped(module):
             module.__class__ = WinogradConv2d  # as torch.nn.utils.parametrize does
-            module.modes = modes
+            cast(WinogradConv2d, module).modes = modes
 
 
 def _can_be_swapped(conv: nn.Conv2d) -> bool:
