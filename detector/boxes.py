@@ -23,8 +23,10 @@ class BoxCoding(NamedTuple):
     max_log_ratio: float = MAX_LOG_RATIO
 
 
-# Pairs of boxes worked out at a time by who goes through `pair_chunks`: some 25 bytes each, with the temporaries.
-MAX_PAIRS = 2**24
+# Pairs of boxes worked out at a time, some 25 bytes each with the temporaries: a limit on memory, and on a CPU what its
+# caches hold.
+MAX_PAIRS, MAX_PAIRS_ON_CPU = 2**24, 2**20
+MANY_CHUNKS = 8
 
 PAPER_CODING = BoxCoding()
 TORCHVISION_CODING = BoxCoding(stds=(1.0, 1.0, 1.0, 1.0), min_log_ratio=-math.inf)
@@ -55,21 +57,24 @@ def pairwise_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 def pair_chunks(boxes: Tensor, num_others: int) -> Iterator[tuple[slice, slice]]:
     """Cuts the work on all pairs of boxes (B, n, 4), padded with rows of zeros at the end, and num_others other ones.
 
-    One crowded image makes n large for all images; then each of them is cut off at its own last box, for which a GPU
-    is waited for. Otherwise nothing waits.
+    One crowded image makes n large for all images. Where that makes more than MANY_CHUNKS chunks, each image is cut off
+    at its own last box, for which a GPU is waited for. Otherwise nothing waits.
 
     Yields:
-        images and rows of a chunk, boxes[images, rows]: at most MAX_PAIRS pairs, or one box. None if there is no pair.
+        images and rows of a chunk, boxes[images, rows]: at most MAX_PAIRS pairs (on a CPU MAX_PAIRS_ON_CPU), or one
+        box. None if there is no pair.
     """
     num_images, most = boxes.shape[:2]
-    if not most * num_others:
+    pairs = most * num_others  # of an image
+    if not pairs:
         return
-    if most * num_others <= MAX_PAIRS:
-        step = MAX_PAIRS // (most * num_others)
+    limit = min(MAX_PAIRS, MAX_PAIRS_ON_CPU) if boxes.device.type == "cpu" else MAX_PAIRS
+    if pairs <= limit and num_images * pairs <= MANY_CHUNKS * limit:
+        step = limit // pairs
         for first in range(0, num_images, step):
             yield slice(first, first + step), slice(0, most)
         return
-    step = max(1, MAX_PAIRS // num_others)
+    step = max(1, limit // num_others)
     ends = (boxes.any(dim=-1) * torch.arange(1, most + 1, device=boxes.device)).amax(dim=1)
     for image, end in enumerate(ends.tolist()):
         for first in range(0, end, step):

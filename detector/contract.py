@@ -26,11 +26,13 @@ class Detector(nn.Module, ABC):
         backbone: the network that `model.weights` are loaded into.
         references: the reference boxes that predictions start from, or None for a detector without any.
         class_head: names of the parameters whose shape depends on the number of classes.
+        winograd_parts: names of the submodules in which Winograd's algorithm pays, see `detector.backbones.winograd`.
     """
 
     backbone: nn.Module
     references: References | None = None
     class_head: tuple[str, ...] = ()
+    winograd_parts: tuple[str, ...] = ()
 
     @abstractmethod
     def forward(

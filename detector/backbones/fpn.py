@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detector.backbones.winograd import Conv3x3
-
 
 class FPN(nn.Module):
     """C3, C4, C5 to P3, ..., P7 (strides 8 to 128), all with the same number of channels.
@@ -25,7 +23,7 @@ class FPN(nn.Module):
         self.p7_relu = p7_relu
         self.p6_from = p6_from
         self.lateral_convs = nn.ModuleList(nn.Conv2d(channels, out_channels, 1) for channels in in_channels)
-        self.output_convs = nn.ModuleList(Conv3x3(out_channels, out_channels) for _ in in_channels)
+        self.output_convs = nn.ModuleList(nn.Conv2d(out_channels, out_channels, 3, padding=1) for _ in in_channels)
         p6_channels = in_channels[-1] if p6_from == "c5" else out_channels
         self.p6 = nn.Conv2d(p6_channels, out_channels, 3, stride=2, padding=1)
         self.p7 = nn.Conv2d(out_channels, out_channels, 3, stride=2, padding=1)

@@ -8,12 +8,14 @@ errors are about five times those of the direct sum, 4e-5 of the outputs' standa
 T: tiles of the batch. The transforms of both axes are one matrix: (Bᵀ ⊗ Bᵀ) and so on, over flattened tiles.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+from detector.contract import Detector
 
 MIN_CHANNELS, MIN_TILES = 192, 64  # from which it is faster
 TILE, REACH = 4, 6
@@ -28,18 +30,43 @@ _A = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8
 INPUTS, WEIGHTS, OUTPUTS = (torch.kron(m, m).float() for m in (torch.tensor(t).double() for t in (_B, _G, _A)))
 
 
-class Conv3x3(nn.Conv2d):
-    """`nn.Conv2d` of kernel 3 and padding 1, by Winograd's algorithm where that pays."""
+class WinogradConv2d(nn.Conv2d):
+    """`nn.Conv2d` of kernel 3, stride 1 and padding 1, by Winograd's algorithm where that pays.
 
-    def __init__(self, in_channels: int, out_channels: int, bias: bool = True) -> None:
-        super().__init__(in_channels, out_channels, 3, padding=1, bias=bias)
+    Attributes:
+        modes: values of `training` in which it may be used.
+    """
+
+    modes: frozenset[bool]
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, h, w) to (B, out_channels, h, w)."""
-        if not _pays(x, self.weight):
+        if self.training not in self.modes or not _pays(x, self.weight):
             return super().forward(x)
         y = _Winograd.apply(x, self.weight)
         return y if self.bias is None else y + self.bias[:, None, None]
+
+
+def use_winograd(detector: Detector, training: bool, evaluation: bool) -> None:
+    """Swaps the algorithm into a detector on a CPU: into the 3×3 convolutions of its `winograd_parts`.
+
+    Parameters and their names stay. Whether it pays depends on the tiles of the whole batch, so where it is used in
+    evaluation, how many others are in an image's batch shows in the last digits of its detections.
+
+    Args:
+        training, evaluation: the modes of the detector in which to use it.
+    """
+    modes = frozenset(mode for mode, used in ((True, training), (False, evaluation)) if used)
+    parts = [detector.get_submodule(name) for name in detector.winograd_parts if modes]
+    for module in (module for part in parts for module in part.modules()):
+        if type(module) is nn.Conv2d and _can_be_swapped(module):
+            module.__class__ = WinogradConv2d  # as torch.nn.utils.parametrize does
+            cast(WinogradConv2d, module).modes = modes
+
+
+def _can_be_swapped(conv: nn.Conv2d) -> bool:
+    plain = conv.padding_mode == "zeros" and conv.groups == 1 and conv.stride == conv.dilation == (1, 1)
+    return plain and conv.kernel_size == (3, 3) and conv.padding == (1, 1) and conv.weight.device.type == "cpu"
 
 
 def _pays(x: Tensor, weight: Tensor) -> bool:

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from detector.backbones.winograd import Conv3x3
-
 
 class RetinaNetHead(nn.Module):
     """Two towers of 3×3 convolutions with ReLU, one ending in class logits and one in box offsets.
@@ -34,8 +32,8 @@ class RetinaNetHead(nn.Module):
         self.num_classes = num_classes
         self.cls_tower = _tower(in_channels, num_convs, group_norm)
         self.box_tower = _tower(in_channels, num_convs, group_norm)
-        self.cls_logits = Conv3x3(in_channels, num_anchors * num_classes)
-        self.box_deltas = Conv3x3(in_channels, num_anchors * 4)
+        self.cls_logits = nn.Conv2d(in_channels, num_anchors * num_classes, 3, padding=1)
+        self.box_deltas = nn.Conv2d(in_channels, num_anchors * 4, 3, padding=1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=0.01)
@@ -59,7 +57,7 @@ class RetinaNetHead(nn.Module):
 def _tower(channels: int, num_convs: int, group_norm: bool) -> nn.Sequential:
     layers: list[nn.Module] = []
     for _ in range(num_convs):
-        layers.append(Conv3x3(channels, channels, bias=not group_norm))
+        layers.append(nn.Conv2d(channels, channels, 3, padding=1, bias=not group_norm))
         if group_norm:
             # a group of one channel has a single value on a map of one cell, and no variance
             layers.append(nn.GroupNorm(min(32, channels // 2), channels))

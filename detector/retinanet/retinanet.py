@@ -24,6 +24,7 @@ class RetinaNet(Detector):
 
     references: References
     class_head = ("head.cls_logits.weight", "head.cls_logits.bias")
+    winograd_parts = ("fpn", "head")
     pixel_mean: Tensor
     pixel_std: Tensor
 

@@ -178,6 +178,9 @@ class EvaluationConfig(_Group):
     """Test-time augmentation: the mirrored image too; detections on all are merged by NMS."""
     extra_short_sides: list[Annotated[int, Field(ge=SIZE_DIVISOR)]] = []
     """Test-time augmentation: the image at these short sides too; `long_side` grows along."""
+    winograd: bool = False
+    """On a CPU: wide 3×3 convolutions by Winograd's algorithm, which is faster; how many images a batch has then shows
+    in the last digits of its detections."""
 
     @model_validator(mode="after")
     def _sides_together(self) -> "EvaluationConfig":
@@ -203,6 +206,8 @@ class RunConfig(_Group):
     """Of training (evaluation is float32); auto: bfloat16 where the hardware multiplies it."""
     compile: bool = False
     """torch.compile of the network; needs a C++ compiler, pays in long runs."""
+    winograd: bool = True
+    """Training on a CPU: wide 3×3 convolutions in float32 by Winograd's algorithm, which is faster."""
     log_every: int = Field(10, ge=1)
     """Steps between TensorBoard points."""
     diagnose: bool = False

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from detector import Detector, build_detector
+from detector.backbones.winograd import use_winograd
 from engine.run.checkpoint import CheckpointError, load_checkpoint
 from engine.run.config import Config, parse_config
 
@@ -54,6 +55,7 @@ def detector_from_state(
         raise CheckpointError(f"{source}: the weights do not fit the model of its configuration: {reason}") from error
     # torch.nn.Module's annotations lack memory_format
     detector = detector.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    use_winograd(detector, training=False, evaluation=config.evaluation.winograd)
     info = DetectorInfo(
         classes=list(state["classes"]),
         category_ids=list(state.get("category_ids") or range(1, len(state["classes"]) + 1)),

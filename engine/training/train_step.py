@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from data.seeds import mix_seed
 from data.targets import BatchTargets
 from detector import Detector, build_detector
+from detector.backbones.winograd import use_winograd
 from detector.monitor import GRADIENT_MASS, Monitor
 from engine.run.checkpoint import CheckpointError
 from engine.run.config import Config, ConfigError
@@ -54,6 +55,7 @@ class TrainStep:
         # torch.nn.Module's annotations lack memory_format
         detector = detector.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.detector: Detector = detector.train()
+        use_winograd(self.detector, training=config.run.winograd, evaluation=config.evaluation.winograd)
         ranks_globally = config.loss.ranking == "global"
         self.group = processes.group if ranks_globally else None
         # DistributedDataParallel averages over the processes, but the gradients of a global loss add up

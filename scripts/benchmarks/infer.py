@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from benchmarks.models import make_batch, make_models
 from benchmarks.timing import interleave
+from detector.backbones.winograd import use_winograd
 
 REPETITIONS = 9
 
@@ -26,9 +27,12 @@ def benchmark_infer(size: tuple[int, int], batch_size: int, device: torch.device
 
     compiled = copy.deepcopy(own)
     compiled.compile_network()
+    fast = copy.deepcopy(own)
+    use_winograd(fast, training=False, evaluation=True)
     cases = {
         "torchvision": partial(detect, peer, list(images)),
         "ours": partial(detect, own, padded, image_sizes=sizes),
+        "ours, evaluation.winograd": partial(detect, fast, padded, image_sizes=sizes),
         "ours, compiled": partial(detect, compiled, padded, image_sizes=sizes),
     }
     found = {name: sum(len(detections["scores"]) for detections in run()) for name, run in cases.items()}

@@ -7,6 +7,7 @@ from torch import nn
 
 from benchmarks.models import make_batch, make_models
 from benchmarks.timing import interleave
+from detector.backbones.winograd import use_winograd
 
 REPETITIONS = 5
 CASES = {"torchvision, focal": None, "ours, focal": "focal", "ours, aLRP": "alrp"}
@@ -21,6 +22,7 @@ def benchmark_train(size: tuple[int, int], batch_size: int, device: torch.device
     cases: dict[str, Callable] = {}
     for name, loss in CASES.items():
         peer, own = make_models(size, loss or "focal", device)
+        use_winograd(own, training=True, evaluation=False)
         model = own if loss else peer
         inputs = (own_images, targets) if loss else (peer_images, peer_targets)
         cases[name] = make_step(model.train(), inputs, fused=loss is not None)

@@ -50,17 +50,26 @@ def test_a_crowded_image_does_not_pad_the_others(matcher, monkeypatch):
     assert sum(size >= 4 * 4 * NUM_ANCHORS for size in operations.sizes) < 40 * (16 + 1500 / 30 + 16)
 
 
-def test_chunks_cover_every_box_once_and_no_padding(monkeypatch):
-    monkeypatch.setattr("detector.boxes.MAX_PAIRS", 100)
-    boxes = torch.zeros(4, 25, 4)
-    for number, end in enumerate((25, 0, 3, 12)):
+@pytest.mark.parametrize(
+    ("most", "counts"), [(100, [25, 0, 3, 12]), (250, [1, 25] + [2] * 14)], ids=["image too large", "padding too large"]
+)
+def test_chunks_cover_every_box_once_and_no_padding(most, counts, monkeypatch):
+    monkeypatch.setattr("detector.boxes.MAX_PAIRS", most)
+    boxes = torch.zeros(len(counts), 25, 4)
+    for number, end in enumerate(counts):
         boxes[number, :end] = 1
-    seen = torch.zeros(4, 25, dtype=torch.int64)
+    seen = torch.zeros(len(counts), 25, dtype=torch.int64)
     for images, chunk in pair_chunks(boxes, 10):
-        assert boxes[images, chunk].shape[1] <= 10
+        assert boxes[images, chunk].shape[:2].numel() * 10 <= most
         seen[images, chunk] += 1
     assert torch.equal(seen, (boxes[..., 0] > 0).long())
     assert not list(pair_chunks(torch.zeros(2, 0, 4), 10)) and not list(pair_chunks(boxes, 0))
+
+
+def test_an_ordinary_batch_is_cut_into_few_chunks_of_whole_images(monkeypatch):
+    monkeypatch.setattr("detector.boxes.MAX_PAIRS", 100)
+    chunks = list(pair_chunks(torch.zeros(8, 4, 4), 10))  # 320 pairs, of images with 40
+    assert chunks == [(slice(first, first + 2), slice(0, 4)) for first in (0, 2, 4, 6)]
 
 
 def test_best_references_in_chunks(monkeypatch):

@@ -1,15 +1,35 @@
 """detector/backbones/winograd.py: the direct convolution in float64 is the oracle."""
 
+import copy
+
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-from detector.backbones.winograd import MIN_CHANNELS, Conv3x3
+from detector.backbones.winograd import MIN_CHANNELS, use_winograd
 
 
-def layer(in_channels: int = MIN_CHANNELS, out_channels: int = MIN_CHANNELS + 8, bias: bool = True) -> Conv3x3:
+class Parts(nn.Module):
+    """As much of a detector as `use_winograd` sees, with one convolution."""
+
+    winograd_parts = ("part",)
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.part, self.other = nn.Sequential(conv), copy.deepcopy(conv)
+
+
+def layer(in_channels: int = MIN_CHANNELS, out_channels: int = MIN_CHANNELS + 8, **options) -> nn.Conv2d:
+    """A convolution into which the algorithm was swapped, if it can be."""
     torch.manual_seed(0)
-    return Conv3x3(in_channels, out_channels, bias)
+    conv = nn.Conv2d(in_channels, out_channels, 3, **{"padding": 1, **options})
+    use_winograd(Parts(conv), training=True, evaluation=False)
+    return conv
+
+
+def is_direct(conv: nn.Conv2d, x: torch.Tensor) -> bool:
+    return torch.equal(conv(x), F.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation))
 
 
 @pytest.mark.parametrize("size", [(2, 32, 32), (1, 33, 38), (3, 21, 40)])
@@ -27,13 +47,17 @@ def test_outputs_and_gradients_are_those_of_the_direct_sum(size, memory_format):
     )
     for actual, reference in pairs:
         torch.testing.assert_close(actual.double(), reference, rtol=0, atol=1e-4 * reference.std().item())
-    assert not torch.equal(y, F.conv2d(x, conv.weight, conv.bias, padding=1))  # it was the other algorithm
+    assert not is_direct(conv, x)
 
 
 @pytest.mark.parametrize(("shape", "channels"), [((1, MIN_CHANNELS, 12, 12), MIN_CHANNELS), ((2, 128, 40, 40), 128)])
 def test_small_maps_and_narrow_layers_are_convolved_as_ever(shape, channels):
-    conv, x = layer(shape[1], channels, bias=False), torch.randn(shape)
-    assert torch.equal(conv(x), F.conv2d(x, conv.weight, padding=1))
+    assert is_direct(layer(shape[1], channels, bias=False), torch.randn(shape))
+
+
+@pytest.mark.parametrize("options", [{"stride": 2}, {"padding": 0}, {"padding": 2, "dilation": 2}])
+def test_other_convolutions_are_left_alone(options):
+    assert is_direct(layer(**options), torch.randn(1, MIN_CHANNELS, 40, 40))
 
 
 def test_autocast_and_float64_are_convolved_as_ever():
@@ -43,8 +67,15 @@ def test_autocast_and_float64_are_convolved_as_ever():
     assert conv.double()(x.double()).dtype == torch.float64
 
 
-def test_names_and_start_values_are_conv2ds():
-    conv = layer()
-    torch.manual_seed(0)
-    plain = torch.nn.Conv2d(MIN_CHANNELS, MIN_CHANNELS + 8, 3, padding=1)
-    assert all(torch.equal(value, conv.state_dict()[name]) for name, value in plain.state_dict().items())
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("evaluation", [True, False])
+def test_it_is_used_in_the_modes_asked_for_and_in_the_named_parts_also_by_a_copy(training, evaluation):
+    x = torch.randn(1, MIN_CHANNELS, 40, 40)
+    parts = Parts(nn.Conv2d(MIN_CHANNELS, MIN_CHANNELS, 3, padding=1))
+    names = list(parts.state_dict())
+    use_winograd(parts, training, evaluation)
+    for each in (parts, copy.deepcopy(parts)):
+        assert is_direct(each.train().part[0], x) != training
+        assert is_direct(each.eval().part[0], x) != evaluation
+        assert is_direct(each.other.train(), x) and is_direct(each.other.eval(), x)
+    assert list(parts.state_dict()) == names

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from detector import build_detector
+from detector.backbones.winograd import use_winograd
 from detector.matcher import ATSSMatcher, MaxIoUMatcher
 from detector.monitor import Monitor
 from detector.retinanet.config import RetinaNetConfig
@@ -191,3 +192,23 @@ def test_gpu_computes_what_the_cpu_computes(make_detector, targets, name):
     assert len(detector.eval()(images)) == len(detections)
     with torch.autocast("cuda", torch.bfloat16):
         assert detector.train()(images, targets)["loss"].dtype == torch.float32
+
+
+def test_detections_do_not_depend_on_how_many_images_are_in_a_batch(make_detector):
+    # Bit for bit where one algorithm convolves all batches: PyTorch takes another for small maps of a single image, and
+    # on one thread for 1×1 from 16 images on. Threads may share a sum in other pieces.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        detector = make_detector(fpn_channels=256, score_thresh=0.0099, topk_candidates=50).eval()
+        images = torch.rand(4, 3, 128, 128).contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            pair, alone = detector(images[:2]), detector(images[:1])
+            for count in (3, 4):
+                for expected, actual in zip(pair, detector(images[:count]), strict=False):
+                    assert all(torch.equal(actual[name], value) for name, value in expected.items())
+            torch.testing.assert_close(alone[0], pair[0], rtol=1e-4, atol=1e-4)
+            use_winograd(detector, training=False, evaluation=True)  # which is in use from four images on
+            assert not torch.equal(detector(images)[0]["boxes"], pair[0]["boxes"])
+    finally:
+        torch.set_num_threads(threads)

@@ -10,7 +10,7 @@ from losses.ranking.torch_passes import make_passes
 MANY = 2**24 + 3
 
 
-@pytest.mark.parametrize("path", ["operators", "kernels"])
+@pytest.mark.parametrize("path", ["operators", pytest.param("kernels", marks=pytest.mark.slow)])
 def test_counts_and_sums_beyond_the_integers_of_float32(path, monkeypatch):
     if path == "kernels":
         triton = pytest.importorskip("triton")
