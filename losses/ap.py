@@ -48,7 +48,7 @@ def ap_loss(
     ranking = Ranking(logits, targets, delta, group, positives=positives)
     imprecision = ranking.false_positives / ranking.rank  # 1 - prec(i)
     # Interpolation: from the lowest score up, the running maximum of the precision.
-    order = ranking.scores.argsort()
+    order = ranking.positive_logits.argsort()
     errors = torch.empty_like(imprecision)
     errors[order] = imprecision[order].cummin(0).values
     return ranking.loss(logits, targets, errors, errors)

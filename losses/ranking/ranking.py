@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..finite import nan_unless_finite
-from .score_bins import ScoreBins
+from .logit_bins import LogitBins
 from .torch_passes import make_passes
 
 
@@ -39,8 +39,8 @@ class Ranking:
         ValueError: delta is not a positive number, or shapes do not fit.
 
     Attributes, all float64, of the P positives of all processes in the order of the processes:
-        scores: (P,), 0 where not finite.
-        positions: (P,), the scores where only differences up to delta count; see `place`.
+        positive_logits: (P,), 0 where not finite.
+        positions: (P,), the same where only differences up to delta count; see `place`.
         values: (P,) the given numbers, 0 if none.
         false_positives, positive_rank, rank: (P,) N_FP, rank+ and their sum; NaN if any logit is not finite.
         values_above: (P,) sum of values[k] * H(x_ik) over the other positives k.
@@ -69,13 +69,13 @@ class Ranking:
         if values.shape != self.own_index.shape:
             raise ValueError(f"expected {len(self.own_index)} values, one for each positive, got {tuple(values.shape)}")
         own = torch.stack([logits[self.own_index].double(), values.double()])
-        (scores, self.values), self.own = _gather_columns(own, group)
-        self.scores = torch.nan_to_num(scores, nan=0.0, posinf=0.0, neginf=0.0)
-        self.num_positives = len(self.scores)
+        (positive_logits, self.values), self.own = _gather_columns(own, group)
+        self.positive_logits = torch.nan_to_num(positive_logits, nan=0.0, posinf=0.0, neginf=0.0)
+        self.num_positives = len(self.positive_logits)
 
-        self.positions = self.scores
+        self.positions = self.positive_logits
         if self.num_positives:
-            self.bins = ScoreBins(self.scores, delta, _compute_dtype(logits))
+            self.bins = LogitBins(self.positive_logits, delta, _compute_dtype(logits))
             self.positions = self.bins.positions
             negatives = self.passes.histogram(self.bins, logits, targets)
         else:
@@ -91,11 +91,11 @@ class Ranking:
     def _hits(self, negatives: Tensor) -> Tensor:
         """Sum of H over the negatives, over the other positives, and over them weighted by their values: (3, P)."""
         if not self.num_positives:
-            return self.scores.new_zeros(3, 0)
-        weights = torch.stack([torch.ones_like(self.scores), self.values])  # (2, P)
+            return self.positive_logits.new_zeros(3, 0)
+        weights = torch.stack([torch.ones_like(self.positive_logits), self.values])  # (2, P)
         positives = negatives.new_zeros(4, negatives.shape[1])
         bins = torch.searchsorted(self.bins.breakpoints, self.positions, right=True)
-        relative = self.scores - self.bins.origins[bins]
+        relative = self.positive_logits - self.bins.origins[bins]
         positives.index_add_(1, bins, torch.stack([weights, weights * relative], 1).flatten(0, 1))
         hits = self.bins.hits(torch.cat([negatives[None], positives.view(2, 2, -1)]))
         hits[0].clamp_(min=0)
@@ -104,9 +104,9 @@ class Ranking:
 
     def sum_over_lower(self, weights: Tensor) -> Tensor:
         """Sum over the positives i with s_i <= s_k of weights[i], for each positive k: (P,) from (P,)."""
-        ordered, order = self.scores.sort()
+        ordered, order = self.positive_logits.sort()
         running = torch.nn.functional.pad(weights[order].cumsum(0), (1, 0))
-        return running[torch.searchsorted(ordered, self.scores, right=True)]
+        return running[torch.searchsorted(ordered, self.positive_logits, right=True)]
 
     def loss(self, logits: Tensor, targets: Tensor, values: Tensor, errors: Tensor) -> Tensor:
         """Mean over the positives of values (P,), with the gradient that their errors (P,) drive.

@@ -4,40 +4,40 @@ import torch
 from torch import Tensor
 
 
-def sum_over_smaller_keys(scores: Tensor, keys: Tensor, weights: Tensor, delta: float) -> Tensor:
-    """Sum over the j with keys[j] < keys[i] of weights[j] * H(scores[j] - scores[i]), for each i.
+def sum_over_smaller_keys(logits: Tensor, keys: Tensor, weights: Tensor, delta: float) -> Tensor:
+    """Sum over the j with keys[j] < keys[i] of weights[j] * H(logits[j] - logits[i]), for each i.
 
-    H is the step smoothed over [-delta, delta]: in the order of the scores, the j behind s_i + delta count fully and
+    H is the step smoothed over [-delta, delta]: in the order of the logits, the j behind s_i + delta count fully and
     those between it and s_i - delta linearly. So prefix sums in that order would do, were there no keys. A wavelet
     matrix has them: level by level, from the highest bit of the keys' ranks to the lowest, it separates the entries
     with bit 0 from those with bit 1, in order; a sum over smaller keys collects the first wherever its own bit is 1.
     O(P log P) time in O(log P) steps, O(P) memory.
 
     Args:
-        scores: (P,) float64, finite.
+        logits: (P,) float64, finite.
         keys: (P,) float; equal ones are not smaller.
         weights: (n, P) float64, sums of n weightings at once.
         delta: half-width of the smoothed step, > 0.
     Returns:
         (n, P) float64.
     """
-    size, num_weightings = len(scores), len(weights)
+    size, num_weightings = len(logits), len(weights)
     if size == 0:
         return torch.zeros_like(weights)
-    scores = scores - (scores.min() + scores.max()) / 2  # small numbers, small rounding
+    logits = logits - (logits.min() + logits.max()) / 2  # small numbers, small rounding
     sorted_keys, by_key = keys.sort(stable=True)
     bounds = torch.searchsorted(sorted_keys, keys)  # how many keys are smaller
-    sorted_scores, by_score = scores.sort(stable=True)
-    position = torch.arange(size, device=scores.device)
+    sorted_logits, by_logit = logits.sort(stable=True)
+    position = torch.arange(size, device=logits.device)
     ranks = torch.empty_like(by_key)
     ranks[by_key] = position
-    ranks = ranks[by_score]
-    values = torch.cat([weights, weights * scores])[:, by_score]
-    # Of each i: where the ramp begins, where it ends, and the end of all; first in the order of the scores.
+    ranks = ranks[by_logit]
+    values = torch.cat([weights, weights * logits])[:, by_logit]
+    # Of each i: where the ramp begins, where it ends, and the end of all; first in the order of the logits.
     edges = torch.stack(
         [
-            torch.searchsorted(sorted_scores, scores - delta),
-            torch.searchsorted(sorted_scores, scores + delta),
+            torch.searchsorted(sorted_logits, logits - delta),
+            torch.searchsorted(sorted_logits, logits + delta),
             torch.full_like(bounds, size),
         ]
     )
@@ -56,5 +56,5 @@ def sum_over_smaller_keys(scores: Tensor, keys: Tensor, weights: Tensor, delta: 
         sums += torch.where(bit, collected, 0)
         edges = torch.where(bit, num_zeros + edges - among_zeros, among_zeros)
     ramp, beyond = sums[:num_weightings].unbind(1)
-    ramp_scores = sums[num_weightings:, 0]
-    return beyond + (ramp_scores - ramp * (scores - delta)) / (2 * delta)
+    ramp_logits = sums[num_weightings:, 0]
+    return beyond + (ramp_logits - ramp * (logits - delta)) / (2 * delta)

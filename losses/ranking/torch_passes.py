@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .. import triton_support
 from ..finite import nan_unless_finite
-from .score_bins import ScoreBins, true_indices
+from .logit_bins import LogitBins, true_indices
 
 if TYPE_CHECKING:
     from .triton_passes import TritonPasses
@@ -27,7 +27,7 @@ class TorchPasses:
         """Indices (P,) int64 of the targets (M,) that are 1, in order: `known`, or found, which waits for a GPU."""
         return true_indices(targets == 1) if known is None else known
 
-    def histogram(self, bins: ScoreBins, logits: Tensor, targets: Tensor) -> Tensor:
+    def histogram(self, bins: LogitBins, logits: Tensor, targets: Tensor) -> Tensor:
         """Number of the negatives in each bin but bin 0, where they do not count, and the sum of their logits.
 
         (2, 2P + 1) float64, contiguous, the sums relative to the bins' origins.
@@ -38,7 +38,7 @@ class TorchPasses:
         histogram[0, -1] += nan_unless_finite(logits)
         return histogram
 
-    def weighted_steps(self, bins: ScoreBins, weights: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
+    def weighted_steps(self, bins: LogitBins, weights: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
         """Sum over the positives i of weights[i] * H(s - p_i) for each negative s: (M,) like logits, from (P,).
 
         To be called after `histogram`. 0 for ignored entries, anything for positives.

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .score_bins import ScoreBins
+from .logit_bins import LogitBins
 
 BLOCK = 2048  # entries of a program
 NUM_WARPS = 8  # 8 entries a thread: 62 registers at most, which lets 1024 threads share a multiprocessor
@@ -41,7 +41,7 @@ class TritonPasses:
                 _collect[num_blocks,](targets, targets.stride(0), size, counts, ends, index, BLOCK, num_warps=NUM_WARPS)
         return index
 
-    def histogram(self, bins: ScoreBins, logits: Tensor, targets: Tensor) -> Tensor:
+    def histogram(self, bins: LogitBins, logits: Tensor, targets: Tensor) -> Tensor:
         targets = as_numbers(targets)
         num_bins = len(bins.edges) + 1
         num_copies = min(MAX_COPIES, *_grid(logits), max(1, MAX_COPIED // (2 * num_bins)))
@@ -57,7 +57,7 @@ class TritonPasses:
         histogram = copies.sum(0)
         return histogram if self._edges.dtype == torch.float64 else bins.relative(histogram)
 
-    def weighted_steps(self, bins: ScoreBins, weights: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
+    def weighted_steps(self, bins: LogitBins, weights: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
         targets = as_numbers(targets)
         anchors, slopes, values = bins.tables(weights)
         result = torch.empty_like(logits, memory_format=torch.contiguous_format)
@@ -79,7 +79,7 @@ def as_numbers(targets: Tensor) -> Tensor:
 
 
 def _padded(edges: Tensor) -> Tensor:
-    """With NaN, which no score is above, to a power of two of which the search never reads the last."""
+    """With NaN, which no logit is above, to a power of two of which the search never reads the last."""
     length = triton.next_power_of_2(len(edges) + 1)
     return torch.nn.functional.pad(edges, (0, length - len(edges)), value=torch.nan)
 
@@ -109,12 +109,12 @@ def _collect(targets, target_stride, size, counts, ends, index, BLOCK: tl.conste
 
 
 @triton.jit
-def _bin(score, edges, half, BLOCK: tl.constexpr):
-    """Number of edges at or below each score, by bisection of a power of two of them, 2 * half."""
+def _bin(logit, edges, half, BLOCK: tl.constexpr):
+    """Number of edges at or below each logit, by bisection of a power of two of them, 2 * half."""
     below = tl.zeros([BLOCK], tl.int32)
     step = half
     while step > 0:
-        below += tl.where(tl.load(edges + below + step - 1) <= score, step, 0)
+        below += tl.where(tl.load(edges + below + step - 1) <= logit, step, 0)
         step //= 2
     return below
 
@@ -144,22 +144,22 @@ def _histogram(
     lane = tl.arange(0, BLOCK)
     entry = block.to(tl.int64) * BLOCK + lane
     inside = entry < size
-    score = tl.load(logits + entry * logit_stride, mask=inside, other=0).to(edges.dtype.element_ty)
+    logit = tl.load(logits + entry * logit_stride, mask=inside, other=0).to(edges.dtype.element_ty)
     number = copies + (block % num_copies).to(tl.int64) * 2 * num_bins
     total = number + num_bins
-    not_finite = tl.sum((tl.abs(score) < float("inf")).to(tl.int32)) < BLOCK
+    not_finite = tl.sum((tl.abs(logit) < float("inf")).to(tl.int32)) < BLOCK
     if not_finite:
         tl.atomic_add(number + num_bins - 1, tl.full((), float("nan"), tl.float64), sem="relaxed")
 
-    relevant = inside & (score >= tl.load(edges))
+    relevant = inside & (logit >= tl.load(edges))
     if tl.load(holds + block) != ONLY_NEGATIVES:
         relevant = relevant & (tl.load(targets + entry * target_stride, mask=inside, other=1) == 0)
     any_relevant = tl.max(relevant.to(tl.int32), 0)
     tl.store(relevants + block, any_relevant)
     if any_relevant > 0:
-        bins = _bin(score, edges, half, BLOCK)
-        wide = score.to(tl.float64)
-        if edges.dtype.element_ty == tl.float64:  # as in ScoreBins.histogram
+        bins = _bin(logit, edges, half, BLOCK)
+        wide = logit.to(tl.float64)
+        if edges.dtype.element_ty == tl.float64:  # as in LogitBins.histogram
             wide -= tl.load(origins + bins)
         # Often one bin has nearly all: those of the first entry's bin are added up here.
         first = tl.sum(tl.where((lane == 0) & relevant, bins, 0))
@@ -188,17 +188,17 @@ def _weighted_steps(
     result,
     BLOCK: tl.constexpr,
 ):
-    """value + slope * (score - anchor) of each negative's bin; blocks with nothing relevant are not read."""
+    """value + slope * (logit - anchor) of each negative's bin; blocks with nothing relevant are not read."""
     block = tl.program_id(0)
     entry = block.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = entry < size
     steps = tl.zeros([BLOCK], edges.dtype.element_ty)
     if tl.load(relevants + block) > 0:
-        score = tl.load(logits + entry * logit_stride, mask=inside, other=0).to(edges.dtype.element_ty)
-        relevant = inside & (score >= tl.load(edges))
+        logit = tl.load(logits + entry * logit_stride, mask=inside, other=0).to(edges.dtype.element_ty)
+        relevant = inside & (logit >= tl.load(edges))
         if tl.load(holds + block) == IGNORED:
             relevant = relevant & (tl.load(targets + entry * target_stride, mask=inside, other=1) == 0)
-        bins = _bin(score, edges, half, BLOCK)
-        distance = score - tl.load(anchors + bins)
+        bins = _bin(logit, edges, half, BLOCK)
+        distance = logit - tl.load(anchors + bins)
         steps = tl.where(relevant, tl.load(values + bins) + tl.load(slopes + bins) * distance, 0.0)
     tl.store(result + entry, steps.to(result.dtype.element_ty), mask=inside)

@@ -39,7 +39,7 @@ def path(request):
     """A GPU has no table of cells, nor have deterministic algorithms there; kernels are tried in the interpreter."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param != "table of cells":
-            patch.setattr("losses.ranking.score_bins.ScoreBins._build_table", lambda bins: None)
+            patch.setattr("losses.ranking.logit_bins.LogitBins._build_table", lambda bins: None)
         if request.param == "triton interpreter":
             triton = pytest.importorskip("triton")
             if not triton.knobs.runtime.interpret:

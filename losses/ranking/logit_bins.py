@@ -1,11 +1,11 @@
 """Exact sums of the smoothed step H between positives and negatives, without comparing pairs.
 
 H(x) = (relu(x + delta) - relu(x - delta)) / (2 delta) bends only at x = -delta and x = delta. As a function of a
-negative's score, all that the losses need therefore bends only at the 2P breakpoints p_i - delta and p_i + delta.
-They cut the score axis into 2P + 1 bins, inside which every sum is linear: the count and the sum of the scores in
+negative's logit, all that the losses need therefore bends only at the 2P breakpoints p_i - delta and p_i + delta.
+They cut the logit axis into 2P + 1 bins, inside which every sum is linear: the count and the sum of the logits in
 each bin say all about the negatives, a value and a slope in each bin all about the positives.
 
-Nothing here depends on the size of the scores. Sums are taken relative to an origin of each bin, which is 0 unless a
+Nothing here depends on the size of the logits. Sums are taken relative to an origin of each bin, which is 0 unless a
 positive is far from 0, and a negative in a bin wider than any step counts as if it were near: H is the same there.
 docs/design/exactness.md has the bounds.
 """
@@ -26,56 +26,56 @@ CHUNK_CPU, CHUNK_GPU = 1 << 18, 1 << 20
 OUT_OF_SIGHT = -(2.0**24)
 
 
-class ScoreBins:
-    """The bins between the breakpoints of the positives' scores.
+class LogitBins:
+    """The bins between the breakpoints of the positives' logits.
 
     Args:
-        positives: (P,) float64, finite, P > 0.
+        positive_logits: (P,) float64, finite, P > 0.
         delta: half-width of the smoothed step, > 0.
-        dtype: type to locate scores in, float32 or float64.
+        dtype: type to locate logits in, float32 or float64.
 
     Attributes, K = 2P; bin k + 1 lies between the sorted breakpoints k and k + 1:
         positions: (P,) float64, the positives on the axis of the breakpoints; see `place`.
         breakpoints: (K,) float64, ascending; gaps: (K,) float64, how far it is to the next.
         origins: (K + 1,) float64, of the bins. rests: (K,) float64, of the breakpoints, relative to their origins.
         wide: (K,) bool, that no step reaches from one end of the bin to the other.
-        edges: (K,) dtype, ascending: a score is below an edge exactly if it is below the breakpoint.
+        edges: (K,) dtype, ascending: a logit is below an edge exactly if it is below the breakpoint.
     """
 
-    def __init__(self, positives: Tensor, delta: float, dtype: torch.dtype) -> None:
+    def __init__(self, positive_logits: Tensor, delta: float, dtype: torch.dtype) -> None:
         self.delta, self.dtype = delta, dtype
         # A bin is counted in several slots, taken in turn: adding to one place in memory over and over again would
         # wait for the previous addition each time. With many bins that is rare, and the slots would leave the cache.
-        self.lanes = 8 if len(positives) <= 2048 else 2
-        self.positions, origins = place(positives, delta)
+        self.lanes = 8 if len(positive_logits) <= 2048 else 2
+        self.positions, origins = place(positive_logits, delta)
         self.breakpoints, self.order = _both_ends(self.positions, delta).sort()
         self.gaps = torch.diff(self.breakpoints, append=self.breakpoints[-1:] + FAR_APART * delta)
         self.wide = self.gaps > FAR_APART / 2 * delta
-        self.rests = _both_ends(positives - origins, delta)[self.order]
+        self.rests = _both_ends(positive_logits - origins, delta)[self.order]
         origins = origins.repeat(2)[self.order]
         self.origins = torch.nn.functional.pad(origins, (1, 0))
         # Rounded up, not to nearest.
         edges = (origins + self.rests).to(dtype)
         above = torch.nextafter(edges, torch.full_like(edges, torch.inf))
         self.edges = torch.where(edges.double() - origins < self.rests, above, edges)
-        self.slot_of_cell = self._build_table() if positives.device.type == "cpu" else None
+        self.slot_of_cell = self._build_table() if positive_logits.device.type == "cpu" else None
 
-    def locate(self, scores: Tensor, targets: Tensor) -> Tensor:
-        """Slots (M,) int32 of the scores; slot // lanes is the bin. Where the target is not 0, the bin is 0."""
-        slots = torch.empty(scores.shape, dtype=torch.int32, device=scores.device)
+    def locate(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Slots (M,) int32 of the logits; slot // lanes is the bin. Where the target is not 0, the bin is 0."""
+        slots = torch.empty(logits.shape, dtype=torch.int32, device=logits.device)
 
-        scratch = torch.empty(_chunk(scores), dtype=self.dtype, device=scores.device)
+        scratch = torch.empty(_chunk(logits), dtype=self.dtype, device=logits.device)
         cells = torch.empty_like(scratch, dtype=torch.int32)
-        lane = torch.arange(len(cells), dtype=torch.int32, device=scores.device) % self.lanes
+        lane = torch.arange(len(cells), dtype=torch.int32, device=logits.device) % self.lanes
         all_decided = True
-        for score, target, slot in _chunks(scores, targets, slots):
+        for logit, target, slot in _chunks(logits, targets, slots):
             if self.slot_of_cell is None:
-                seen = torch.where(target == 0, score, -torch.inf).to(self.dtype)
+                seen = torch.where(target == 0, logit, -torch.inf).to(self.dtype)
                 torch.searchsorted(self.edges, seen, right=True, out_int32=True, out=slot)
                 slot.mul_(self.lanes)
             else:
                 target = target.to(self.dtype)
-                cell = self._cell(score.to(self.dtype), out=scratch[: len(slot)])
+                cell = self._cell(logit.to(self.dtype), out=scratch[: len(slot)])
                 cell.addcmul_(target, target, value=OUT_OF_SIGHT)
                 index = cells[: len(slot)].copy_(cell).clamp_(min=0)  # NaN became some integer
                 torch.index_select(self.slot_of_cell, 0, index, out=slot)
@@ -83,20 +83,20 @@ class ScoreBins:
             slot.add_(lane[: len(slot)])
         if not all_decided:
             undecided = true_indices(slots < 0)
-            bins = torch.searchsorted(self.edges, scores[undecided].to(self.dtype), right=True, out_int32=True)
+            bins = torch.searchsorted(self.edges, logits[undecided].to(self.dtype), right=True, out_int32=True)
             slots[undecided] = bins * (targets[undecided] == 0) * self.lanes
         return slots
 
-    def histogram(self, scores: Tensor, slots: Tensor) -> Tensor:
-        """(2, 2P + 1) float64: number of the scores (M,) in each bin, and their sum relative to its origin."""
-        # Float32 scores near an origin are summed without rounding, so that it may wait; float64 scores are not.
+    def histogram(self, logits: Tensor, slots: Tensor) -> Tensor:
+        """(2, 2P + 1) float64: number of the logits (M,) in each bin, and their sum relative to its origin."""
+        # Float32 logits near an origin are summed without rounding, so that it may wait; float64 logits are not.
         origins = self.origins.repeat_interleave(self.lanes) if self.dtype == torch.float64 else None
-        # One complex addition counts a score (real part) and sums it (imaginary part).
+        # One complex addition counts a logit (real part) and sums it (imaginary part).
         total = self.breakpoints.new_zeros((len(self.edges) + 1) * self.lanes, dtype=torch.complex128)
-        entries = total.new_ones(_chunk(scores))
+        entries = total.new_ones(_chunk(logits))
         values = torch.view_as_real(entries)[:, 1]
-        for score, slot in _chunks(scores, slots):
-            values[: len(slot)].copy_(score)
+        for logit, slot in _chunks(logits, slots):
+            values[: len(slot)].copy_(logit)
             if origins is not None:
                 values[: len(slot)] -= origins[slot]
             total.index_add_(0, slot, entries[: len(slot)])
@@ -121,69 +121,69 @@ class ScoreBins:
         at_lower, at_upper = hinges.chunk(2, 1)
         return (at_lower - at_upper) / (2 * self.delta)
 
-    def weighted_steps(self, weights: Tensor, scores: Tensor, slots: Tensor) -> Tensor:
-        """Sum over the positives i of weights[i] * H(s - p_i), for each score s; 0 in bin 0.
+    def weighted_steps(self, weights: Tensor, logits: Tensor, slots: Tensor) -> Tensor:
+        """Sum over the positives i of weights[i] * H(s - p_i), for each logit s; 0 in bin 0.
 
         Args:
             weights: (P,) float64, >= 0.
-            scores: (M,) float.
+            logits: (M,) float.
             slots: (M,) from `locate`. Its memory is used for the result where that fits, so it is lost.
         """
         anchors, slopes, values = self.tables(weights).repeat_interleave(self.lanes, dim=1)
-        result = slots.view(torch.float32) if scores.dtype == torch.float32 else torch.empty_like(scores)
-        scratch = anchors.new_empty(3, _chunk(scores))
-        for score, slot, out in _chunks(scores, slots, result):
+        result = slots.view(torch.float32) if logits.dtype == torch.float32 else torch.empty_like(logits)
+        scratch = anchors.new_empty(3, _chunk(logits))
+        for logit, slot, out in _chunks(logits, slots, result):
             anchor, slope, value = scratch[:, : len(slot)]
             torch.index_select(anchors, 0, slot, out=anchor)
             torch.index_select(slopes, 0, slot, out=slope)
             torch.index_select(values, 0, slot, out=value)
-            distance = torch.sub(score, anchor, out=anchor)
+            distance = torch.sub(logit, anchor, out=anchor)
             torch.addcmul(value, slope, distance, out=out)
         return result
 
     def tables(self, weights: Tensor) -> Tensor:
-        """The sum over the positives i of weights[i] * H(s - p_i), bin by bin, in the type to locate scores in.
+        """The sum over the positives i of weights[i] * H(s - p_i), bin by bin, in the type to locate logits in.
 
         Rows anchor, slope and value of (3, 2P + 1), from weights (P,) >= 0: in each bin it is
         value + slope * (s - anchor). That adds up terms >= 0 alone, so it is as exact as its dtype. All 0 in bin 0.
         """
         slopes = (torch.cat([weights, -weights])[self.order] / (2 * self.delta)).cumsum(0)
-        slopes = torch.where(self.wide, 0, slopes)  # but for rounding, of which a far score would make much
+        slopes = torch.where(self.wide, 0, slopes)  # but for rounding, of which a far logit would make much
         rises = slopes[:-1] * self.gaps[:-1]
         values = torch.cat([rises.new_zeros(1), rises.cumsum(0)])
         anchors = self.edges.double()
         values = values + slopes * (anchors - self.origins[1:] - self.rests)
-        anchors = torch.where(self.wide, 0, anchors)  # no difference of two scores overflows
+        anchors = torch.where(self.wide, 0, anchors)  # no difference of two logits overflows
         return torch.nn.functional.pad(torch.stack([anchors, slopes, values]), (1, 0)).to(self.dtype)
 
     def _build_table(self) -> Tensor:
         """First slot of the bin of every cell, equal cuts of the axis; negative where an edge lies inside the cell.
 
-        Exact whatever the rounding, because scores and edges go through the same monotone map. Cells begin at
-        multiples of a power of two: so do many scores of a coarse type, such as bfloat16, and the edges that they make.
-        An edge at the beginning of a cell, below which a score is in another cell, is below all scores of the cell.
+        Exact whatever the rounding, because logits and edges go through the same monotone map. Cells begin at
+        multiples of a power of two: so do many logits of a coarse type, such as bfloat16, and the edges that they make.
+        An edge at the beginning of a cell, below which a logit is in another cell, is below all logits of the cell.
         """
         num_cells = 1 << max(16, min(19, (128 * len(self.edges)).bit_length()))
-        edges = self.edges[self.edges < torch.inf]  # the others are above every finite score
+        edges = self.edges[self.edges < torch.inf]  # the others are above every finite logit
         first, last = float(edges[0]), float(edges[-1])
-        # Wide enough for cells to be told apart where the scores are, and finite.
+        # Wide enough for cells to be told apart where the logits are, and finite.
         span = min(max(1e-30, last - first, 2.0**-24 * max(-first, last)), sys.float_info.max)
         self.cells_per_unit = 2.0 ** round(math.log2(num_cells / span))
         self.origin = float((edges[0] * self.cells_per_unit).floor() - 2)
         self.last_cell = math.inf
         cells, before = (
-            self._cell(scores, out=torch.empty_like(scores)).int()
-            for scores in (edges, torch.nextafter(edges, torch.full_like(edges, -torch.inf)))
+            self._cell(logits, out=torch.empty_like(logits)).int()
+            for logits in (edges, torch.nextafter(edges, torch.full_like(edges, -torch.inf)))
         )
         self.last_cell = int(cells[-1]) + 1
         table = torch.zeros(self.last_cell + 1, dtype=torch.int32)
         table.index_add_(0, cells, torch.full_like(cells, self.lanes)).cumsum_(0)
-        inside = (cells == before) | (cells == 0)  # in cell 0 are the scores out of sight
+        inside = (cells == before) | (cells == 0)  # in cell 0 are the logits out of sight
         return table.index_fill_(0, cells[inside].long(), -self.lanes)
 
-    def _cell(self, scores: Tensor, out: Tensor) -> Tensor:
-        """Cell of each score (n,), a whole number from 0 to last_cell, or NaN; written to out, which has their type."""
-        torch.mul(scores, self.cells_per_unit, out=out)
+    def _cell(self, logits: Tensor, out: Tensor) -> Tensor:
+        """Cell of each logit (n,), a whole number from 0 to last_cell, or NaN; written to out, which has their type."""
+        torch.mul(logits, self.cells_per_unit, out=out)
         return out.floor_().sub_(self.origin).clamp_(0, self.last_cell)
 
 
@@ -201,8 +201,8 @@ def true_indices(mask: Tensor) -> Tensor:
     return candidates[mask[candidates]]
 
 
-def _chunk(scores: Tensor) -> int:
-    return min(len(scores), CHUNK_CPU if scores.device.type == "cpu" else CHUNK_GPU)
+def _chunk(logits: Tensor) -> int:
+    return min(len(logits), CHUNK_CPU if logits.device.type == "cpu" else CHUNK_GPU)
 
 
 def _chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
