@@ -75,7 +75,7 @@ class Monitor:
         Args:
             logits, cls_targets: (M,). entries: (P,) indices of the targets that are 1, ascending.
         """
-        ranking = Ranking(logits, cls_targets, delta, group, positives=entries)
+        ranking = Ranking(logits, cls_targets, delta, group, entries=entries)
         rank, positive_rank = ranking.rank[ranking.own], ranking.positive_rank[ranking.own]
         self.values["num_negatives"] = (cls_targets == 0).sum()
         self.values["sum_precision"] = (positive_rank / rank).sum()

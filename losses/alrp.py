@@ -28,7 +28,7 @@ def alrp_loss(
     loc_errors: Tensor,
     delta: float = 1.0,
     group: dist.ProcessGroup | None = None,
-    positives: Tensor | None = None,
+    entries: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Classification and localisation part of aLRP Loss, to be added; their sum is the mean LRP error.
 
@@ -47,7 +47,7 @@ def alrp_loss(
         delta: half-width of the smoothed step between two logits, > 0.
         group: process group to rank over; None ranks within this process. Every process must take part, with
             whatever it has.
-        positives: (P,) int64, the indices of the targets that are 1, ascending, where the caller has them: then nothing
+        entries: (P,) int64, the indices of the targets that are 1, ascending, where the caller has them: then nothing
             waits for a GPU. Not checked.
     Returns:
         two scalars, classification in [0, 1) and localisation >= 0, float64 for float64 logits and float32 for
@@ -70,7 +70,7 @@ def alrp_loss(
         >>> [round(g, 4) for g in loc_errors.grad.tolist()]
         [0.6667, 0.1667]
     """
-    ranking = Ranking(logits, targets, delta, group, loc_errors, positives)
+    ranking = Ranking(logits, targets, delta, group, loc_errors, entries)
     false_positives, rank, errors = ranking.false_positives, ranking.rank, ranking.values
 
     # LRP error of i less its target E(i) / rank(i): what the update has left to correct.

@@ -33,7 +33,7 @@ class Ranking:
         group: process group to rank over, None for this process alone. Every process of it takes part in the same
             three collectives (two if there is no positive), whatever it holds.
         values: (own positives,) a number for each positive, in the order of logits[targets == 1]; None for none.
-        positives: (own positives,) int64, the indices of the targets that are 1, ascending, if known. Without them they
+        entries: (own positives,) int64, the indices of the targets that are 1, ascending, if known. Without them they
             are searched, which waits for a GPU; wrong ones make wrong ranks.
     Raises:
         ValueError: delta is not a positive number, or shapes do not fit.
@@ -55,7 +55,7 @@ class Ranking:
         delta: float,
         group: dist.ProcessGroup | None = None,
         values: Tensor | None = None,
-        positives: Tensor | None = None,
+        entries: Tensor | None = None,
     ) -> None:
         if not (delta > 0 and math.isfinite(delta)):
             raise ValueError(f"delta must be a positive number, got {delta}")
@@ -64,11 +64,11 @@ class Ranking:
             raise ValueError(f"logits and targets must both have shape (M,), got {shapes}")
         logits = logits.detach()
         self.passes = make_passes(logits)
-        self.own_index = self.passes.find_positives(targets, positives)
-        values = torch.zeros_like(self.own_index) if values is None else values.detach()
-        if values.shape != self.own_index.shape:
-            raise ValueError(f"expected {len(self.own_index)} values, one for each positive, got {tuple(values.shape)}")
-        own = torch.stack([logits[self.own_index].double(), values.double()])
+        self.own_entries = self.passes.find_entries(targets, entries)
+        values = torch.zeros_like(self.own_entries) if values is None else values.detach()
+        if values.shape != self.own_entries.shape:
+            raise ValueError(f"expected {len(self.own_entries)} values, one for each positive, got {tuple(values.shape)}")
+        own = torch.stack([logits[self.own_entries].double(), values.double()])
         (positive_logits, self.values), self.own = _gather_columns(own, group)
         self.positive_logits = torch.nan_to_num(positive_logits, nan=0.0, posinf=0.0, neginf=0.0)
         self.num_positives = len(self.positive_logits)
@@ -124,7 +124,7 @@ class Ranking:
         errors = errors / self.num_positives
         weights = torch.where(self.false_positives > 0, errors / self.false_positives, 0)
         gradient = self.passes.weighted_steps(self.bins, weights, logits, targets)
-        gradient[self.own_index] = -errors[self.own].to(gradient.dtype)
+        gradient[self.own_entries] = -errors[self.own].to(gradient.dtype)
         return gradient
 
 

@@ -23,7 +23,7 @@ class TorchPasses:
     def __init__(self) -> None:
         self._slots: Tensor | None = None
 
-    def find_positives(self, targets: Tensor, known: Tensor | None = None) -> Tensor:
+    def find_entries(self, targets: Tensor, known: Tensor | None = None) -> Tensor:
         """Indices (P,) int64 of the targets (M,) that are 1, in order: `known`, or found, which waits for a GPU."""
         return true_indices(targets == 1) if known is None else known
 

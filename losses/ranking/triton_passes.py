@@ -24,7 +24,7 @@ ONLY_NEGATIVES, POSITIVES, IGNORED = (tl.constexpr(code) for code in range(3))
 class TritonPasses:
     """See `TorchPasses`. Logits and targets may be strided; nothing is copied or converted."""
 
-    def find_positives(self, targets: Tensor, known: Tensor | None = None) -> Tensor:
+    def find_entries(self, targets: Tensor, known: Tensor | None = None) -> Tensor:
         size, (num_blocks,) = len(targets), _grid(targets)
         targets = as_numbers(targets)
         counts = torch.empty(num_blocks, dtype=torch.int32, device=targets.device)

@@ -167,6 +167,6 @@ def test_a_process_without_entries_takes_part(device):
     empty = torch.zeros(0, device=device)
     passes = make_passes(empty)
     bins = LogitBins(torch.zeros(2, dtype=torch.float64, device=device), 1.0, torch.float32)
-    assert passes.find_positives(empty).tolist() == []
+    assert passes.find_entries(empty).tolist() == []
     assert not passes.histogram(bins, empty, empty).any()
     assert passes.weighted_steps(bins, torch.ones(2, dtype=torch.float64, device=device), empty, empty).shape == (0,)

@@ -22,7 +22,7 @@ def test_counts_and_sums_beyond_the_integers_of_float32(path, monkeypatch):
     logits, targets = torch.tensor(third).expand(MANY), torch.tensor(0, dtype=torch.int8).expand(MANY)
     bins = LogitBins(torch.zeros(1, dtype=torch.float64), 1.0, torch.float32)
     passes = make_passes(logits)
-    passes.find_positives(targets, known=torch.zeros(0, dtype=torch.int64))
+    passes.find_entries(targets, known=torch.zeros(0, dtype=torch.int64))
     histogram = passes.histogram(bins, logits, targets)
     assert histogram.tolist() == [[0, MANY, 0], [0, MANY * third, 0]]
     assert bins.hits(histogram[None]).item() == MANY * (third + 1) / 2
