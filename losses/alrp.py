@@ -71,10 +71,10 @@ def alrp_loss(
         [0.6667, 0.1667]
     """
     ranking = Ranking(logits, targets, delta, group, loc_errors, entries)
-    false_positives, rank, errors = ranking.false_positives, ranking.rank, ranking.values
+    false_positives, rank, errors = ranking.false_positives, ranking.rank, ranking.weights
 
     # LRP error of i less its target E(i) / rank(i): what the update has left to correct.
-    excess = (false_positives + ranking.values_above) / rank
+    excess = (false_positives + ranking.weight_above) / rank
     excess = torch.where(false_positives <= MIN_FALSE_POSITIVES, 0, excess)
     classification = ranking.loss(logits, targets, false_positives / rank, excess)
 

@@ -67,16 +67,16 @@ def rs_loss(
     ranking_loss = ranking.loss(logits, targets, ranking_errors, ranking_errors)
 
     # Eq. 4 and 5: mean of 1 - IoU over the positives above i, and over those above i that belong there.
-    badness = 1 - ranking.values
-    above = ranking.positive_rank - 1 - ranking.values_above + badness / 2
+    badness = 1 - ranking.weights
+    above = ranking.positive_rank - 1 - ranking.weight_above + badness / 2
     weights = torch.stack([torch.ones_like(badness), badness])
-    missorted, missorted_badness = sum_over_smaller_keys(ranking.positions, ranking.values, weights, delta)
+    missorted, missorted_badness = sum_over_smaller_keys(ranking.positions, ranking.weights, weights, delta)
     sorting_errors = above / positive_rank - (above - missorted_badness) / (positive_rank - missorted)
 
     # Eq. 9: i is lifted by its error, which pushes the missorted positives k down in the proportions H(x_ik).
     lift = torch.where(missorted > MIN_MISSORTED, sorting_errors, 0)
     share = torch.where(missorted > MIN_MISSORTED, lift / missorted, 0)
-    push = sum_over_smaller_keys(-ranking.positions, -ranking.values, share[None], delta)[0]
+    push = sum_over_smaller_keys(-ranking.positions, -ranking.weights, share[None], delta)[0]
     gradient = ((push - lift) / max(1, ranking.num_positives))[ranking.own]
     own = gradient * logits[ranking.own_entries].double()
     attached = (own - own.detach()).sum()

@@ -32,7 +32,7 @@ class Ranking:
         delta: half-width of the smoothed step, > 0.
         group: process group to rank over, None for this process alone. Every process of it takes part in the same
             three collectives (two if there is no positive), whatever it holds.
-        values: (own positives,) a number for each positive, in the order of logits[targets == 1]; None for none.
+        weights: (own positives,) a number for each positive, in the order of logits[targets == 1]; None for none.
         entries: (own positives,) int64, the indices of the targets that are 1, ascending, if known. Without them they
             are searched, which waits for a GPU; wrong ones make wrong ranks.
     Raises:
@@ -41,9 +41,9 @@ class Ranking:
     Attributes, all float64, of the P positives of all processes in the order of the processes:
         positive_logits: (P,), 0 where not finite.
         positions: (P,), the same where only differences up to delta count; see `place`.
-        values: (P,) the given numbers, 0 if none.
+        weights: (P,) the given numbers, 0 if none.
         false_positives, positive_rank, rank: (P,) N_FP, rank+ and their sum; NaN if any logit is not finite.
-        values_above: (P,) sum of values[k] * H(x_ik) over the other positives k.
+        weight_above: (P,) sum of weights[k] * H(x_ik) over the other positives k.
         own: slice of the positives of this process.
         not_finite: 0, or NaN if any logit is not finite.
     """
@@ -54,7 +54,7 @@ class Ranking:
         targets: Tensor,
         delta: float,
         group: dist.ProcessGroup | None = None,
-        values: Tensor | None = None,
+        weights: Tensor | None = None,
         entries: Tensor | None = None,
     ) -> None:
         if not (delta > 0 and math.isfinite(delta)):
@@ -65,11 +65,12 @@ class Ranking:
         logits = logits.detach()
         self.passes = make_passes(logits)
         self.own_entries = self.passes.find_entries(targets, entries)
-        values = torch.zeros_like(self.own_entries) if values is None else values.detach()
-        if values.shape != self.own_entries.shape:
-            raise ValueError(f"expected {len(self.own_entries)} values, one for each positive, got {tuple(values.shape)}")
-        own = torch.stack([logits[self.own_entries].double(), values.double()])
-        (positive_logits, self.values), self.own = _gather_columns(own, group)
+        weights = torch.zeros_like(self.own_entries) if weights is None else weights.detach()
+        num_own = len(self.own_entries)
+        if weights.shape != (num_own,):
+            raise ValueError(f"expected {num_own} values, one for each positive, got {tuple(weights.shape)}")
+        own = torch.stack([logits[self.own_entries].double(), weights.double()])
+        (positive_logits, self.weights), self.own = _gather_columns(own, group)
         self.positive_logits = torch.nan_to_num(positive_logits, nan=0.0, posinf=0.0, neginf=0.0)
         self.num_positives = len(self.positive_logits)
 
@@ -84,15 +85,15 @@ class Ranking:
         if group is not None:
             dist.all_reduce(negatives, group=group)
         self.not_finite = 0 * negatives[0, -1]
-        self.false_positives, among, self.values_above = self._hits(negatives)
+        self.false_positives, among, self.weight_above = self._hits(negatives)
         self.positive_rank = 1 + among
         self.rank = self.positive_rank + self.false_positives
 
     def _hits(self, negatives: Tensor) -> Tensor:
-        """Sum of H over the negatives, over the other positives, and over them weighted by their values: (3, P)."""
+        """Sum of H over the negatives, over the other positives, and over them by their weights: (3, P)."""
         if not self.num_positives:
             return self.positive_logits.new_zeros(3, 0)
-        weights = torch.stack([torch.ones_like(self.positive_logits), self.values])  # (2, P)
+        weights = torch.stack([torch.ones_like(self.positive_logits), self.weights])  # (2, P)
         positives = negatives.new_zeros(4, negatives.shape[1])
         bins = torch.searchsorted(self.bins.breakpoints, self.positions, right=True)
         relative = self.positive_logits - self.bins.origins[bins]
@@ -108,13 +109,13 @@ class Ranking:
         running = torch.nn.functional.pad(weights[order].cumsum(0), (1, 0))
         return running[torch.searchsorted(ordered, self.positive_logits, right=True)]
 
-    def loss(self, logits: Tensor, targets: Tensor, values: Tensor, errors: Tensor) -> Tensor:
-        """Mean over the positives of values (P,), with the gradient that their errors (P,) drive.
+    def loss(self, logits: Tensor, targets: Tensor, terms: Tensor, errors: Tensor) -> Tensor:
+        """Mean over the positives of terms (P,), with the gradient that their errors (P,) drive.
 
         Returns:
             scalar, float64 for float64 logits and float32 for others; 0 with a zero gradient if P = 0.
         """
-        mean = values.sum() / max(1, self.num_positives) + self.not_finite
+        mean = terms.sum() / max(1, self.num_positives) + self.not_finite
         return _ErrorDriven.apply(logits, targets, mean, errors, self)
 
     def gradient(self, logits: Tensor, targets: Tensor, errors: Tensor) -> Tensor:
