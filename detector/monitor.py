@@ -85,16 +85,17 @@ class Monitor:
 
     @torch.no_grad()
     def watch_references(
-        self, references_per_level: Sequence[Tensor], positives: Tensor, targets: Sequence[dict[str, Any]]
+        self, references_per_level: Sequence[Tensor], reference_index: Tensor, targets: Sequence[dict[str, Any]]
     ) -> None:
         """How reference boxes fit the objects, and at which level the positive ones lie.
 
         Args:
-            references_per_level: list of (n, 4), together (A, 4). positives: (P,) indices into A.
+            references_per_level: list of (n, 4), together (A, 4).
+            reference_index: (P,) indices into A of the positive ones.
             targets: as `assign_targets` takes them.
         """
-        ends = torch.tensor([len(level) for level in references_per_level], device=positives.device).cumsum(0)
-        level = torch.bucketize(positives, ends, right=True)
+        ends = torch.tensor([len(level) for level in references_per_level], device=reference_index.device).cumsum(0)
+        level = torch.bucketize(reference_index, ends, right=True)
         self.values["positives_per_level"] = level.bincount(minlength=len(references_per_level))
         references = torch.cat(list(references_per_level))
         best = torch.cat([best_reference_ious(references, target["boxes"][~target["crowd"]]) for target in targets])

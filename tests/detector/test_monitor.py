@@ -59,7 +59,7 @@ def test_ranks_and_scores(watched):
 
 def test_boxes_levels_and_objects(watched, make_target):
     values, _, deltas, assignment = watched
-    index = assignment.references
+    index = assignment.reference_index
     ious = ops.box_iou(decode_boxes(deltas, ANCHORS[index]), assignment.gt_boxes).diagonal()
     assert values["sum_iou"].item() == pytest.approx(ious.sum().item(), rel=1e-5)
     assert torch.equal(values["hist_iou"], torch.histogram(ious, IOU_EDGES).hist.long())
