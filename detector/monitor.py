@@ -1,6 +1,6 @@
 """Statistics of a batch in training: what the losses are made of, and what the gradient does with it.
 
-B images, A anchors of one image, K classes, P positives, M = B·A·K logits, of this process.
+B images, A reference boxes of one image, K classes, P positives, M = B·A·K logits, of this process.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from losses.overlaps import paired_iou
 from losses.ranking.ranking import Ranking
 
 GRADIENT_MASS = "grad_mass_"  # prefix of the statistics that belong to the scaled loss; all others are counts and sums
-REACHED_IOU = 0.4  # best anchor IoU from which an object has an anchor that fits; the matcher forces the others
+REACHED_IOU = 0.4  # of an object with its best reference box, which then fits; matchers force the others
 LOGIT_EDGES = torch.linspace(-16, 16, 129)  # bins of a quarter
 RANK_EDGES = torch.logspace(0, 8, 65)  # eight bins per power of ten
 IOU_EDGES = torch.linspace(0, 1, 21)
@@ -32,8 +32,8 @@ class Monitor:
             over this process's batch, so that it adds up over micro-batches and processes:
             "num_positives"; "num_relevant_negatives", which can rank above some positive; once the loss has been
             differentiated "grad_mass_positive" and "grad_mass_negative", Σ|d loss / d logit| over either.
-            Detailed, also "num_negatives"; "num_objects", "num_objects_reached", whose best anchor has at least
-            REACHED_IOU, and "sum_anchor_iou" of the best anchors; "positives_per_level" (levels,); over the
+            Detailed, also "num_negatives"; "num_objects", "num_objects_reached", whose best reference box has
+            at least REACHED_IOU, and "sum_reference_iou" of the best boxes; "positives_per_level" (levels,); over the
             positives "sum_iou" of predicted box and object and "sum_precision", rank among the positives / rank;
             and histograms by the edges above: "hist_logit_positive", "hist_logit_negative", "hist_rank", "hist_iou".
     """
@@ -101,7 +101,7 @@ class Monitor:
         best = torch.cat([best_reference_ious(references, target["boxes"][~target["crowd"]]) for target in targets])
         self.values["num_objects"] = best.new_tensor(len(best))
         self.values["num_objects_reached"] = (best >= REACHED_IOU).sum()
-        self.values["sum_anchor_iou"] = best.sum()
+        self.values["sum_reference_iou"] = best.sum()
 
     @torch.no_grad()
     def watch_boxes(self, pred_boxes: Tensor, gt_boxes: Tensor) -> None:

@@ -66,7 +66,7 @@ def _from_statistics(statistics: dict[str, Tensor], score_thresh: float) -> Reco
     return {
         "num_objects": objects,
         "objects_reached": _ratio(values["num_objects_reached"], objects),
-        "anchor_iou": _ratio(values["sum_anchor_iou"], objects),
+        "anchor_iou": _ratio(values["sum_reference_iou"], objects),
         "num_negatives": negatives,
         "relevant_negatives": _ratio(values["num_relevant_negatives"], negatives),
         "positives_per_level": statistics["positives_per_level"].tolist(),

@@ -69,7 +69,7 @@ def test_boxes_levels_and_objects(watched, make_target):
     best = ops.box_iou(boxes, ANCHORS).amax(dim=1)
     assert (values["num_objects"], values["num_objects_reached"]) == (3, 2)
     assert best[1] < REACHED_IOU
-    assert values["sum_anchor_iou"].item() == pytest.approx(best.sum().item(), rel=1e-5)
+    assert values["sum_reference_iou"].item() == pytest.approx(best.sum().item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", ["alrp", "rs", "ap", "focal"])
