@@ -52,7 +52,7 @@ def quantiles(counts: Tensor, edges: Tensor, shares: tuple[float, ...]) -> list[
     return found
 
 
-def middle(records: Sequence[Record], name: str) -> float | None:
+def median_of(records: Sequence[Record], name: str) -> float | None:
     """Median of a number, or of the middle quantile of a list of three, over the records that have it."""
     values = [record[name] for record in records if record.get(name) is not None]
     return median(value[1] if isinstance(value, list) else value for value in values) if values else None
