@@ -47,7 +47,7 @@ def ap_loss(
     """
     ranking = Ranking(logits, targets, delta, group, entries=entries)
     imprecision = ranking.false_positives / ranking.rank  # 1 - prec(i)
-    # Interpolation: from the lowest score up, the running maximum of the precision.
+    # Interpolated precision is the best at this logit or any lower one: a running minimum of 1 - prec.
     order = ranking.positive_logits.argsort()
     errors = torch.empty_like(imprecision)
     errors[order] = imprecision[order].cummin(0).values

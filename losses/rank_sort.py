@@ -66,7 +66,8 @@ def rs_loss(
     ranking_errors = ranking.false_positives / (positive_rank + ranking.false_positives)
     ranking_loss = ranking.loss(logits, targets, ranking_errors, ranking_errors)
 
-    # Eq. 4 and 5: mean of 1 - IoU over the positives above i, and over those above i that belong there.
+    # Eq. 4 and 5. The sorting error of i is the mean of 1 - IoU over the positives from i up; its target is the mean
+    # over those of them that belong there, whose IoU is not smaller. Missorted are the others.
     badness = 1 - ranking.weights
     above = ranking.positive_rank - 1 - ranking.weight_above + badness / 2
     weights = torch.stack([torch.ones_like(badness), badness])

@@ -1,7 +1,7 @@
 """The passes of a ranking over all M entries as Triton kernels.
 
-Each program takes one block of entries. Three passes read at most: the targets once; the logits twice, with the
-targets only of blocks that hold more than negatives; they write the gradient once. Besides that there is a flag or two
+Each program takes one block of entries. The three passes read at most the targets once, the logits twice, and again
+the targets of blocks that hold more than negatives; they write the gradient once. Beside that they keep a flag or two
 for each block, and a bounded number of copies of the histogram, so that few programs add to the same place.
 """
 
@@ -17,7 +17,7 @@ NUM_WARPS = 8  # 8 entries a thread: 62 registers at most, which lets 1024 threa
 # Float64 numbers in all copies of the histogram together, 8 MiB: it stays in the cache.
 MAX_COPIED = 1 << 20
 MAX_COPIES = 1024
-# What a block holds.
+# Contents of a block.
 ONLY_NEGATIVES, POSITIVES, IGNORED = (tl.constexpr(code) for code in range(3))
 
 
@@ -79,14 +79,14 @@ def as_numbers(targets: Tensor) -> Tensor:
 
 
 def _padded(edges: Tensor) -> Tensor:
-    """With NaN, which no logit is above, to a power of two of which the search never reads the last."""
+    """Pads to a power of two, of which the search never reads the last, with NaN, which no logit is above."""
     length = triton.next_power_of_2(len(edges) + 1)
     return torch.nn.functional.pad(edges, (0, length - len(edges)), value=torch.nan)
 
 
 @triton.jit
 def _survey(targets, target_stride, size, counts, holds, BLOCK: tl.constexpr):
-    """Number of positives in each block, and what else it holds."""
+    """Counts the positives of each block, and notes what else it holds."""
     block = tl.program_id(0)
     entry = block.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     target = tl.load(targets + entry * target_stride, mask=entry < size, other=0)
@@ -98,7 +98,7 @@ def _survey(targets, target_stride, size, counts, holds, BLOCK: tl.constexpr):
 
 @triton.jit
 def _collect(targets, target_stride, size, counts, ends, index, BLOCK: tl.constexpr):
-    """Entries of the positives, in order; ends counts the positives up to the end of each block."""
+    """Writes the indices of the positives, ascending; ends counts the positives up to the end of each block."""
     block = tl.program_id(0)
     count = tl.load(counts + block)
     if count > 0:
@@ -161,7 +161,7 @@ def _histogram(
         wide = logit.to(tl.float64)
         if edges.dtype.element_ty == tl.float64:  # as in LogitBins.histogram
             wide -= tl.load(origins + bins)
-        # Often one bin has nearly all: those of the first entry's bin are added up here.
+        # Often one bin has nearly all: add those of the first entry's bin here, and to memory once.
         first = tl.sum(tl.where((lane == 0) & relevant, bins, 0))
         together = relevant & (bins == first)
         tl.atomic_add(number + first, tl.sum(together.to(tl.int32)).to(tl.float64), sem="relaxed")
