@@ -23,7 +23,7 @@ class Assignment(NamedTuple):
 
     cls_targets: (B, A, K) int8, 1 positive, 0 negative, -1 ignored.
     images: (P,) int64, the image of each positive, ascending.
-    references: (P,) int64, which of the image's A reference boxes it is, ascending within an image.
+    reference_index: (P,) int64, which of the image's A reference boxes it is, ascending within an image.
     entries: (P,) int64 indices into B·A·K of the positive entries, in the same order: a reference box is positive in
         one class.
     reference_boxes: (P, 4), those boxes. gt_boxes: (P, 4), the box that each has to predict.
@@ -31,14 +31,14 @@ class Assignment(NamedTuple):
 
     cls_targets: Tensor
     images: Tensor
-    references: Tensor
+    reference_index: Tensor
     entries: Tensor
     reference_boxes: Tensor
     gt_boxes: Tensor
 
     def of_positives(self, predictions: Tensor) -> Tensor:
         """(B, A, n) predictions to those of the positives, (P, n)."""
-        return predictions.flatten(0, 1)[self.images * predictions.shape[1] + self.references]
+        return predictions.flatten(0, 1)[self.images * predictions.shape[1] + self.reference_index]
 
 
 @torch.no_grad()
@@ -70,12 +70,13 @@ def assign_targets(
         _ignore_covered(cls_targets, matches == NEGATIVE, reference_boxes, regions, labels)
 
     # The one wait for a GPU of an assignment: how many positives there are decides the shapes of all that follows.
-    images, references = (matches >= 0).nonzero().unbind(1)
-    objects = matches[images, references]
+    images, reference_index = (matches >= 0).nonzero().unbind(1)
+    objects = matches[images, reference_index]
     object_labels = labels[images, objects]
-    entries = (images * matches.shape[1] + references) * num_classes + object_labels
+    entries = (images * matches.shape[1] + reference_index) * num_classes + object_labels
     cls_targets.view(-1).index_fill_(0, entries, 1)
-    return Assignment(cls_targets, images, references, entries, reference_boxes[references], boxes[images, objects])
+    positive_boxes = reference_boxes[reference_index]
+    return Assignment(cls_targets, images, reference_index, entries, positive_boxes, boxes[images, objects])
 
 
 def _ignore_covered(

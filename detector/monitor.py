@@ -1,6 +1,6 @@
 """Statistics of a batch in training: what the losses are made of, and what the gradient does with it.
 
-B images, A anchors of one image, K classes, P positives, M = B·A·K logits, of this process.
+B images, A reference boxes of one image, K classes, P positives, M = B·A·K logits, of this process.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from losses.overlaps import paired_iou
 from losses.ranking.ranking import Ranking
 
 GRADIENT_MASS = "grad_mass_"  # prefix of the statistics that belong to the scaled loss; all others are counts and sums
-REACHED_IOU = 0.4  # best anchor IoU from which an object has an anchor that fits; the matcher forces the others
+REACHED_IOU = 0.4  # of an object with its best reference box, which then fits; matchers force the others
 LOGIT_EDGES = torch.linspace(-16, 16, 129)  # bins of a quarter
 RANK_EDGES = torch.logspace(0, 8, 65)  # eight bins per power of ten
 IOU_EDGES = torch.linspace(0, 1, 21)
@@ -32,8 +32,8 @@ class Monitor:
             over this process's batch, so that it adds up over micro-batches and processes:
             "num_positives"; "num_relevant_negatives", which can rank above some positive; once the loss has been
             differentiated "grad_mass_positive" and "grad_mass_negative", Σ|d loss / d logit| over either.
-            Detailed, also "num_negatives"; "num_objects", "num_objects_reached", whose best anchor has at least
-            REACHED_IOU, and "sum_anchor_iou" of the best anchors; "positives_per_level" (levels,); over the
+            Detailed, also "num_negatives"; "num_objects", "num_objects_reached", whose best reference box has
+            at least REACHED_IOU, and "sum_reference_iou" of the best boxes; "positives_per_level" (levels,); over the
             positives "sum_iou" of predicted box and object and "sum_precision", rank among the positives / rank;
             and histograms by the edges above: "hist_logit_positive", "hist_logit_negative", "hist_rank", "hist_iou".
     """
@@ -75,7 +75,7 @@ class Monitor:
         Args:
             logits, cls_targets: (M,). entries: (P,) indices of the targets that are 1, ascending.
         """
-        ranking = Ranking(logits, cls_targets, delta, group, positives=entries)
+        ranking = Ranking(logits, cls_targets, delta, group, entries=entries)
         rank, positive_rank = ranking.rank[ranking.own], ranking.positive_rank[ranking.own]
         self.values["num_negatives"] = (cls_targets == 0).sum()
         self.values["sum_precision"] = (positive_rank / rank).sum()
@@ -85,22 +85,23 @@ class Monitor:
 
     @torch.no_grad()
     def watch_references(
-        self, references_per_level: Sequence[Tensor], positives: Tensor, targets: Sequence[dict[str, Any]]
+        self, references_per_level: Sequence[Tensor], reference_index: Tensor, targets: Sequence[dict[str, Any]]
     ) -> None:
         """How reference boxes fit the objects, and at which level the positive ones lie.
 
         Args:
-            references_per_level: list of (n, 4), together (A, 4). positives: (P,) indices into A.
+            references_per_level: list of (n, 4), together (A, 4).
+            reference_index: (P,) indices into A of the positive ones.
             targets: as `assign_targets` takes them.
         """
-        ends = torch.tensor([len(level) for level in references_per_level], device=positives.device).cumsum(0)
-        level = torch.bucketize(positives, ends, right=True)
+        ends = torch.tensor([len(level) for level in references_per_level], device=reference_index.device).cumsum(0)
+        level = torch.bucketize(reference_index, ends, right=True)
         self.values["positives_per_level"] = level.bincount(minlength=len(references_per_level))
         references = torch.cat(list(references_per_level))
         best = torch.cat([best_reference_ious(references, target["boxes"][~target["crowd"]]) for target in targets])
         self.values["num_objects"] = best.new_tensor(len(best))
         self.values["num_objects_reached"] = (best >= REACHED_IOU).sum()
-        self.values["sum_anchor_iou"] = best.sum()
+        self.values["sum_reference_iou"] = best.sum()
 
     @torch.no_grad()
     def watch_boxes(self, pred_boxes: Tensor, gt_boxes: Tensor) -> None:

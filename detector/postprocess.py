@@ -15,7 +15,7 @@ class PostProcessor:
 
     Args:
         score_thresh: a detection scores more than this.
-        topk_candidates: (anchor, class) entries that each level sends to NMS at most.
+        topk_candidates: entries that each level sends to NMS at most.
         nms_thresh: IoU above which the worse of two detections of one class goes.
         detections_per_img: how many remain at most.
         coding: of the boxes.
@@ -40,14 +40,14 @@ class PostProcessor:
         self,
         cls_logits: Tensor,
         box_deltas: Tensor,
-        anchors_per_level: Sequence[Tensor],
+        references_per_level: Sequence[Tensor],
         image_sizes: Sequence[tuple[int, int]],
     ) -> list[dict[str, Tensor]]:
         """Detections of each image; one pass over the batch, however many images it has.
 
         Args:
             cls_logits: (B, A, K) and box_deltas: (B, A, 4), float32.
-            anchors_per_level: list of (n, 4), together (A, 4).
+            references_per_level: list of (n, 4), together (A, 4).
             image_sizes: (h, w) to which the boxes of each image are clipped.
         Returns:
             Per image "boxes" (n, 4) xyxy, "scores" (n,), "labels" (n,) int64, best first; among equal
@@ -55,7 +55,7 @@ class PostProcessor:
         """
         num_images, _, num_classes = cls_logits.shape
         scores = cls_logits.sigmoid()
-        sizes, first, selected = [len(anchors) for anchors in anchors_per_level], 0, []
+        sizes, first, selected = [len(level) for level in references_per_level], 0, []
         for level_scores in scores.split(sizes, dim=1):
             images, entries = self._select(level_scores.flatten(1))
             selected.append((images, entries + first * num_classes))
@@ -63,9 +63,9 @@ class PostProcessor:
         images, entries = (torch.cat(parts) for parts in zip(*selected, strict=True))
 
         scores = scores.flatten(1)[images, entries]
-        anchor_index = entries.div(num_classes, rounding_mode="floor")
-        anchors = torch.cat(list(anchors_per_level))[anchor_index]
-        boxes = decode_boxes(box_deltas[images, anchor_index], anchors, self.coding)
+        reference_index = entries.div(num_classes, rounding_mode="floor")
+        references = torch.cat(list(references_per_level))[reference_index]
+        boxes = decode_boxes(box_deltas[images, reference_index], references, self.coding)
         boxes = clip_boxes(boxes, boxes.new_tensor(image_sizes)[images])
         labels = entries % num_classes
         keep = nms_of_images(boxes, scores, labels, images, num_images, self.nms_thresh)

@@ -1,6 +1,6 @@
 """Average Localisation-Recall-Precision Loss (arXiv 2009.13592).
 
-Where paper and released code differ, the released code made the published numbers and is followed; the places are
+Where paper and released code differ, this follows the released code, which made the published numbers. The places are
 marked below.
 """
 
@@ -28,13 +28,13 @@ def alrp_loss(
     loc_errors: Tensor,
     delta: float = 1.0,
     group: dist.ProcessGroup | None = None,
-    positives: Tensor | None = None,
+    entries: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Classification and localisation part of aLRP Loss, to be added; their sum is the mean LRP error.
+    """Classification and localisation part of aLRP Loss. Add them: their sum is the mean LRP error.
 
-    Ranking is not additive: the loss of a batch is not the mean of the losses of its images. The set that is ranked
-    is the given batch, with a group the batches of all its processes joined. Then the values are those of the joined
-    batch, the same on every process, and backward gives each process d(value)/d(its own inputs), unscaled.
+    Ranking is not additive: the loss of a batch is not the mean of the losses of its images. The loss ranks the given
+    batch, or with a group the joined batch of all its processes. Then the values are those of the joined batch, the
+    same on every process, and backward gives each process d(value)/d(its own inputs), unscaled.
 
     `classification.backward()` reaches the logits only, by the error-driven update: positives get <= 0, negatives
     >= 0, both with the same sum of magnitudes; ignored entries get 0. `localisation.backward()` reaches loc_errors
@@ -47,8 +47,8 @@ def alrp_loss(
         delta: half-width of the smoothed step between two logits, > 0.
         group: process group to rank over; None ranks within this process. Every process must take part, with
             whatever it has.
-        positives: (P,) int64, the indices of the targets that are 1, ascending, where the caller has them: then nothing
-            waits for a GPU. Not checked.
+        entries: (P,) int64, the indices of the targets that are 1, ascending. Give them if you have them, so that
+            nothing waits for a GPU. They are not checked.
     Returns:
         two scalars, classification in [0, 1) and localisation >= 0, float64 for float64 logits and float32 for
         others. Both are 0 with zero gradients if there is no positive, and NaN if any logit is not finite.
@@ -70,17 +70,19 @@ def alrp_loss(
         >>> [round(g, 4) for g in loc_errors.grad.tolist()]
         [0.6667, 0.1667]
     """
-    ranking = Ranking(logits, targets, delta, group, loc_errors, positives)
-    false_positives, rank, errors = ranking.false_positives, ranking.rank, ranking.values
+    ranking = Ranking(logits, targets, delta, group, loc_errors, entries)
+    false_positives, rank, errors = ranking.false_positives, ranking.rank, ranking.weights
 
-    # LRP error of i less its target E(i) / rank(i): what the update has left to correct.
-    excess = (false_positives + ranking.values_above) / rank
+    # The LRP error of i is the sum of its false positives and of E(k) over the positives k from i up, by its rank. Its
+    # target, with i ranked first, is E(i) / rank(i). The update corrects what is above the target.
+    excess = (false_positives + ranking.weight_above) / rank
     excess = torch.where(false_positives <= MIN_FALSE_POSITIVES, 0, excess)
     classification = ranking.loss(logits, targets, false_positives / rank, excess)
 
-    # Mean over i of the sum of E(k) over s_k >= s_i, by rank(i): here the step between positives is hard (released
-    # code, but for ties, which all count here). Summed over i first, it weights each E(k).
+    # The localisation part is the mean over i of the sum of E(k) over s_k >= s_i, by rank(i). Here the step between
+    # positives is hard (released code, but for ties, which all count here). Swap the sums: each E(k) gets a weight.
     weight = ranking.sum_over_lower(1 / rank) / max(1, ranking.num_positives)
+    # The value is of all processes' errors; `own - own.detach()` is 0 and carries the gradient of this process's.
     own = (weight[ranking.own] * loc_errors.double()).sum()
     localisation = (weight * errors).sum() + (own - own.detach()) + ranking.not_finite
     return classification, localisation.to(classification.dtype)
@@ -89,7 +91,7 @@ def alrp_loss(
 def localisation_errors(overlaps: Tensor, kind: str) -> Tensor:
     """E of aLRP Loss for each positive, from its overlap with its object: (P,) to (P,), 0 for a perfect box.
 
-    (1 - IoU) / (1 - τ), and for GIoU and DIoU, which reach down to -1, (1 - GIoU)/2 / (1 - τ). May exceed 1.
+    (1 - IoU) / (1 - τ); for GIoU and DIoU, which reach down to -1, (1 - GIoU)/2 / (1 - τ). It may exceed 1.
     """
     errors = (1 - overlaps) / (1 - TAU)
     return errors if kind == "iou" else errors / 2

@@ -18,7 +18,7 @@ def ap_loss(
     targets: Tensor,
     delta: float = 1.0,
     group: dist.ProcessGroup | None = None,
-    positives: Tensor | None = None,
+    entries: Tensor | None = None,
 ) -> Tensor:
     """1 - interpolated average precision; backward follows the error-driven update.
 
@@ -27,7 +27,7 @@ def ap_loss(
         targets: (M,) any integer, float or bool dtype: 1 positive, 0 negative, -1 ignored.
         delta: half-width of the smoothed step between two logits, > 0.
         group: process group to rank over; None ranks within this process. As in `alrp_loss`.
-        positives: (P,) int64, as in `alrp_loss`.
+        entries: (P,) int64, as in `alrp_loss`.
     Returns:
         scalar in [0, 1), float64 for float64 logits and float32 for others. 0 with a zero gradient if there is no
         positive, NaN if any logit is not finite.
@@ -45,10 +45,10 @@ def ap_loss(
         >>> [round(g, 4) for g in logits.grad.tolist()]
         [-0.0, -0.1667, 0.1667, 0.0]
     """
-    ranking = Ranking(logits, targets, delta, group, positives=positives)
+    ranking = Ranking(logits, targets, delta, group, entries=entries)
     imprecision = ranking.false_positives / ranking.rank  # 1 - prec(i)
-    # Interpolation: from the lowest score up, the running maximum of the precision.
-    order = ranking.scores.argsort()
+    # Interpolated precision is the best at this logit or any lower one: a running minimum of 1 - prec.
+    order = ranking.positive_logits.argsort()
     errors = torch.empty_like(imprecision)
     errors[order] = imprecision[order].cummin(0).values
     return ranking.loss(logits, targets, errors, errors)

@@ -27,7 +27,7 @@ def rs_loss(
     ious: Tensor,
     delta: float = 0.5,
     group: dist.ProcessGroup | None = None,
-    positives: Tensor | None = None,
+    entries: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Ranking and sorting part of Rank & Sort Loss, to be added.
 
@@ -42,7 +42,7 @@ def rs_loss(
             logits[targets == 1].
         delta: half-width of the smoothed step between two logits, > 0.
         group: process group to rank over; None ranks within this process. As in `alrp_loss`.
-        positives: (P,) int64, as in `alrp_loss`.
+        entries: (P,) int64, as in `alrp_loss`.
     Returns:
         two scalars, ranking in [0, 1) and sorting in [0, 1], float64 for float64 logits and float32 for others. Both
         are 0 with zero gradients if there is no positive, and NaN if any logit is not finite.
@@ -60,25 +60,26 @@ def rs_loss(
         >>> [round(g, 4) for g in logits.grad.tolist()]
         [0.1333, -0.3333, 0.2, 0.0]
     """
-    ranking = Ranking(logits, targets, delta, group, ious, positives)
+    ranking = Ranking(logits, targets, delta, group, ious, entries)
     # Eq. 4: rank+ counts i itself as H(0) = 1/2.
     positive_rank = ranking.positive_rank - 0.5
     ranking_errors = ranking.false_positives / (positive_rank + ranking.false_positives)
     ranking_loss = ranking.loss(logits, targets, ranking_errors, ranking_errors)
 
-    # Eq. 4 and 5: mean of 1 - IoU over the positives above i, and over those above i that belong there.
-    badness = 1 - ranking.values
-    above = ranking.positive_rank - 1 - ranking.values_above + badness / 2
+    # Eq. 4 and 5. The sorting error of i is the mean of 1 - IoU over the positives from i up; its target is the mean
+    # over those of them that belong there, whose IoU is not smaller. Missorted are the others.
+    badness = 1 - ranking.weights
+    above = ranking.positive_rank - 1 - ranking.weight_above + badness / 2
     weights = torch.stack([torch.ones_like(badness), badness])
-    missorted, missorted_badness = sum_over_smaller_keys(ranking.positions, ranking.values, weights, delta)
+    missorted, missorted_badness = sum_over_smaller_keys(ranking.positions, ranking.weights, weights, delta)
     sorting_errors = above / positive_rank - (above - missorted_badness) / (positive_rank - missorted)
 
     # Eq. 9: i is lifted by its error, which pushes the missorted positives k down in the proportions H(x_ik).
     lift = torch.where(missorted > MIN_MISSORTED, sorting_errors, 0)
     share = torch.where(missorted > MIN_MISSORTED, lift / missorted, 0)
-    push = sum_over_smaller_keys(-ranking.positions, -ranking.values, share[None], delta)[0]
+    push = sum_over_smaller_keys(-ranking.positions, -ranking.weights, share[None], delta)[0]
     gradient = ((push - lift) / max(1, ranking.num_positives))[ranking.own]
-    own = gradient * logits[ranking.own_index].double()
+    own = gradient * logits[ranking.own_entries].double()
     attached = (own - own.detach()).sum()
     sorting_loss = sorting_errors.sum() / max(1, ranking.num_positives) + attached + ranking.not_finite
     return ranking_loss, sorting_loss.to(ranking_loss.dtype)

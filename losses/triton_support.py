@@ -21,7 +21,7 @@ def _triton_works(device: torch.device) -> bool:
     try:
         from .ranking.triton_passes import TritonPasses
 
-        TritonPasses().find_positives(torch.ones(1, device=device))
+        TritonPasses().find_entries(torch.ones(1, device=device))
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
         warnings.warn(f"Triton does not work here, the losses use slower operators: {reason}", stacklevel=2)

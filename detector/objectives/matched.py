@@ -64,7 +64,7 @@ class MatchedObjective(nn.Module):
             monitor.watch_logits(matched.logits, matched.targets, delta if settings.ranks else None)
             if monitor.detailed:
                 monitor.watch_ranks(matched.logits, matched.targets, matched.entries, delta, group)
-                monitor.watch_references(references_per_level, assignment.references, targets)
+                monitor.watch_references(references_per_level, assignment.reference_index, targets)
                 monitor.watch_boxes(matched.pred_boxes, matched.gt_boxes)
         return self.loss(matched, group)
 

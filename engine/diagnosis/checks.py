@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from detector.monitor import REACHED_IOU
 from engine.diagnosis.anchor_fit import AnchorFit
-from engine.diagnosis.step_record import Record, middle
+from engine.diagnosis.step_record import Record, median_of
 from engine.run.config import Config
 from engine.run.schedule import Schedule
 
@@ -85,14 +85,14 @@ def check_learning_rate(records: Sequence[Record], config: Config, schedule: Sch
     if now["skipped_steps"] >= MANY_SKIPPED:
         seen = f"{now['skipped_steps']:g} of {now['step']} steps were skipped, their loss or gradient being not finite"
         return _rate_finding(seen, config, schedule, schedule.lr / 4)
-    ratio, norm = middle(window, "update_ratio"), middle(window, "grad_norm")
+    ratio, norm = median_of(window, "update_ratio"), median_of(window, "grad_norm")
     if len(window) < WINDOW or ratio is None or norm is None:
         return None
     usual, high = config.loss.update_ratios
     if ratio > high:
         seen = (
             f"a step moves the weights by {ratio:.1e} of their length, where {usual:.0e} is usual: they jump about "
-            f"more than they learn (precision of the positives {_short(middle(window, 'precision'))})"
+            f"more than they learn (precision of the positives {_short(median_of(window, 'precision'))})"
         )
         # with normalised layers the ratio grows with the square root of the rate
         return _rate_finding(seen, config, schedule, schedule.lr * (usual / ratio) ** 2)
@@ -100,7 +100,7 @@ def check_learning_rate(records: Sequence[Record], config: Config, schedule: Sch
     if settled and ratio < LOW_UPDATE_RATIO and _rank_share(window) > SLOW_RANK:
         seen = (
             f"a step moves the weights by {ratio:.1e} of their length, where {usual:.0e} is usual, and after step "
-            f"{now['step']} the median positive still ranks {middle(window, 'rank'):.0f} of {_ranks(window):.0f}"
+            f"{now['step']} the median positive still ranks {median_of(window, 'rank'):.0f} of {_ranks(window):.0f}"
         )
         return _rate_finding(seen, config, schedule, schedule.lr * usual / ratio)
     clip = config.optimizer.clip_grad_norm
@@ -126,8 +126,8 @@ def check_ranking(records: Sequence[Record], config: Config, schedule: Schedule)
         remedy += "; heads that start from scratch learn with model.head_norm=group"
     return Finding(
         "not_ranking",
-        f"after step {window[-1]['step']} the median positive ranks {middle(window, 'rank'):.0f} of "
-        f"{_ranks(window):.0f}, near the middle as by chance (precision {_short(middle(window, 'precision'))}): the "
+        f"after step {window[-1]['step']} the median positive ranks {median_of(window, 'rank'):.0f} of "
+        f"{_ranks(window):.0f}, near the middle as by chance (precision {_short(median_of(window, 'precision'))}): the "
         "classification learns nothing; " + remedy,
     )
 
@@ -135,7 +135,7 @@ def check_ranking(records: Sequence[Record], config: Config, schedule: Schedule)
 def check_positives(records: Sequence[Record], config: Config, schedule: Schedule) -> Finding | None:
     """Batches without positives."""
     window = records[-WINDOW:]
-    positives, objects = middle(window, "num_positives"), middle(window, "num_objects")
+    positives, objects = median_of(window, "num_positives"), median_of(window, "num_objects")
     if len(window) < WINDOW or positives != 0 or objects is None:  # a detector may not count its objects
         return None
     base_scale = getattr(config.model, "anchor_base_scale", None)  # of the families with anchors
@@ -169,7 +169,7 @@ def check_balance(records: Sequence[Record], config: Config, schedule: Schedule)
             "balance_runaway",
             f"the weight of the localisation part went {', '.join(f'{weight:.3g}' for weight in distinct[-3:])}: the "
             "localisation part is divided by the ranks, so it vanishes, and its weight grows, while the positives "
-            f"rank low (median rank {middle(records[-WINDOW:], 'rank'):.0f}); mend the ranking first: lower "
+            f"rank low (median rank {median_of(records[-WINDOW:], 'rank'):.0f}); mend the ranking first: lower "
             f"optimizer.lr (now {config.optimizer.lr:g}), or set loss.self_balance=false",
         )
     return None
@@ -191,7 +191,7 @@ def check_relevant_negatives(records: Sequence[Record], config: Config, schedule
 def check_scores(records: Sequence[Record], config: Config, schedule: Schedule) -> Finding | None:
     """At an evaluation: whether its score threshold drops positives that rank well."""
     window = records[-WINDOW:]
-    above, precision, score = (middle(window, name) for name in ("above_threshold", "precision", "score_positive"))
+    above, precision, score = (median_of(window, name) for name in ("above_threshold", "precision", "score_positive"))
     if len(window) < WINDOW or above is None or precision is None or score is None:
         return None
     if above >= FEW_ABOVE or precision < GOOD_PRECISION:
@@ -224,13 +224,13 @@ def _rate_finding(seen: str, config: Config, schedule: Schedule, better: float) 
 
 def _rank_share(window: Sequence[Record]) -> float:
     """Median rank of the positives among all ranks; 0 without positives."""
-    rank = middle(window, "rank")
+    rank = median_of(window, "rank")
     return 0.0 if rank is None else rank / _ranks(window)
 
 
 def _ranks(window: Sequence[Record]) -> float:
     """How many entries a batch ranks."""
-    return (middle(window, "num_positives") or 0) + (middle(window, "num_negatives") or 0)
+    return (median_of(window, "num_positives") or 0) + (median_of(window, "num_negatives") or 0)
 
 
 def _short(value: float | None) -> str:

@@ -22,7 +22,7 @@ from engine.diagnosis.checks import (
     check_anchors,
     check_schedule,
 )
-from engine.diagnosis.step_record import Record, is_detailed, middle, summarise
+from engine.diagnosis.step_record import Record, is_detailed, median_of, summarise
 from engine.reporting.tensorboard import NullLogger
 from engine.run.config import Config
 from engine.run.schedule import Schedule
@@ -136,7 +136,7 @@ def format_summary(records: Sequence[Record], causes: dict[str, int], level_name
     """
     window, first = records[-WINDOW:], records[0]
     names = {name for record in window for name in record} - {"positives_per_level"}
-    now = defaultdict(lambda: "-", {name: _text(middle(window, name)) for name in names})
+    now = defaultdict(lambda: "-", {name: _text(median_of(window, name)) for name in names})
     levels = ", ".join(
         f"{name} {sum(counts) / len(counts):.0f}" for name, counts in _per_level(window, level_names).items()
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from engine.diagnosis.diagnosis import read_lines
-from engine.diagnosis.step_record import Record, middle
+from engine.diagnosis.step_record import Record, median_of
 from engine.reporting.figures import MUTED, PALETTE, STYLE
 from engine.run.config import ConfigError
 from losses.table import LOSSES
@@ -80,5 +80,5 @@ def _smooth(records: Sequence[Record], name: str) -> tuple[list[int], list[float
     """Steps and running medians of a number over the records that have it."""
     found = [record for record in records if record.get(name) is not None]
     windows = [found[max(0, end - SMOOTHING) : end] for end in range(1, len(found) + 1)]
-    medians = [value for window in windows if (value := middle(window, name)) is not None]  # every window has one
+    medians = [value for window in windows if (value := median_of(window, name)) is not None]  # every window has one
     return [record["step"] for record in found], medians

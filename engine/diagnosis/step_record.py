@@ -52,7 +52,7 @@ def quantiles(counts: Tensor, edges: Tensor, shares: tuple[float, ...]) -> list[
     return found
 
 
-def middle(records: Sequence[Record], name: str) -> float | None:
+def median_of(records: Sequence[Record], name: str) -> float | None:
     """Median of a number, or of the middle quantile of a list of three, over the records that have it."""
     values = [record[name] for record in records if record.get(name) is not None]
     return median(value[1] if isinstance(value, list) else value for value in values) if values else None
@@ -66,7 +66,7 @@ def _from_statistics(statistics: dict[str, Tensor], score_thresh: float) -> Reco
     return {
         "num_objects": objects,
         "objects_reached": _ratio(values["num_objects_reached"], objects),
-        "anchor_iou": _ratio(values["sum_anchor_iou"], objects),
+        "anchor_iou": _ratio(values["sum_reference_iou"], objects),
         "num_negatives": negatives,
         "relevant_negatives": _ratio(values["num_relevant_negatives"], negatives),
         "positives_per_level": statistics["positives_per_level"].tolist(),

@@ -1,4 +1,4 @@
-"""What a resumed run may change, and what it must have in common with its checkpoint."""
+"""Checks of a resumed run: which settings it may change, and what it must have in common with its checkpoint."""
 
 import logging
 from typing import Any
@@ -8,6 +8,7 @@ import torch
 from data import CocoDetection
 from engine.run.checkpoint import CheckpointError
 from engine.run.config import Config, ConfigError, parse_config
+from engine.run.distributed import Processes
 from engine.run.precision import resolve_precision
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,29 @@ def require_same_recipe(
         raise ConfigError(
             f"{source}: {'; '.join(differences)}; resume with the same, or start another run.name "
             "(model.init_from takes over the weights)"
+        )
+
+
+def require_same_step(step: int, state: dict[str, Any], processes: Processes) -> None:
+    """Refuses processes that read different checkpoints; warns where there are more or fewer than before.
+
+    Args:
+        step: of the checkpoint that this process read, state. Every process takes part.
+    Raises:
+        ConfigError: the steps differ; on every process.
+    """
+    if len(set(processes.gather(step))) > 1:
+        raise ConfigError(
+            f"--resume: the processes' checkpoints differ (here step {step}); "
+            "put run.dir on a disk that all hosts share"
+        )
+    before, now = state.get("world_size", processes.world_size), processes.world_size
+    if before != now:
+        log.warning(
+            "continues on %d processes what %d began: every step takes the same images in the same order, but "
+            "sums are rounded differently, so the weights will not equal an undisturbed run's bit for bit",
+            now,
+            before,
         )
 
 

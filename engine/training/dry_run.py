@@ -1,4 +1,4 @@
-"""What a run will be, found out with its first few steps and before a run folder is made."""
+"""A dry run: the first few steps of a training tell its memory and time, before any run folder is made."""
 
 import logging
 import math
@@ -8,6 +8,7 @@ from statistics import median
 from engine.reporting.tensorboard import peak_memory_gb
 from engine.run.clock import duration
 from engine.run.loading import wait_for_each
+from engine.training.plan import log_plan
 from engine.training.train_step import TrainingError
 from engine.training.trainer import Trainer
 
@@ -25,7 +26,7 @@ def dry_run(trainer: Trainer) -> str:
     Raises:
         TrainingError: a loss that is not finite.
     """
-    trainer.log_plan()
+    log_plan(trainer.train_step, trainer.dataset, trainer.eval_set, trainer.stop_step)
     data, processes, batches = trainer.config.data, trainer.processes, wait_for_each(trainer.batches)
     seconds: list[float] = []
     while len(seconds) < 2 or (len(seconds) < MAX_STEPS and sum(seconds) < ENOUGH):

@@ -111,8 +111,8 @@ class TrainStep:
         """
         torch.manual_seed(mix_seed(self.config.run.seed, self.done, self.processes.rank))
         rate = self.schedule.learning_rate(self.done)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        for param_group in self.optimizer.param_groups:
+            param_group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         watched = (self.done + 1) % self.config.run.log_every == 0
         self.buffers.keep()
@@ -232,11 +232,11 @@ class TrainStep:
 def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """The state of the parameters; all settings stay those of the configuration. Raises ValueError where it does not
     fit, of which `Optimizer.load_state_dict` sees a part."""
-    settings = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+    settings = [{name: value for name, value in old.items() if name != "params"} for old in optimizer.param_groups]
     optimizer.load_state_dict(state)
-    for group, own in zip(optimizer.param_groups, settings, strict=True):
-        group.update(own)
-        for parameter in group["params"]:
+    for param_group, own in zip(optimizer.param_groups, settings, strict=True):
+        param_group.update(own)
+        for parameter in param_group["params"]:
             for name, value in optimizer.state[parameter].items():
                 if value is not None and getattr(value, "shape", None) not in ((), parameter.shape):
                     raise ValueError(f"the optimizer's {name} does not fit its parameter")

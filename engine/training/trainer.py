@@ -1,33 +1,25 @@
-"""The training loop of a run: steps, evaluations, checkpoints, and what TensorBoard shows."""
+"""The training loop of a run: steps, evaluations and checkpoints."""
 
 import logging
-from collections import Counter
-from functools import partial
 from typing import Any
 
 from data import padded_size, train_loader
-from data.files import write_atomically
 from data.loader import blank_batch, kill_workers
-from engine.diagnosis.diagnosis import Diagnosis
 from engine.evaluation.evaluator import evaluate
-from engine.metrics.report import format_report
-from engine.reporting.analysis import analyse
-from engine.reporting.drawing import draw_example
-from engine.reporting.tensorboard import NullLogger, TensorBoardLogger, peak_memory_gb, scalar_metrics
 from engine.run.clock import Clock
-from engine.run.config import Config, ConfigError
+from engine.run.config import Config
 from engine.run.datasets import check_together, evaluation_set, hold_files, training_set
 from engine.run.distributed import Processes
 from engine.run.loading import loader_errors, wait_for_each
-from engine.run.precision import resolve_precision
 from engine.run.progress import progress
-from engine.run.resume import recipe_facts, require_same_recipe
+from engine.run.resume import recipe_facts, require_same_recipe, require_same_step
 from engine.run.run_folder import RunFolder
 from engine.run.schedule import build_schedule
 from engine.run.shared_memory import require_shared_memory
 from engine.run.stop_signal import StoppedWaiting, StopSignal
 from engine.training.bad_steps import report_bad_step
-from engine.training.batch_picture import draw_batch
+from engine.training.plan import log_plan
+from engine.training.run_log import RunLog
 from engine.training.train_step import TrainStep
 
 log = logging.getLogger(__name__)
@@ -76,23 +68,10 @@ class Trainer:
             self.thresholds, self.evaluated_step = state.get("thresholds"), state.get("evaluated_step", 0)
             # a run folder that continues another one's checkpoint starts without a best.pt
             self.best_ap = processes.from_main(state.get("best_ap") if folder.best.exists() else None)
-            if len(set(processes.gather(self.step))) > 1:
-                raise ConfigError(
-                    f"--resume: the processes' checkpoints differ (here step {self.step}); "
-                    "put run.dir on a disk that all hosts share"
-                )
-            before, now = state.get("world_size", processes.world_size), processes.world_size
-            if before != now:
-                log.warning(
-                    "continues on %d processes what %d began: every step takes the same images in the same order, but "
-                    "sums are rounded differently, so the weights will not equal an undisturbed run's bit for bit",
-                    now,
-                    before,
-                )
+            require_same_step(self.step, state, processes)
         total = self.schedule.total_steps
         self.stop_step = min(total, config.schedule.max_steps or total)
-        self.logger = NullLogger()
-        self.diagnosis: Diagnosis | None = None
+        self.run_log = RunLog(config, processes, folder, self.schedule)
 
     @property
     def step(self) -> int:
@@ -129,7 +108,7 @@ class Trainer:
             try:
                 signal_number = self._fit(stop)
             finally:
-                self.logger.close()  # also when it fails: the last points are then the interesting ones
+                self.run_log.close()  # also when it fails: the last points are then the interesting ones
         if signal_number:
             log.info("stopped by signal %d after step %d; continue with --resume auto", signal_number, self.step)
             return 128 + signal_number
@@ -137,63 +116,62 @@ class Trainer:
         return 0
 
     def _fit(self, stop: StopSignal) -> int:
-        self.log_plan()
-        main = self.processes.is_main
-        if main:
+        log_plan(self.train_step, self.dataset, self.eval_set, self.stop_step)
+        if self.processes.is_main:
             self.folder.begin(self.config, self.step, self.evaluated_step)
-            self.logger = TensorBoardLogger(self.folder.path, self.step, self.config.to_dict())
-            if self.config.run.diagnose:
-                references = self.train_step.detector.references
-                names = () if references is None else references.level_names
-                self.diagnosis = Diagnosis(self.config, self.schedule, self.folder.diagnosis, self.step, names)
-                if self.step == 0:
-                    self.diagnosis.look_at_data(self.dataset)
+        self.run_log.open(self.train_step.detector, self.dataset, self.step)
         if self.config.data.cache and not self.finished:
             hold_files(self.dataset, self.processes)
-        batches, clock = wait_for_each(self.batches), Clock()
-        must_stop = False
-        with progress(total=self.stop_step, initial=self.step, desc="train", unit="step", disable=not main) as bar:
-            while not must_stop:
+        stopped = self._train(stop)
+        self.run_log.warn_of_unreadable(self.dataset)
+        # the signal may have reached some processes only
+        return max(self.processes.gather(stop.number)) if stopped else 0
+
+    def _train(self, stop: StopSignal) -> bool:
+        """Takes steps, with evaluations and checkpoints between them, until the end or a signal.
+
+        Returns:
+            whether a signal to any process ended it.
+        """
+        batches, clock, hidden = wait_for_each(self.batches), Clock(), not self.processes.is_main
+        with progress(total=self.stop_step, initial=self.step, desc="train", unit="step", disable=hidden) as bar:
+            while True:
+                # First in the loop, so that a run that was stopped between a step and its evaluation resumes with it.
                 if self._evaluation_due:
                     self._evaluate_until(stop)
-                    self._report_unreadable()
+                    self.run_log.warn_of_unreadable(self.dataset)
                     self._save(clock)
                     clock.restart()
                 if self.finished:
-                    break
+                    return False
+                # After a signal the next batch may come too late: whoever sent it kills what does not end in time.
                 try:
                     with clock.waiting_for_data():
                         micro_batches = [next(batches) for _ in range(self.config.data.accumulate)]
                 except StoppedWaiting:
                     self._end_step_of_the_others()
                     self._save(clock)
-                    must_stop = True
-                    break
-                if main and not self.folder.batch_picture.exists():
-                    images, targets = micro_batches[0]
-                    picture = draw_batch(self.train_step.detector, images, targets, self.dataset.class_names)
-                    write_atomically(self.folder.batch_picture, partial(picture.save, format="PNG"))
+                    return True
+                self.run_log.draw_first(micro_batches[0], self.train_step.detector, self.dataset.class_names)
+                # The request to stop travels with the losses, so that all processes stop after the same step.
                 done = self.step
                 stats, must_stop = self.train_step(micro_batches, bool(stop.number))
                 if self.step == done:  # another process was without data
                     self._save(clock)
-                    break
+                    return must_stop
                 if self.train_step.skipped_in_a_row:
                     report_bad_step(self.train_step, stats, micro_batches, self.folder.path)
                 clock.steps += 1
                 bar.set_postfix_str(f"loss {stats['loss']:.3f}, epoch {self.epoch}", refresh=False)
                 bar.update()
                 if self.step % self.config.run.log_every == 0:
-                    self.logger.scalars("train", stats, self.step)
-                    self.logger.scalars("perf", self._performance(clock), self.step)
-                    if self.diagnosis is not None:
-                        self.diagnosis.add(self.step, stats, self.train_step.statistics, self.logger)
+                    self.run_log.add_step(stats, self.train_step, clock)
+                # Evaluations are long, so save before one: a kill within it then costs no step.
                 epoch_ends = self.step % self.schedule.steps_per_epoch == 0
                 if epoch_ends or must_stop or self._evaluation_due or self._checkpoint_due(clock):
                     self._save(clock)
-        self._report_unreadable()
-        # the signal may have reached some processes only
-        return max(self.processes.gather(stop.number)) if must_stop else 0
+                if must_stop:
+                    return True
 
     def _end_step_of_the_others(self) -> None:
         """Takes part in a step for which this process has no data, so that the others come out of its collectives."""
@@ -206,9 +184,9 @@ class Trainer:
             self.train_step([blank] * data.accumulate, stop=True, void=True)
 
     def _evaluate_until(self, stop: StopSignal) -> None:
-        """`_evaluate`, which ends the process where after a signal no data come to it, or to another process.
+        """Evaluates, and ends the process if after a signal no data come to it or to another process.
 
-        Nothing is lost: the steps before an evaluation are in last.pt, and a resumed run evaluates again.
+        Nothing is lost: last.pt has the steps before an evaluation, and a resumed run evaluates again.
         """
         try:
             self._evaluate()
@@ -224,40 +202,22 @@ class Trainer:
         raise SystemExit(128 + stop.number)
 
     def _evaluate(self) -> None:
+        """Evaluates the weights, shows the result, and keeps the checkpoint if it is the best."""
+        # The running statistics of BatchNorm differ between processes: all take the main one's, as the checkpoint does.
         self.processes.copy_buffers_from_main(self.train_step.eval_detector)
         result = evaluate(self.train_step.eval_detector, self.eval_set, self.config, self.processes, NUM_EXAMPLES)
         self.train_step.detector.train()
         self.thresholds, self.evaluated_step = result.thresholds, self.step
-        if self.processes.is_main and result.metrics is not None:
-            assert result.matches is not None and result.thresholds is not None  # they come with the metrics
-            log.info("\n%s\n", format_report(result.metrics, f"epoch {self.epoch}, step {self.step}"))
-            self.logger.scalars("eval", scalar_metrics(result.metrics), self.step)
-            self.logger.curves(analyse(result.matches), self.step)
-            names = self.eval_set.class_names
-            pictures = [draw_example(example, result.thresholds, names) for example in result.examples]
-            self.logger.images("eval/examples", pictures, self.step)
-            record = {name: value for name, value in result.metrics.items() if name != "per_class"}
-            self.folder.add_metrics({"epoch": self.epoch, "step": self.step, **record})
-            if self.diagnosis is not None:
-                self.diagnosis.evaluated()
+        self.run_log.add_evaluation(result, self.eval_set.class_names, self.epoch, self.step)
         ap = -1.0 if result.metrics is None else result.metrics["AP"]
         if self.best_ap is None or ap > self.best_ap or ap == -1:  # without an object to find, the newest is the best
             self.best_ap = ap
             if self.processes.is_main:
                 self.folder.save_best(self._state())
 
-    def _report_unreadable(self) -> None:
-        """Warns of the images that any process had to skip (data.on_error)."""
-        unreadable: dict[int, str] = {}
-        for found in self.processes.gather(self.dataset.unreadable):
-            unreadable |= found
-        if unreadable:
-            counts = ", ".join(f"{count} {kind}" for kind, count in Counter(unreadable.values()).items())
-            log.warning("%d training images could not be read and were skipped: %s", len(unreadable), counts)
-
     def _save(self, clock: Clock) -> None:
         if self.processes.is_main:
-            self.logger.flush()  # first, so that no point before the checkpoint can be lost
+            self.run_log.flush()  # first, so that no point before the checkpoint can be lost
             self.folder.save_last(self._state())
         clock.saved()
 
@@ -282,48 +242,3 @@ class Trainer:
         return (every is not None and self.step % every == 0) or (
             minutes is not None and clock.minutes_since_save() >= minutes
         )
-
-    def _performance(self, clock: Clock) -> dict[str, float]:
-        seconds, waited, steps = clock.read()
-        return {
-            "images_per_second": steps * self.config.data.batch_size / seconds,
-            "data_wait": waited / seconds,  # share of the time
-            "memory_gb": peak_memory_gb(self.processes.device),
-        }
-
-    def log_plan(self) -> None:
-        """Says on the console what will be trained on what."""
-        data, schedule = self.config.data, self.schedule
-        parameters = sum(parameter.numel() for parameter in self.train_step.parameters)
-        precision = resolve_precision(self.config.run.precision, self.processes.device)
-        log.info(
-            "%d training and %d validation images of %d classes; %.1f M trained parameters; %d process(es) on %s in %s",
-            len(self.dataset),
-            len(self.eval_set),
-            len(self.dataset.class_names),
-            parameters / 1e6,
-            self.processes.world_size,
-            self.processes.device.type,
-            precision,
-        )
-        log.info(
-            "%d epochs of %d steps, at step %d of %d",
-            schedule.epochs,
-            schedule.steps_per_epoch,
-            self.step,
-            self.stop_step,
-        )
-        log.info(schedule.summary)
-        if schedule.warmup_steps > schedule.total_steps / 2:
-            log.warning(
-                "the warm-up takes %d of %d steps; lower schedule.warmup_steps",
-                schedule.warmup_steps,
-                schedule.total_steps,
-            )
-        if data.accumulate > 1:
-            log.info(
-                "data.accumulate: %d micro-batches a step, each ranked by itself: %d images rank together, not %d",
-                data.accumulate,
-                data.batch_size // data.accumulate,
-                data.batch_size,
-            )

@@ -1,7 +1,7 @@
-"""Where the positives lie on an axis on which float64 resolves the step, however large their scores are.
+"""An axis for the positives on which float64 resolves the step, however large their logits are.
 
-H(s_j - s_i) needs differences of the size of delta, which the sums of large scores have lost: 1e20 + 1 is 1e20. But
-what lies farther apart than delta only needs its order, so the axis may be folded up between positives far apart.
+H(s_j - s_i) needs differences of the size of delta, and large logits lose them: 1e20 + 1 is 1e20. But positives farther
+apart than delta only need their order, so the axis may be folded up between them.
 """
 
 from typing import NamedTuple
@@ -9,28 +9,29 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# In multiples of delta. Scores up to REACH stay as they are: there float64 resolves the step to 2**-32. Beyond it gaps
-# are shortened to FAR_APART, of which millions fit on the axis.
+# In multiples of delta. Logits up to REACH stay as they are, because there float64 resolves the step to 2**-32. If one
+# is beyond, all gaps are cut to FAR_APART, of which millions fit on the axis.
 REACH = 2.0**20
 FAR_APART = 2.0**12
 
 
 class Placed(NamedTuple):
-    """Scores of the positives in two parts, (P,) float64 each.
+    """Logits of the positives in two parts, (P,) float64 each.
 
-    positions: on the folded axis: the scores themselves if none is beyond REACH.
-    origins: what to subtract, exactly, from a score and from those near it, for numbers of the size of delta: 0 if no
-        score is beyond REACH.
+    positions: places on the folded axis; the logits themselves if none is beyond REACH.
+    origins: numbers to subtract, exactly, from a positive and from the logits near it, which leaves numbers of the size
+        of delta; 0 if no logit is beyond REACH.
     """
 
     positions: Tensor
     origins: Tensor
 
 
-def place(scores: Tensor, delta: float) -> Placed:
-    """Folds the axis, without waiting for a GPU, if any of the scores (P,) float64, P > 0, finite, is beyond REACH."""
-    ordered, order = scores.sort()
+def place(logits: Tensor, delta: float) -> Placed:
+    """Folds the axis if any of the logits (P,) float64, P > 0, finite, is beyond REACH."""
+    # Fold in any case and choose afterwards: an `if` would wait for a GPU.
+    ordered, order = logits.sort()
     gaps = torch.diff(ordered, prepend=ordered[:1]).clamp(max=FAR_APART * delta)
-    folded = torch.empty_like(scores).index_copy_(0, order, gaps.cumsum(0))
-    far = scores.abs().amax() > REACH * delta
-    return Placed(torch.where(far, folded, scores), torch.where(far, scores, 0))
+    folded = torch.empty_like(logits).index_copy_(0, order, gaps.cumsum(0))
+    far = logits.abs().amax() > REACH * delta
+    return Placed(torch.where(far, folded, logits), torch.where(far, logits, 0))

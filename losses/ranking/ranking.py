@@ -1,11 +1,11 @@
-"""Error-driven ranking losses: what AP Loss and aLRP Loss share (arXiv 2009.13592, Sec. 3).
+"""The ranking that AP, aLRP and Rank & Sort Loss share, and the update that it drives (arXiv 2009.13592, Sec. 3).
 
-With x_ij = s_j - s_i and H the step smoothed over [-delta, delta], every positive i has
+Let x_ij = s_j - s_i be the difference of two logits and H the step smoothed over [-delta, delta]. Every positive i has
 rank(i) = rank+(i) + N_FP(i): N_FP(i) is the sum of H(x_ij) over the negatives j, and rank+(i) is 1 plus the sum of
 H(x_ik) over the other positives k.
 
-A loss gives every positive an error g(i), how far it is from its target. The error-driven update distributes it:
-g(i) lifts positive i, and pushes the negatives j down in the proportions H(x_ij) / N_FP(i). Lift and push balance.
+A loss gives every positive an error g(i), which says how far it is from its target. The error-driven update distributes
+the error: g(i) lifts positive i, and pushes each negative j down by its share H(x_ij) / N_FP(i). Lift and push balance.
 """
 
 import math
@@ -17,33 +17,33 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..finite import nan_unless_finite
-from .score_bins import ScoreBins
+from .logit_bins import LogitBins
 from .torch_passes import make_passes
 
 
 class Ranking:
     """Ranks of the positives among all logits of a process group, or of this process.
 
-    Nothing here is differentiated; `loss` attaches the gradient. Memory and time are O(M + P log P).
+    Autograd sees none of this; `loss` attaches the gradient. Memory and time are O(M + P log P).
 
     Args:
         logits: (M,) float.
         targets: (M,) 1 positive, 0 negative, -1 ignored.
         delta: half-width of the smoothed step, > 0.
-        group: process group to rank over, None for this process alone. Every process of it takes part in the same
+        group: process group to rank over, None for this process alone. Each of its processes takes part in the same
             three collectives (two if there is no positive), whatever it holds.
-        values: (own positives,) a number for each positive, in the order of logits[targets == 1]; None for none.
-        positives: (own positives,) int64, the indices of the targets that are 1, ascending, if known. Without them they
-            are searched, which waits for a GPU; wrong ones make wrong ranks.
+        weights: (own positives,) a number for each positive, in the order of logits[targets == 1]; None for none.
+        entries: (own positives,) int64, the indices of the targets that are 1, ascending, if known. None searches for
+            them and waits for a GPU. They are not checked: wrong ones make wrong ranks.
     Raises:
         ValueError: delta is not a positive number, or shapes do not fit.
 
     Attributes, all float64, of the P positives of all processes in the order of the processes:
-        scores: (P,), 0 where not finite.
-        positions: (P,), the scores where only differences up to delta count; see `place`.
-        values: (P,) the given numbers, 0 if none.
+        positive_logits: (P,), 0 where not finite.
+        positions: (P,), the same on an axis on which only differences up to delta count; see `place`.
+        weights: (P,) the given numbers, 0 if none.
         false_positives, positive_rank, rank: (P,) N_FP, rank+ and their sum; NaN if any logit is not finite.
-        values_above: (P,) sum of values[k] * H(x_ik) over the other positives k.
+        weight_above: (P,) sum of weights[k] * H(x_ik) over the other positives k.
         own: slice of the positives of this process.
         not_finite: 0, or NaN if any logit is not finite.
     """
@@ -54,8 +54,8 @@ class Ranking:
         targets: Tensor,
         delta: float,
         group: dist.ProcessGroup | None = None,
-        values: Tensor | None = None,
-        positives: Tensor | None = None,
+        weights: Tensor | None = None,
+        entries: Tensor | None = None,
     ) -> None:
         if not (delta > 0 and math.isfinite(delta)):
             raise ValueError(f"delta must be a positive number, got {delta}")
@@ -63,73 +63,86 @@ class Ranking:
             shapes = f"{tuple(logits.shape)} and {tuple(targets.shape)}"
             raise ValueError(f"logits and targets must both have shape (M,), got {shapes}")
         logits = logits.detach()
-        self.passes = make_passes(logits)
-        self.own_index = self.passes.find_positives(targets, positives)
-        values = torch.zeros_like(self.own_index) if values is None else values.detach()
-        if values.shape != self.own_index.shape:
-            raise ValueError(f"expected {len(self.own_index)} values, one for each positive, got {tuple(values.shape)}")
-        own = torch.stack([logits[self.own_index].double(), values.double()])
-        (scores, self.values), self.own = _gather_columns(own, group)
-        self.scores = torch.nan_to_num(scores, nan=0.0, posinf=0.0, neginf=0.0)
-        self.num_positives = len(self.scores)
 
-        self.positions = self.scores
+        # All that ranking needs of the positives of other processes is two numbers each, so those are exchanged;
+        # the far more numerous negatives stay where they are.
+        self.passes = make_passes(logits)
+        self.own_entries = self.passes.find_entries(targets, entries)
+        weights = torch.zeros_like(self.own_entries) if weights is None else weights.detach()
+        num_own = len(self.own_entries)
+        if weights.shape != (num_own,):
+            raise ValueError(f"expected {num_own} values, one for each positive, got {tuple(weights.shape)}")
+        own = torch.stack([logits[self.own_entries].double(), weights.double()])
+        (positive_logits, self.weights), self.own = _gather_columns(own, group)
+        # Bins need finite edges. A bad logit is not lost: the count of the negatives below turns NaN by it.
+        self.positive_logits = torch.nan_to_num(positive_logits, nan=0.0, posinf=0.0, neginf=0.0)
+        self.num_positives = len(self.positive_logits)
+
+        # The negatives only matter by how many lie in each bin and by their sum, so one pass over the M entries
+        # reduces them to a histogram of 2P + 1 bins, which adds up over processes as well.
+        self.positions = self.positive_logits
         if self.num_positives:
-            self.bins = ScoreBins(self.scores, delta, _compute_dtype(logits))
+            self.bins = LogitBins(self.positive_logits, delta, _compute_dtype(logits))
             self.positions = self.bins.positions
             negatives = self.passes.histogram(self.bins, logits, targets)
         else:
             negatives = nan_unless_finite(logits).repeat(2, 1)
-        # NaN if any logit is not finite; above every breakpoint it reaches all ranks, and by the group all processes.
+        # The count is NaN in the last bin if any logit is not finite. That bin lies above every positive, so the NaN
+        # reaches all ranks, and by the sum over the group all processes: they skip the step together.
         if group is not None:
             dist.all_reduce(negatives, group=group)
         self.not_finite = 0 * negatives[0, -1]
-        self.false_positives, among, self.values_above = self._hits(negatives)
+        self.false_positives, among, self.weight_above = self._hits(negatives)
         self.positive_rank = 1 + among
         self.rank = self.positive_rank + self.false_positives
 
     def _hits(self, negatives: Tensor) -> Tensor:
-        """Sum of H over the negatives, over the other positives, and over them weighted by their values: (3, P)."""
+        """Three sums of H(x_ij) for each positive i, (3, P): over the negatives j, over the other positives, and over
+        these times their weights. `negatives` is a histogram, (2, 2P + 1)."""
         if not self.num_positives:
-            return self.scores.new_zeros(3, 0)
-        weights = torch.stack([torch.ones_like(self.scores), self.values])  # (2, P)
+            return self.positive_logits.new_zeros(3, 0)
+        # Positives rank among themselves by the same bins: two more histograms, of their counts and of their weights.
+        weights = torch.stack([torch.ones_like(self.positive_logits), self.weights])  # (2, P)
         positives = negatives.new_zeros(4, negatives.shape[1])
         bins = torch.searchsorted(self.bins.breakpoints, self.positions, right=True)
-        relative = self.scores - self.bins.origins[bins]
+        relative = self.positive_logits - self.bins.origins[bins]
         positives.index_add_(1, bins, torch.stack([weights, weights * relative], 1).flatten(0, 1))
         hits = self.bins.hits(torch.cat([negatives[None], positives.view(2, 2, -1)]))
-        hits[0].clamp_(min=0)
-        hits[1:] -= weights / 2  # without k = i: H(0) = 1/2
+        hits[0].clamp_(min=0)  # a difference of two sums, which rounding may leave below 0
+        hits[1:] -= weights / 2  # each positive met itself, with H(0) = 1/2
         return hits
 
     def sum_over_lower(self, weights: Tensor) -> Tensor:
         """Sum over the positives i with s_i <= s_k of weights[i], for each positive k: (P,) from (P,)."""
-        ordered, order = self.scores.sort()
+        # Prefix sums in the order of the logits; the search from the right lets equal logits count each other.
+        ordered, order = self.positive_logits.sort()
         running = torch.nn.functional.pad(weights[order].cumsum(0), (1, 0))
-        return running[torch.searchsorted(ordered, self.scores, right=True)]
+        return running[torch.searchsorted(ordered, self.positive_logits, right=True)]
 
-    def loss(self, logits: Tensor, targets: Tensor, values: Tensor, errors: Tensor) -> Tensor:
-        """Mean over the positives of values (P,), with the gradient that their errors (P,) drive.
+    def loss(self, logits: Tensor, targets: Tensor, terms: Tensor, errors: Tensor) -> Tensor:
+        """Mean over the positives of terms (P,), whose backward gives the gradient that the errors (P,) drive.
 
         Returns:
             scalar, float64 for float64 logits and float32 for others; 0 with a zero gradient if P = 0.
         """
-        mean = values.sum() / max(1, self.num_positives) + self.not_finite
+        mean = terms.sum() / max(1, self.num_positives) + self.not_finite
         return _ErrorDriven.apply(logits, targets, mean, errors, self)
 
     def gradient(self, logits: Tensor, targets: Tensor, errors: Tensor) -> Tensor:
-        """Gradient (M,) of the own logits, driven by the errors (P,)."""
+        """Gradient (M,) of this process's logits, driven by the errors (P,)."""
         if not self.num_positives:
             return torch.zeros_like(logits)
-        errors = errors / self.num_positives
+        errors = errors / self.num_positives  # of a mean
+        # Negative j gets the sum over i of errors[i] * H(x_ij) / N_FP(i). Where N_FP(i) is 0, every H(x_ij) is as well.
         weights = torch.where(self.false_positives > 0, errors / self.false_positives, 0)
         gradient = self.passes.weighted_steps(self.bins, weights, logits, targets)
-        gradient[self.own_index] = -errors[self.own].to(gradient.dtype)
+        # The pass may leave anything in the places of the positives.
+        gradient[self.own_entries] = -errors[self.own].to(gradient.dtype)
         return gradient
 
 
 class _ErrorDriven(torch.autograd.Function):
-    """Gives a value its gradient by the error-driven update, worked out when asked for."""
+    """Gives a value the gradient of the error-driven update, and works it out in backward only."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor, value: Tensor, errors: Tensor, ranking: Ranking) -> Tensor:
@@ -150,13 +163,14 @@ def _compute_dtype(logits: Tensor) -> torch.dtype:
 
 
 def _gather_columns(own: Tensor, group: dist.ProcessGroup | None) -> tuple[Tensor, slice]:
-    """The columns of every process's (R, n) tensor side by side, n differing; and which of them are one's own."""
+    """Joins the (R, n) tensors of all processes, n differing, along n; and says which columns are this process's."""
     if group is None:
         return own, slice(0, own.shape[1])
     count = torch.full((1,), own.shape[1], device=own.device)  # waits for no device
     gathered = [torch.empty_like(count) for _ in range(dist.get_world_size(group))]
     dist.all_gather(gathered, count, group=group)
-    counts = torch.cat(gathered).tolist()
+    counts = torch.cat(gathered).tolist()  # waits for a GPU; sizes are needed on the CPU
+    # all_gather wants equal shapes: pad to the longest, and cut the padding off again.
     parts = [own.new_empty(own.shape[0], max(counts)) for _ in counts]
     if max(counts):
         padded = torch.nn.functional.pad(own, (0, max(counts) - own.shape[1]))

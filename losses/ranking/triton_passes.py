@@ -1,7 +1,7 @@
 """The passes of a ranking over all M entries as Triton kernels.
 
-Each program takes one block of entries. Three passes read at most: the targets once; the logits twice, with the
-targets only of blocks that hold more than negatives; they write the gradient once. Besides that there is a flag or two
+Each program takes one block of entries. The three passes read at most the targets once, the logits twice, and again
+the targets of blocks that hold more than negatives; they write the gradient once. Beside that they keep a flag or two
 for each block, and a bounded number of copies of the histogram, so that few programs add to the same place.
 """
 
@@ -10,21 +10,21 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .score_bins import ScoreBins
+from .logit_bins import LogitBins
 
 BLOCK = 2048  # entries of a program
 NUM_WARPS = 8  # 8 entries a thread: 62 registers at most, which lets 1024 threads share a multiprocessor
 # Float64 numbers in all copies of the histogram together, 8 MiB: it stays in the cache.
 MAX_COPIED = 1 << 20
 MAX_COPIES = 1024
-# What a block holds.
+# Contents of a block.
 ONLY_NEGATIVES, POSITIVES, IGNORED = (tl.constexpr(code) for code in range(3))
 
 
 class TritonPasses:
     """See `TorchPasses`. Logits and targets may be strided; nothing is copied or converted."""
 
-    def find_positives(self, targets: Tensor, known: Tensor | None = None) -> Tensor:
+    def find_entries(self, targets: Tensor, known: Tensor | None = None) -> Tensor:
         size, (num_blocks,) = len(targets), _grid(targets)
         targets = as_numbers(targets)
         counts = torch.empty(num_blocks, dtype=torch.int32, device=targets.device)
@@ -41,7 +41,7 @@ class TritonPasses:
                 _collect[num_blocks,](targets, targets.stride(0), size, counts, ends, index, BLOCK, num_warps=NUM_WARPS)
         return index
 
-    def histogram(self, bins: ScoreBins, logits: Tensor, targets: Tensor) -> Tensor:
+    def histogram(self, bins: LogitBins, logits: Tensor, targets: Tensor) -> Tensor:
         targets = as_numbers(targets)
         num_bins = len(bins.edges) + 1
         num_copies = min(MAX_COPIES, *_grid(logits), max(1, MAX_COPIED // (2 * num_bins)))
@@ -57,7 +57,7 @@ class TritonPasses:
         histogram = copies.sum(0)
         return histogram if self._edges.dtype == torch.float64 else bins.relative(histogram)
 
-    def weighted_steps(self, bins: ScoreBins, weights: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
+    def weighted_steps(self, bins: LogitBins, weights: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
         targets = as_numbers(targets)
         anchors, slopes, values = bins.tables(weights)
         result = torch.empty_like(logits, memory_format=torch.contiguous_format)
@@ -79,14 +79,14 @@ def as_numbers(targets: Tensor) -> Tensor:
 
 
 def _padded(edges: Tensor) -> Tensor:
-    """With NaN, which no score is above, to a power of two of which the search never reads the last."""
+    """Pads to a power of two, of which the search never reads the last, with NaN, which no logit is above."""
     length = triton.next_power_of_2(len(edges) + 1)
     return torch.nn.functional.pad(edges, (0, length - len(edges)), value=torch.nan)
 
 
 @triton.jit
 def _survey(targets, target_stride, size, counts, holds, BLOCK: tl.constexpr):
-    """Number of positives in each block, and what else it holds."""
+    """Counts the positives of each block, and notes what else it holds."""
     block = tl.program_id(0)
     entry = block.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     target = tl.load(targets + entry * target_stride, mask=entry < size, other=0)
@@ -98,7 +98,7 @@ def _survey(targets, target_stride, size, counts, holds, BLOCK: tl.constexpr):
 
 @triton.jit
 def _collect(targets, target_stride, size, counts, ends, index, BLOCK: tl.constexpr):
-    """Entries of the positives, in order; ends counts the positives up to the end of each block."""
+    """Writes the indices of the positives, ascending; ends counts the positives up to the end of each block."""
     block = tl.program_id(0)
     count = tl.load(counts + block)
     if count > 0:
@@ -109,12 +109,12 @@ def _collect(targets, target_stride, size, counts, ends, index, BLOCK: tl.conste
 
 
 @triton.jit
-def _bin(score, edges, half, BLOCK: tl.constexpr):
-    """Number of edges at or below each score, by bisection of a power of two of them, 2 * half."""
+def _bin(logit, edges, half, BLOCK: tl.constexpr):
+    """Number of edges at or below each logit, by bisection of a power of two of them, 2 * half."""
     below = tl.zeros([BLOCK], tl.int32)
     step = half
     while step > 0:
-        below += tl.where(tl.load(edges + below + step - 1) <= score, step, 0)
+        below += tl.where(tl.load(edges + below + step - 1) <= logit, step, 0)
         step //= 2
     return below
 
@@ -144,24 +144,24 @@ def _histogram(
     lane = tl.arange(0, BLOCK)
     entry = block.to(tl.int64) * BLOCK + lane
     inside = entry < size
-    score = tl.load(logits + entry * logit_stride, mask=inside, other=0).to(edges.dtype.element_ty)
+    logit = tl.load(logits + entry * logit_stride, mask=inside, other=0).to(edges.dtype.element_ty)
     number = copies + (block % num_copies).to(tl.int64) * 2 * num_bins
     total = number + num_bins
-    not_finite = tl.sum((tl.abs(score) < float("inf")).to(tl.int32)) < BLOCK
+    not_finite = tl.sum((tl.abs(logit) < float("inf")).to(tl.int32)) < BLOCK
     if not_finite:
         tl.atomic_add(number + num_bins - 1, tl.full((), float("nan"), tl.float64), sem="relaxed")
 
-    relevant = inside & (score >= tl.load(edges))
+    relevant = inside & (logit >= tl.load(edges))
     if tl.load(holds + block) != ONLY_NEGATIVES:
         relevant = relevant & (tl.load(targets + entry * target_stride, mask=inside, other=1) == 0)
     any_relevant = tl.max(relevant.to(tl.int32), 0)
     tl.store(relevants + block, any_relevant)
     if any_relevant > 0:
-        bins = _bin(score, edges, half, BLOCK)
-        wide = score.to(tl.float64)
-        if edges.dtype.element_ty == tl.float64:  # as in ScoreBins.histogram
+        bins = _bin(logit, edges, half, BLOCK)
+        wide = logit.to(tl.float64)
+        if edges.dtype.element_ty == tl.float64:  # as in LogitBins.histogram
             wide -= tl.load(origins + bins)
-        # Often one bin has nearly all: those of the first entry's bin are added up here.
+        # Often one bin has nearly all: add those of the first entry's bin here, and to memory once.
         first = tl.sum(tl.where((lane == 0) & relevant, bins, 0))
         together = relevant & (bins == first)
         tl.atomic_add(number + first, tl.sum(together.to(tl.int32)).to(tl.float64), sem="relaxed")
@@ -188,17 +188,17 @@ def _weighted_steps(
     result,
     BLOCK: tl.constexpr,
 ):
-    """value + slope * (score - anchor) of each negative's bin; blocks with nothing relevant are not read."""
+    """value + slope * (logit - anchor) of each negative's bin; blocks with nothing relevant are not read."""
     block = tl.program_id(0)
     entry = block.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = entry < size
     steps = tl.zeros([BLOCK], edges.dtype.element_ty)
     if tl.load(relevants + block) > 0:
-        score = tl.load(logits + entry * logit_stride, mask=inside, other=0).to(edges.dtype.element_ty)
-        relevant = inside & (score >= tl.load(edges))
+        logit = tl.load(logits + entry * logit_stride, mask=inside, other=0).to(edges.dtype.element_ty)
+        relevant = inside & (logit >= tl.load(edges))
         if tl.load(holds + block) == IGNORED:
             relevant = relevant & (tl.load(targets + entry * target_stride, mask=inside, other=1) == 0)
-        bins = _bin(score, edges, half, BLOCK)
-        distance = score - tl.load(anchors + bins)
+        bins = _bin(logit, edges, half, BLOCK)
+        distance = logit - tl.load(anchors + bins)
         steps = tl.where(relevant, tl.load(values + bins) + tl.load(slopes + bins) * distance, 0.0)
     tl.store(result + entry, steps.to(result.dtype.element_ty), mask=inside)

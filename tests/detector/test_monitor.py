@@ -59,7 +59,7 @@ def test_ranks_and_scores(watched):
 
 def test_boxes_levels_and_objects(watched, make_target):
     values, _, deltas, assignment = watched
-    index = assignment.references
+    index = assignment.reference_index
     ious = ops.box_iou(decode_boxes(deltas, ANCHORS[index]), assignment.gt_boxes).diagonal()
     assert values["sum_iou"].item() == pytest.approx(ious.sum().item(), rel=1e-5)
     assert torch.equal(values["hist_iou"], torch.histogram(ious, IOU_EDGES).hist.long())
@@ -69,7 +69,7 @@ def test_boxes_levels_and_objects(watched, make_target):
     best = ops.box_iou(boxes, ANCHORS).amax(dim=1)
     assert (values["num_objects"], values["num_objects_reached"]) == (3, 2)
     assert best[1] < REACHED_IOU
-    assert values["sum_anchor_iou"].item() == pytest.approx(best.sum().item(), rel=1e-5)
+    assert values["sum_reference_iou"].item() == pytest.approx(best.sum().item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", ["alrp", "rs", "ap", "focal"])

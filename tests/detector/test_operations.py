@@ -51,7 +51,7 @@ def test_matching_a_padded_batch_is_matching_its_images(make_target):
 
 @pytest.mark.parametrize("name", ["alrp", "rs", "ap", "focal"])
 def test_a_loss_waits_for_its_number_of_positives_alone(make_detector, make_target, monkeypatch, name):
-    monkeypatch.setattr("losses.ranking.score_bins.ScoreBins._build_table", lambda bins: None)  # for CPUs
+    monkeypatch.setattr("losses.ranking.logit_bins.LogitBins._build_table", lambda bins: None)  # for CPUs
     detector = make_detector(loss={"name": name})
     outputs = detector.raw_outputs(torch.rand(2, 3, 64, 96))
     with OperationCounter() as operations:

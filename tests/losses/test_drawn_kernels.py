@@ -38,7 +38,7 @@ def test_low_precision_logits_are_read_as_they_are(device, entries, delta, dtype
 
 @FEW
 @given(st.lists(st.tuples(st.floats(-1e4, 1e4, width=32), st.sampled_from([1, 0, 0]), st.floats(0, 2, width=32))))
-def test_scattered_scores_stay_finite_balanced_and_exact(device, entries):
+def test_scattered_logits_stay_finite_balanced_and_exact(device, entries):
     logits, targets, loc_errors = as_tensors(entries)
     results = run(device, logits, targets, loc_errors)
     assert all(result.isfinite().all() for result in results)

@@ -42,7 +42,7 @@ def test_equals_the_double_sum_in_float64(entries, delta):
 @given(
     st.lists(st.tuples(st.floats(-1e4, 1e4, width=32), st.sampled_from([1, 0]), st.floats(0, 2, width=32)), max_size=60)
 )
-def test_scattered_scores_stay_finite_balanced_and_exact(entries):
+def test_scattered_logits_stay_finite_balanced_and_exact(entries):
     logits, targets, ious = batch_of(entries)
     results = run(logits, targets, ious)
     assert all(result.isfinite().all() for result in results)
@@ -53,8 +53,8 @@ def test_scattered_scores_stay_finite_balanced_and_exact(entries):
 @PROPERTY
 @given(st.lists(st.tuples(st.integers(-6, 6), st.integers(0, 4)), max_size=70), DELTAS)
 def test_sums_over_smaller_keys_equal_the_sums_over_pairs(entries, delta):
-    scores = torch.tensor([entry[0] / 4 for entry in entries], dtype=torch.float64)
+    logits = torch.tensor([entry[0] / 4 for entry in entries], dtype=torch.float64)
     keys = torch.tensor([float(entry[1]) for entry in entries])
-    weights = torch.stack([torch.ones_like(scores), 1 + scores.abs()])
-    pairs = ((scores[None, :] - scores[:, None]) / (2 * delta) + 0.5).clamp(0, 1) * (keys[None, :] < keys[:, None])
-    assert_close(sum_over_smaller_keys(scores, keys, weights, delta), weights @ pairs.T, 1e-13)
+    weights = torch.stack([torch.ones_like(logits), 1 + logits.abs()])
+    pairs = ((logits[None, :] - logits[:, None]) / (2 * delta) + 0.5).clamp(0, 1) * (keys[None, :] < keys[:, None])
+    assert_close(sum_over_smaller_keys(logits, keys, weights, delta), weights @ pairs.T, 1e-13)

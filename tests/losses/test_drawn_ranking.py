@@ -1,7 +1,7 @@
 """aLRP and AP Loss of batches drawn by hypothesis."""
 
 import torch
-from drawn_batches import DELTAS, ENTRIES, PROPERTY, SCORES, TARGET_TYPES, as_tensors
+from drawn_batches import DELTAS, ENTRIES, LOGITS, PROPERTY, TARGET_TYPES, as_tensors
 from hypothesis import given
 from hypothesis import strategies as st
 from ranking_batches import assert_balanced
@@ -42,7 +42,7 @@ def test_low_precision_logits_are_ranked_in_float32(entries, delta, dtype):
 
 
 @PROPERTY
-@given(st.lists(st.tuples(st.booleans(), SCORES), min_size=1, max_size=30))
+@given(st.lists(st.tuples(st.booleans(), LOGITS), min_size=1, max_size=30))
 def test_bool_targets_have_no_ignored_entries(entries):
     targets = torch.tensor([entry[0] for entry in entries])
     logits = torch.tensor([entry[1] for entry in entries])
@@ -59,7 +59,7 @@ def test_bool_targets_have_no_ignored_entries(entries):
     ),
     st.sampled_from([0.1, 1.0, 4.0]),
 )
-def test_scattered_scores_stay_finite_balanced_and_exact(entries, delta):
+def test_scattered_logits_stay_finite_balanced_and_exact(entries, delta):
     logits, targets, loc_errors = as_tensors(entries)
     results = run(logits, targets, loc_errors, delta)
     assert all(result.isfinite().all() for result in results)

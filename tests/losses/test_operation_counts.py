@@ -42,7 +42,7 @@ def interpreter(monkeypatch):
             return launch(*args, **kwargs)
 
     monkeypatch.setattr(GridExecutor, "__call__", launch_unrecorded)
-    monkeypatch.setattr("losses.ranking.score_bins.ScoreBins._build_table", lambda bins: None)  # for CPUs
+    monkeypatch.setattr("losses.ranking.logit_bins.LogitBins._build_table", lambda bins: None)  # for CPUs
     monkeypatch.setattr(triton_support, "usable", lambda logits: True)
 
 
@@ -79,7 +79,7 @@ def test_kernels_wait_for_the_device_once_at_most(loss, num_positives, interpret
 
 @pytest.mark.parametrize("loss", RANKING_LOSSES)
 def test_operators_wait_for_the_device_once(loss, one_thread, monkeypatch):
-    monkeypatch.setattr("losses.ranking.score_bins.ScoreBins._build_table", lambda bins: None)  # as on a GPU, both
+    monkeypatch.setattr("losses.ranking.logit_bins.LogitBins._build_table", lambda bins: None)  # as on a GPU, both
     monkeypatch.setattr("losses.ranking.torch_passes.true_indices", lambda mask: mask.nonzero().squeeze(1))
     recorder = record(loss, random_batch(5000, 50))
     assert recorder.waits == {"nonzero": 1}

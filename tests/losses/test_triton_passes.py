@@ -19,7 +19,7 @@ from ranking_oracle import assert_close, dense
 from test_ranking_losses import GOLDEN, assert_agrees
 
 from losses import alrp_loss, ap_loss, focal_loss, rs_loss
-from losses.ranking.score_bins import ScoreBins
+from losses.ranking.logit_bins import LogitBins
 from losses.ranking.torch_passes import make_passes
 
 
@@ -166,7 +166,7 @@ def test_a_process_group_changes_nothing_for_one_process(device, tmp_path, monke
 def test_a_process_without_entries_takes_part(device):
     empty = torch.zeros(0, device=device)
     passes = make_passes(empty)
-    bins = ScoreBins(torch.zeros(2, dtype=torch.float64, device=device), 1.0, torch.float32)
-    assert passes.find_positives(empty).tolist() == []
+    bins = LogitBins(torch.zeros(2, dtype=torch.float64, device=device), 1.0, torch.float32)
+    assert passes.find_entries(empty).tolist() == []
     assert not passes.histogram(bins, empty, empty).any()
     assert passes.weighted_steps(bins, torch.ones(2, dtype=torch.float64, device=device), empty, empty).shape == (0,)

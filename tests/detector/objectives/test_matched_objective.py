@@ -32,7 +32,7 @@ def objective(name="alrp", **settings) -> MatchedObjective:
 
 
 def flat_positives(assignment) -> torch.Tensor:
-    return assignment.images * A + assignment.references
+    return assignment.images * A + assignment.reference_index
 
 
 def outputs(batch: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -66,7 +66,7 @@ def test_positives_are_in_flat_order_with_their_boxes(two_targets):
     assignment = assign(two_targets)
     positives = (assignment.cls_targets.flatten() == 1).nonzero().squeeze(1)
     assert torch.equal(positives // K, flat_positives(assignment))
-    assert torch.equal(assignment.reference_boxes, ANCHORS[assignment.references])
+    assert torch.equal(assignment.reference_boxes, ANCHORS[assignment.reference_index])
     boxes = torch.cat([target["boxes"] for target in two_targets])
     labels = torch.cat([target["labels"] for target in two_targets])
     for gt_box, entry in zip(assignment.gt_boxes, positives, strict=True):

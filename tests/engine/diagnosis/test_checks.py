@@ -195,7 +195,7 @@ def test_quantiles_of_a_histogram():
 def test_a_record_is_short_and_knows_what_is_missing():
     empty = {
         **dict.fromkeys(("num_positives", "num_negatives", "num_relevant_negatives", "num_objects"), torch.tensor(0.0)),
-        **dict.fromkeys(("num_objects_reached", "sum_anchor_iou", "sum_iou", "sum_precision"), torch.tensor(0.0)),
+        **dict.fromkeys(("num_objects_reached", "sum_reference_iou", "sum_iou", "sum_precision"), torch.tensor(0.0)),
         "positives_per_level": torch.zeros(5),
         "hist_rank": torch.zeros(len(RANK_EDGES) - 1),
         "hist_logit_positive": torch.zeros(len(LOGIT_EDGES) - 1),

@@ -20,8 +20,8 @@ FEW = settings(deadline=None, derandomize=True, max_examples=12)
 # Near the places where something changes, and their neighbours among the float32 numbers.
 CORNERS = torch.tensor([1e-45, 1e-3, 5.0, REACH, 2.0**24, 2.0**25, 1e12, 1e16, 1e20, 1e30, 3e38, LARGEST])
 CORNERS = torch.cat([torch.nextafter(CORNERS, torch.tensor(0.0)), CORNERS, CORNERS[:-1] * 1.0000001])
-SCORES = st.one_of(
-    st.sampled_from([sign * score for score in CORNERS.tolist() for sign in (1, -1)]),
+LOGITS = st.one_of(
+    st.sampled_from([sign * logit for logit in CORNERS.tolist() for sign in (1, -1)]),
     st.integers(-8, 8).map(lambda k: k / 4),
     st.integers(-4, 4).map(lambda k: 1e9 + 64 * k),
     st.floats(width=32, allow_nan=False, allow_infinity=False),
@@ -30,8 +30,8 @@ LABELS = st.sampled_from([1, 1, 0, 0, -1])
 DELTAS = st.sampled_from([1e-3, 0.1, 0.5, 1.0, 100.0])
 
 
-def entries(scores):
-    return st.lists(st.tuples(scores, LABELS, st.floats(0, 1, width=32)), min_size=1, max_size=40)
+def entries(logits):
+    return st.lists(st.tuples(logits, LABELS, st.floats(0, 1, width=32)), min_size=1, max_size=40)
 
 
 @pytest.fixture(scope="module", params=PATHS)
@@ -39,7 +39,7 @@ def path(request):
     """A GPU has no table of cells, nor have deterministic algorithms there; kernels are tried in the interpreter."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param != "table of cells":
-            patch.setattr("losses.ranking.score_bins.ScoreBins._build_table", lambda bins: None)
+            patch.setattr("losses.ranking.logit_bins.LogitBins._build_table", lambda bins: None)
         if request.param == "triton interpreter":
             triton = pytest.importorskip("triton")
             if not triton.knobs.runtime.interpret:
@@ -79,7 +79,7 @@ def assert_exact(logits, targets, errors, delta, value=1e-6, gradient=2e-6):
 
 
 @MANY
-@given(entries(SCORES), DELTAS)
+@given(entries(LOGITS), DELTAS)
 def test_any_finite_logits(path, entries, delta):
     assert_exact(*as_tensors(entries), delta)
 
@@ -88,7 +88,7 @@ def test_any_finite_logits(path, entries, delta):
 @given(
     entries(
         st.one_of(
-            SCORES,
+            LOGITS,
             st.integers(-3, 3).map(lambda k: 1e15 + k / 4),
             st.integers(-3, 3).map(lambda k: 2.0**53 + 2 * k),
             st.integers(-3, 3).map(lambda k: 1e5 + k / 8),
@@ -103,7 +103,7 @@ def test_any_finite_logits_in_float64(path, entries, delta):
 
 
 @FEW
-@given(entries(SCORES), st.sampled_from([torch.bfloat16, torch.float16]))
+@given(entries(LOGITS), st.sampled_from([torch.bfloat16, torch.float16]))
 def test_any_finite_logits_in_low_precision(path, entries, dtype):
     logits, targets, errors = as_tensors(entries)
     logits = logits.clamp(torch.finfo(dtype).min, torch.finfo(dtype).max).to(dtype)

@@ -1,0 +1,52 @@
+"""The plan of a run on the console: what will be trained on what, and for how long."""
+
+import logging
+
+from data import CocoDetection
+from engine.run.precision import resolve_precision
+from engine.training.train_step import TrainStep
+
+log = logging.getLogger(__name__)
+
+
+def log_plan(train_step: TrainStep, dataset: CocoDetection, eval_set: CocoDetection, stop_step: int) -> None:
+    """Says what will be trained on what, and warns of a plan that does not fit itself.
+
+    Args:
+        dataset, eval_set: the training and the validation split.
+        stop_step: step at which the run ends.
+    """
+    config, processes, schedule = train_step.config, train_step.processes, train_step.schedule
+    parameters = sum(parameter.numel() for parameter in train_step.parameters)
+    log.info(
+        "%d training and %d validation images of %d classes; %.1f M trained parameters; %d process(es) on %s in %s",
+        len(dataset),
+        len(eval_set),
+        len(dataset.class_names),
+        parameters / 1e6,
+        processes.world_size,
+        processes.device.type,
+        resolve_precision(config.run.precision, processes.device),
+    )
+    log.info(
+        "%d epochs of %d steps, at step %d of %d",
+        schedule.epochs,
+        schedule.steps_per_epoch,
+        train_step.done,
+        stop_step,
+    )
+    log.info(schedule.summary)
+    if schedule.warmup_steps > schedule.total_steps / 2:
+        log.warning(
+            "the warm-up takes %d of %d steps; lower schedule.warmup_steps",
+            schedule.warmup_steps,
+            schedule.total_steps,
+        )
+    data = config.data
+    if data.accumulate > 1:
+        log.info(
+            "data.accumulate: %d micro-batches a step, each ranked by itself: %d images rank together, not %d",
+            data.accumulate,
+            data.batch_size // data.accumulate,
+            data.batch_size,
+        )
