@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import Discriminator, Tag, TypeAdapter
 
-from detector.config import ModelConfig
+from detector.config import DEFAULT_LOSS, ModelConfig
 from detector.contract import Detections, Detector
 from detector.references import References
 from detector.released import Released
@@ -13,6 +13,7 @@ from detector.retinanet import build as retinanet
 from detector.retinanet.config import RetinaNetConfig
 from detector.retinanet.export import detections_from_outputs
 from detector.retinanet.released import from_alrp, from_torchvision
+from losses.table import LOSSES
 
 
 class Family(NamedTuple):
@@ -69,6 +70,20 @@ _MODEL_FIELD: TypeAdapter[ModelConfig] = TypeAdapter(ModelField)
 def model_settings(value: Any) -> ModelConfig:
     """Settings from a mapping or as they are. Raises pydantic.ValidationError: unknown key or impossible value."""
     return _MODEL_FIELD.validate_python(value)
+
+
+def with_loss_defaults(model: Any, loss: Any) -> Any:
+    """The group `model` with the chosen loss's own defaults (`LossSettings.model_defaults`) below the given keys.
+
+    Args:
+        model, loss: the groups, as mappings or settings; settings of a model are complete and stay as they are.
+    """
+    name = loss.get("name", DEFAULT_LOSS) if isinstance(loss, Mapping) else getattr(loss, "name", None)
+    if not isinstance(model, Mapping) or str(name) not in LOSSES or str(_family_name(model)) not in FAMILIES:
+        return model  # what is wrong with them is said where they are validated
+    keys = FAMILIES[_family_name(model)].config.model_fields
+    defaults = LOSSES[str(name)].Settings.model_defaults
+    return {key: value for key, value in defaults.items() if key in keys} | dict(model)
 
 
 def build_references(model: ModelConfig) -> References | None:

@@ -1,4 +1,4 @@
-"""Losses on flat tensors: aLRP, AP and Rank & Sort Loss ranked exactly, focal loss, smooth L1, self-balancing.
+"""Losses on flat tensors: aLRP, AP and Rank & Sort Loss ranked exactly, DR Loss, focal loss, smooth L1, self-balancing.
 
 Installed, this folder is the package `alrp`, and needs torch alone.
 
@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from .alrp import alrp_loss
     from .ap import ap_loss
     from .balance import SelfBalance
+    from .dr import dr_loss
     from .focal import focal_loss
     from .rank_sort import rs_loss
     from .smooth_l1 import smooth_l1_loss
 
-__all__ = ["SelfBalance", "alrp_loss", "ap_loss", "focal_loss", "rs_loss", "smooth_l1_loss"]
+__all__ = ["SelfBalance", "alrp_loss", "ap_loss", "dr_loss", "focal_loss", "rs_loss", "smooth_l1_loss"]
 __version__ = "0.2.0"
 
 # Imported when first asked for, so that `import alrp.metrics` loads no torch.
@@ -25,6 +26,7 @@ _HOMES = {
     "SelfBalance": "balance",
     "alrp_loss": "alrp",
     "ap_loss": "ap",
+    "dr_loss": "dr",
     "focal_loss": "focal",
     "rs_loss": "rank_sort",
     "smooth_l1_loss": "smooth_l1",

@@ -13,10 +13,10 @@ from .smooth_l1 import smooth_l1_loss
 BoxLoss = Literal["smooth_l1", "iou", "diou", "giou"]
 
 
-def box_loss(matched: Matched, kind: BoxLoss, group: dist.ProcessGroup | None) -> Tensor:
-    """Mean over the positives of the group, 0 with a zero gradient if there is none."""
+def box_loss(matched: Matched, kind: BoxLoss, group: dist.ProcessGroup | None, beta: float = 1.0) -> Tensor:
+    """Mean over the positives of the group, 0 with a zero gradient if there is none; beta is that of Smooth L1."""
     if kind == "smooth_l1":
-        return smooth_l1_loss(matched.pred_deltas, matched.encode_targets(), group=group)
+        return smooth_l1_loss(matched.pred_deltas, matched.encode_targets(), beta, group)
     return overlap_loss(matched.overlaps(kind), torch.ones_like(matched.pred_boxes[:, 0]), group)
 
 

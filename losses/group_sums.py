@@ -20,8 +20,13 @@ def ratio_over_group(total: Tensor, weight: Tensor, group: dist.ProcessGroup | N
     """
     if group is None:
         return total / weight.clamp(min=at_least)
-    joined = _SumOverGroup.apply(torch.stack([total.double(), weight.double()]), group)
+    joined = sum_over_group(torch.stack([total.double(), weight.double()]), group)
     return (joined[0] / joined[1].clamp(min=at_least)).to(total.dtype)
+
+
+def sum_over_group(own: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+    """Sum over the processes, the same on each; its gradient is that of this process's own summand, unscaled."""
+    return own if group is None else _SumOverGroup.apply(own, group)
 
 
 class _SumOverGroup(torch.autograd.Function):

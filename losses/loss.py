@@ -4,8 +4,9 @@ A loss is one file: its function on flat tensors, its settings with what others 
 makes named parts of a batch. `losses.table` lists them.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.distributed as dist
@@ -27,11 +28,14 @@ class LossSettings:
             training, and from where on the rate is too high. Measured on shapes and blood cells (docs/diagnose.md): at
             ½, 1 and 2 times the shipped rate at most 1.7e-3 with ranking losses, and 1.0e-3 with focal loss; at 20
             times that rate at least 3.9e-3 and 1.8e-3.
+        model_defaults: keys of the group `model` that the loss was made for, in place of their usual defaults
+            where the chosen family has them.
     """
 
     label: ClassVar[str]
     ranks: ClassVar[bool]
     update_ratios: ClassVar[tuple[float, float]]
+    model_defaults: ClassVar[Mapping[str, Any]] = {}
 
     name: str
     """The loss."""

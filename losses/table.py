@@ -2,6 +2,7 @@
 
 from .alrp import ALRPLoss
 from .ap import APLoss
+from .dr import DRLoss
 from .focal import FocalLoss
 from .loss import Loss, LossSettings
 from .rank_sort import RankSortLoss
@@ -13,6 +14,7 @@ LOSSES: dict[str, type[Loss]] = {
         APLoss,
         RankSortLoss,
         FocalLoss,
+        DRLoss,
     )
 }
 

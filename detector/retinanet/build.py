@@ -48,4 +48,5 @@ def build_references(model: RetinaNetConfig) -> References:
         model.anchor_base_scale,
         model.box_convention == "torchvision",
     )
-    return References(generator, ATSSMatcher() if model.matcher == "atss" else MaxIoUMatcher(), LEVEL_NAMES)
+    matcher = ATSSMatcher() if model.matcher == "atss" else MaxIoUMatcher(negative_iou=model.background_iou)
+    return References(generator, matcher, LEVEL_NAMES)

@@ -36,6 +36,9 @@ class RetinaNetConfig(ModelConfig):
     that were trained with them."""
     matcher: Literal["max_iou", "atss"] = "max_iou"
     """What tells positive anchors from negative ones."""
+    background_iou: Annotated[float, Field(ge=0.0, le=0.5)] = 0.4
+    """Best IoU below which max_iou has an anchor be negative; from there to 0.5, from where on it is positive, it is
+    ignored."""
 
     topk_candidates: PositiveInt = 1000
     """(anchor, class) entries that each pyramid level sends to NMS at most."""

@@ -36,6 +36,9 @@ def log_plan(train_step: TrainStep, dataset: CocoDetection, eval_set: CocoDetect
         stop_step,
     )
     log.info(schedule.summary)
+    model, loss = config.model.model_dump(), config.loss
+    if own := [f"model.{key}={model[key]} ({value})" for key, value in loss.model_defaults.items() if key in model]:
+        log.info("loss.name=%s has defaults of its own, in brackets: %s", loss.name, ", ".join(own))
     if schedule.warmup_steps > schedule.total_steps / 2:
         log.warning(
             "the warm-up takes %d of %d steps; lower schedule.warmup_steps",
