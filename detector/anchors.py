@@ -19,6 +19,7 @@ class AnchorGenerator(nn.Module):
         base_scale: base size in strides.
         whole_pixels: torchvision's rules. Sizes are truncated and then corners rounded to whole pixels, and cells
             are (image side) // (map side) apart, each axis by itself, where the image is the first level's.
+        shift: of the centres, in strides; 0.5 puts them in the middle of their cells.
     """
 
     cell_anchors: Tensor
@@ -30,6 +31,7 @@ class AnchorGenerator(nn.Module):
         octave_scales: Sequence[float] = (1.0, 2**0.5),
         base_scale: float = 4.0,
         whole_pixels: bool = False,
+        shift: float = 0.0,
     ) -> None:
         super().__init__()
         self.whole_pixels = whole_pixels
@@ -44,6 +46,7 @@ class AnchorGenerator(nn.Module):
         heights = (height_factors[:, None] * sizes).flatten(1)
         cell_anchors = torch.stack([-widths, -heights, widths, heights], dim=2) / 2  # (levels, num_anchors, 4)
         cell_anchors = cell_anchors.round() if whole_pixels else cell_anchors
+        cell_anchors = cell_anchors + shift * torch.tensor(self.strides)[:, None, None] if shift else cell_anchors
         self.register_buffer("cell_anchors", cell_anchors, persistent=False)
         self._latest: tuple[object, list[Tensor]] | None = None
 

@@ -5,7 +5,7 @@ Boxes are (x1, y1, x2, y2) in continuous pixels, width x2 - x1. N, M, R, P: numb
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -15,12 +15,27 @@ from losses.overlaps import EPS, box_area, box_center, shared_area
 MAX_LOG_RATIO = abs(math.log(16 / 1000))
 
 
+class Coding(Protocol):
+    """What a head says of a box, relative to its reference box: (N, 4) to (N, 4), and back."""
+
+    def encode(self, gt_boxes: Tensor, references: Tensor) -> Tensor: ...
+    def decode(self, predictions: Tensor, references: Tensor) -> Tensor: ...
+
+
 class BoxCoding(NamedTuple):
     """How offsets are scaled: divisors of (dx, dy, dw, dh), and the log size ratios that decoding applies."""
 
     stds: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
     min_log_ratio: float = -MAX_LOG_RATIO
     max_log_ratio: float = MAX_LOG_RATIO
+
+    def encode(self, gt_boxes: Tensor, references: Tensor) -> Tensor:
+        """See `encode_boxes`."""
+        return encode_boxes(gt_boxes, references, self)
+
+    def decode(self, predictions: Tensor, references: Tensor) -> Tensor:
+        """See `decode_boxes`."""
+        return decode_boxes(predictions, references, self)
 
 
 # Pairs of boxes worked out at a time, some 25 bytes each with the temporaries: a limit on memory, and on a CPU what its

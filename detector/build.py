@@ -6,7 +6,7 @@ from typing import Any
 
 from detector.config import ModelConfig, loss_settings
 from detector.contract import Detector
-from detector.families import FAMILIES, model_settings, with_loss_defaults
+from detector.families import FAMILIES, model_settings, with_own_defaults
 from detector.weights import load_detector_weights, load_imagenet_weights
 
 logger = logging.getLogger(__name__)
@@ -29,8 +29,8 @@ def build_detector(config: Any, num_classes: int, load_weights: bool = True) -> 
     """
     if num_classes < 1:
         raise ValueError(f"num_classes is {num_classes}, must be at least 1")
-    loss = loss_settings(_get(config, "loss", {}))
-    model = model_settings(with_loss_defaults(_get(config, "model", {}), loss))
+    model_group, loss_group = with_own_defaults(_get(config, "model", {}), _get(config, "loss", {}))
+    model, loss = model_settings(model_group), loss_settings(loss_group)
     crowd = _get(_get(config, "data", {}), "crowd", "background")
     if crowd not in ("background", "ignore"):
         raise ValueError(f"data.crowd is {crowd!r}, must be background or ignore")

@@ -25,12 +25,14 @@ class Detector(nn.Module, ABC):
     Attributes:
         backbone: the network that `model.weights` are loaded into.
         references: the reference boxes that predictions start from, or None for a detector without any.
+        level_names: of the pyramid, such as P3, in the order in which a monitor counts positives; () for none.
         class_head: names of the parameters whose shape depends on the number of classes.
         winograd_parts: names of the submodules in which Winograd's algorithm pays, see `detector.backbones.winograd`.
     """
 
     backbone: nn.Module
     references: References | None = None
+    level_names: tuple[str, ...] = ()
     class_head: tuple[str, ...] = ()
     winograd_parts: tuple[str, ...] = ()
 

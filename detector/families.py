@@ -7,6 +7,9 @@ from pydantic import Discriminator, Tag, TypeAdapter
 
 from detector.config import DEFAULT_LOSS, ModelConfig
 from detector.contract import Detections, Detector
+from detector.fcos import build as fcos
+from detector.fcos import postprocess as fcos_postprocess
+from detector.fcos.config import FCOSConfig
 from detector.references import References
 from detector.released import Released
 from detector.retinanet import build as retinanet
@@ -25,6 +28,8 @@ class Family(NamedTuple):
         references: (model) -> the boxes that predictions start from; None for a family without any.
         detections_from_outputs: (outputs in order, `output_settings`, image sizes) -> detections, without the network.
         released: who released weights of this family -> their state dict to ours. Raises ReleasedError.
+        loss_defaults: keys of the group `loss` in place of their usual defaults, where the chosen loss has them; "name"
+            is the family's usual loss.
     """
 
     config: type[ModelConfig]
@@ -32,6 +37,7 @@ class Family(NamedTuple):
     references: Callable[[Any], References] | None
     detections_from_outputs: Callable[..., Detections]
     released: Mapping[str, Callable[[object], Released]] = {}
+    loss_defaults: Mapping[str, Any] = {"name": DEFAULT_LOSS}
 
 
 FAMILIES: dict[str, Family] = {
@@ -41,6 +47,13 @@ FAMILIES: dict[str, Family] = {
         retinanet.build_references,
         detections_from_outputs,
         {"alrp": from_alrp, "torchvision": from_torchvision},
+    ),
+    "fcos": Family(
+        FCOSConfig,
+        fcos.build_fcos,
+        None,
+        fcos_postprocess.detections_from_outputs,
+        loss_defaults={"name": "focal", "box_loss": "giou"},
     ),
 }
 DEFAULT_FAMILY = "retinanet"
@@ -72,18 +85,31 @@ def model_settings(value: Any) -> ModelConfig:
     return _MODEL_FIELD.validate_python(value)
 
 
-def with_loss_defaults(model: Any, loss: Any) -> Any:
-    """The group `model` with the chosen loss's own defaults (`LossSettings.model_defaults`) below the given keys.
+def usual_loss(model: Any) -> str:
+    """`loss.name` where it is not given, for the group `model`, a mapping or settings."""
+    family = FAMILIES.get(str(_family_name(model)), FAMILIES[DEFAULT_FAMILY])
+    return family.loss_defaults["name"]
 
-    Args:
-        model, loss: the groups, as mappings or settings; settings of a model are complete and stay as they are.
+
+def with_own_defaults(model: Any, loss: Any) -> tuple[Any, Any]:
+    """The groups `model` and `loss` with the defaults that each has for the other below the given keys.
+
+    A family has some for its losses (`Family.loss_defaults`), a loss some for its detector
+    (`LossSettings.model_defaults`). Settings, as against mappings, are complete and stay as they are; so does what
+    is wrong, which is said where it is validated.
     """
-    name = loss.get("name", DEFAULT_LOSS) if isinstance(loss, Mapping) else getattr(loss, "name", None)
-    if not isinstance(model, Mapping) or str(name) not in LOSSES or str(_family_name(model)) not in FAMILIES:
-        return model  # what is wrong with them is said where they are validated
-    keys = FAMILIES[_family_name(model)].config.model_fields
-    defaults = LOSSES[str(name)].Settings.model_defaults
-    return {key: value for key, value in defaults.items() if key in keys} | dict(model)
+    if str(_family_name(model)) not in FAMILIES:
+        return model, loss
+    family = FAMILIES[_family_name(model)]
+    if isinstance(loss, Mapping):
+        name = loss.get("name", family.loss_defaults["name"])
+        keys = LOSSES[str(name)].Settings.key_names() if str(name) in LOSSES else ("name",)
+        loss = {key: value for key, value in family.loss_defaults.items() if key in keys} | dict(loss)
+    name = loss["name"] if isinstance(loss, Mapping) else getattr(loss, "name", None)
+    if isinstance(model, Mapping) and str(name) in LOSSES:
+        defaults, keys = LOSSES[str(name)].Settings.model_defaults, tuple(family.config.model_fields)
+        model = {key: value for key, value in defaults.items() if key in keys} | dict(model)
+    return model, loss
 
 
 def build_references(model: ModelConfig) -> References | None:

@@ -32,8 +32,9 @@ class Monitor:
             over this process's batch, so that it adds up over micro-batches and processes:
             "num_positives"; "num_relevant_negatives", which can rank above some positive; once the loss has been
             differentiated "grad_mass_positive" and "grad_mass_negative", Σ|d loss / d logit| over either.
-            Detailed, also "num_negatives"; "num_objects", "num_objects_reached", whose best reference box has
-            at least REACHED_IOU, and "sum_reference_iou" of the best boxes; "positives_per_level" (levels,); over the
+            Detailed, also "num_negatives"; where boxes are offsets of reference boxes, "num_objects",
+            "num_objects_reached", whose best one has at least REACHED_IOU, and "sum_reference_iou" of the best;
+            "positives_per_level" (levels,); over the
             positives "sum_iou" of predicted box and object and "sum_precision", rank among the positives / rank;
             and histograms by the edges above: "hist_logit_positive", "hist_logit_negative", "hist_rank", "hist_iou".
     """
@@ -84,19 +85,24 @@ class Monitor:
         self.values["hist_logit_negative"] = _histogram(logits[cls_targets == 0], LOGIT_EDGES)
 
     @torch.no_grad()
-    def watch_references(
-        self, references_per_level: Sequence[Tensor], reference_index: Tensor, targets: Sequence[dict[str, Any]]
-    ) -> None:
-        """How reference boxes fit the objects, and at which level the positive ones lie.
+    def watch_levels(self, references_per_level: Sequence[Tensor], reference_index: Tensor) -> None:
+        """At which level the positives lie.
 
         Args:
             references_per_level: list of (n, 4), together (A, 4).
             reference_index: (P,) indices into A of the positive ones.
-            targets: as `assign_targets` takes them.
         """
         ends = torch.tensor([len(level) for level in references_per_level], device=reference_index.device).cumsum(0)
         level = torch.bucketize(reference_index, ends, right=True)
         self.values["positives_per_level"] = level.bincount(minlength=len(references_per_level))
+
+    @torch.no_grad()
+    def watch_fit(self, references_per_level: Sequence[Tensor], targets: Sequence[dict[str, Any]]) -> None:
+        """How reference boxes, where predictions are offsets of them, fit the objects.
+
+        Args:
+            references_per_level: list of (n, 4), together (A, 4). targets: as `assign_targets` takes them.
+        """
         references = torch.cat(list(references_per_level))
         best = torch.cat([best_reference_ious(references, target["boxes"][~target["crowd"]]) for target in targets])
         self.values["num_objects"] = best.new_tensor(len(best))

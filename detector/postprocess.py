@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from detector.boxes import PAPER_CODING, BoxCoding, clip_boxes, decode_boxes
+from detector.boxes import PAPER_CODING, Coding, clip_boxes
 from detector.nms import nms_of_images
 
 
@@ -27,7 +27,7 @@ class PostProcessor:
         topk_candidates: int = 1000,
         nms_thresh: float = 0.5,
         detections_per_img: int = 100,
-        coding: BoxCoding = PAPER_CODING,
+        coding: Coding = PAPER_CODING,
     ) -> None:
         self.score_thresh = score_thresh
         self.topk_candidates = topk_candidates
@@ -53,11 +53,23 @@ class PostProcessor:
             Per image "boxes" (n, 4) xyxy, "scores" (n,), "labels" (n,) int64, best first; among equal
             scores, lower levels, rows, columns, anchors and classes first.
         """
-        num_images, _, num_classes = cls_logits.shape
-        scores = cls_logits.sigmoid()
+        return self.of_scores(cls_logits.sigmoid(), box_deltas, references_per_level, image_sizes)
+
+    @torch.no_grad()
+    def of_scores(
+        self,
+        scores: Tensor,
+        box_deltas: Tensor,
+        references_per_level: Sequence[Tensor],
+        image_sizes: Sequence[tuple[int, int]],
+        score_thresh: float | None = None,
+    ) -> list[dict[str, Tensor]]:
+        """The same of scores (B, A, K) that are made otherwise, with another threshold if given."""
+        num_images, _, num_classes = scores.shape
+        score_thresh = self.score_thresh if score_thresh is None else score_thresh
         sizes, first, selected = [len(level) for level in references_per_level], 0, []
         for level_scores in scores.split(sizes, dim=1):
-            images, entries = self._select(level_scores.flatten(1))
+            images, entries = self._select(level_scores.flatten(1), score_thresh)
             selected.append((images, entries + first * num_classes))
             first += level_scores.shape[1]
         images, entries = (torch.cat(parts) for parts in zip(*selected, strict=True))
@@ -65,7 +77,7 @@ class PostProcessor:
         scores = scores.flatten(1)[images, entries]
         reference_index = entries.div(num_classes, rounding_mode="floor")
         references = torch.cat(list(references_per_level))[reference_index]
-        boxes = decode_boxes(box_deltas[images, reference_index], references, self.coding)
+        boxes = self.coding.decode(box_deltas[images, reference_index], references)
         boxes = clip_boxes(boxes, boxes.new_tensor(image_sizes)[images])
         labels = entries % num_classes
         keep = nms_of_images(boxes, scores, labels, images, num_images, self.nms_thresh)
@@ -75,14 +87,14 @@ class PostProcessor:
         parts = (values[keep].split(counts) for values in (boxes, scores, labels))
         return [{"boxes": b, "scores": s, "labels": k} for b, s, k in zip(*parts, strict=True)]
 
-    def _select(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+    def _select(self, scores: Tensor, score_thresh: float) -> tuple[Tensor, Tensor]:
         """The best entries above the threshold of each row of (B, n).
 
         Returns:
             (N,) their rows and (N,) their columns, row by row, in each best first, lower column first among equals.
         """
         num_rows, width = scores.shape
-        candidates = (scores > self.score_thresh).flatten().nonzero().squeeze(1)
+        candidates = (scores > score_thresh).flatten().nonzero().squeeze(1)
         starts = torch.searchsorted(candidates, torch.arange(num_rows + 1, device=scores.device) * width)
         counts = starts.diff().tolist()
         if max(counts) > self.topk_candidates:

@@ -4,8 +4,9 @@ Where paper and released code differ, this follows the released code, which made
 marked below.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.distributed as dist
@@ -104,6 +105,8 @@ class ALRPSettings(LossSettings):
     label: ClassVar[str] = "aLRP"
     ranks: ClassVar[bool] = True
     update_ratios: ClassVar[tuple[float, float]] = (1e-3, 2.5e-3)
+    # Scores that learn the quality of boxes need no second opinion on it (Rank & Sort Loss, arXiv 2107.11669).
+    model_defaults: ClassVar[Mapping[str, Any]] = {"centerness": None}
 
     name: Literal["alrp"] = "alrp"
     loc_error: Literal["iou", "diou", "giou"] = "giou"

@@ -64,7 +64,7 @@ class APSettings(LossSettings):
 
     name: Literal["ap"] = "ap"
     box_loss: BoxLoss = "smooth_l1"
-    """Localisation part: Smooth L1 of the offsets, or 1 - IoU, DIoU or GIoU of the boxes."""
+    """Localisation part: Smooth L1 of the offsets, or 1 - IoU, DIoU, GIoU or -ln IoU of the boxes."""
     delta: float = 1.0
     """Half-width of the smoothed step between two logits, > 0."""
 

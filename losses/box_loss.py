@@ -1,4 +1,4 @@
-"""Localisation parts of losses that treat boxes apart from scores: Smooth L1 of offsets, or 1 - overlap of boxes."""
+"""Localisation parts of losses that treat boxes apart from scores: Smooth L1 of offsets, or from overlaps of boxes."""
 
 from typing import Literal
 
@@ -10,17 +10,25 @@ from .group_sums import ratio_over_group
 from .matched import Matched
 from .smooth_l1 import smooth_l1_loss
 
-BoxLoss = Literal["smooth_l1", "iou", "diou", "giou"]
+BoxLoss = Literal["smooth_l1", "iou", "diou", "giou", "log_iou"]
+
+MIN_IOU = 1e-6  # of which -ln IoU is taken at least: boxes apart have no other
 
 
 def box_loss(matched: Matched, kind: BoxLoss, group: dist.ProcessGroup | None, beta: float = 1.0) -> Tensor:
-    """Mean over the positives of the group, 0 with a zero gradient if there is none; beta is that of Smooth L1."""
+    """Mean over the positives of the group, weighted by `matched.box_weights` but for Smooth L1, of which beta is.
+
+    0 with a zero gradient if there is no positive. "log_iou" is -ln IoU (UnitBox, arXiv 1608.01471), the others
+    1 - overlap.
+    """
     if kind == "smooth_l1":
         return smooth_l1_loss(matched.pred_deltas, matched.encode_targets(), beta, group)
-    return overlap_loss(matched.overlaps(kind), torch.ones_like(matched.pred_boxes[:, 0]), group)
+    weights = torch.ones_like(matched.pred_boxes[:, 0]) if matched.box_weights is None else matched.box_weights
+    if kind == "log_iou":
+        return weighted_mean(-matched.overlaps("iou").clamp(min=MIN_IOU).log(), weights, group)
+    return weighted_mean(1 - matched.overlaps(kind), weights, group)
 
 
-def overlap_loss(overlaps: Tensor, weights: Tensor, group: dist.ProcessGroup | None) -> Tensor:
-    """Mean of 1 - overlap, weighted by (P,) weights >= 0; 0 with a zero gradient where they add up to 0."""
-    errors = 1 - overlaps
+def weighted_mean(errors: Tensor, weights: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+    """Mean of (P,) errors by (P,) weights >= 0; 0 with a zero gradient where these add up to 0."""
     return ratio_over_group((weights * errors).sum(), weights.sum(), group, at_least=1e-10)

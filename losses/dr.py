@@ -106,7 +106,7 @@ class DRSettings(LossSettings):
 
     name: Literal["dr"] = "dr"
     box_loss: BoxLoss = "smooth_l1"
-    """Localisation part: Smooth L1 of the offsets, or 1 - IoU, DIoU or GIoU of the boxes."""
+    """Localisation part: Smooth L1 of the offsets, or 1 - IoU, DIoU, GIoU or -ln IoU of the boxes."""
     smooth_l1_beta: float = 0.11
     """Offset error where Smooth L1 turns from quadratic to linear, > 0."""
     positive_lambda: float = 1.0

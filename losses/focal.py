@@ -90,7 +90,7 @@ class FocalSettings(LossSettings):
 
     name: Literal["focal"] = "focal"
     box_loss: BoxLoss = "smooth_l1"
-    """Localisation part: Smooth L1 of the offsets, or 1 - IoU, DIoU or GIoU of the boxes."""
+    """Localisation part: Smooth L1 of the offsets, or 1 - IoU, DIoU, GIoU or -ln IoU of the boxes."""
     alpha: float = 0.25
     """Weight of the positives, 0..1; 1 - alpha is that of the negatives."""
     gamma: float = 2.0

@@ -21,6 +21,7 @@ class Matched:
         pred_boxes, gt_boxes: (P, 4) xyxy pixels, predicted and to be predicted by the positives, in their order.
         pred_deltas: (P, 4) the same predictions as offsets, as the head gives them.
         encode_targets: gives the (P, 4) offsets that would be right.
+        box_weights: (P,) >= 0, how much the positives count in losses that treat boxes apart from scores; None: alike.
     """
 
     logits: Tensor
@@ -30,6 +31,7 @@ class Matched:
     gt_boxes: Tensor
     pred_deltas: Tensor
     encode_targets: Callable[[], Tensor]
+    box_weights: Tensor | None = None
 
     def overlaps(self, kind: str) -> Tensor:
         """(P,) IoU, DIoU or GIoU of predicted box and object; gradients reach the predictions."""

@@ -3,14 +3,15 @@
 It ranks the positives above the negatives, and sorts them among themselves by the IoU of their boxes.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .box_loss import overlap_loss
+from .box_loss import weighted_mean
 from .loss import Loss, LossSettings, equal_parts, require_positive, weighted_sum
 from .matched import Matched
 from .overlaps import paired_iou
@@ -92,6 +93,8 @@ class RankSortSettings(LossSettings):
     label: ClassVar[str] = "Rank & Sort"
     ranks: ClassVar[bool] = True
     update_ratios: ClassVar[tuple[float, float]] = (1e-3, 2.5e-3)
+    # Scores that learn the quality of boxes need no second opinion on it (Rank & Sort Loss, arXiv 2107.11669).
+    model_defaults: ClassVar[Mapping[str, Any]] = {"centerness": None}
 
     name: Literal["rs"] = "rs"
     loc_error: Literal["iou", "diou", "giou"] = "giou"
@@ -121,5 +124,5 @@ class RankSortLoss(Loss):
         ranking, sorting = rs_loss(matched.logits, matched.targets, ious, settings.delta, group, matched.entries)
         loss_cls = ranking + sorting
         scores = matched.logits.detach()[matched.entries].sigmoid()  # boxes count by the scores that they will have
-        loss_loc = overlap_loss(matched.overlaps(settings.loc_error), scores, group)
+        loss_loc = weighted_mean(1 - matched.overlaps(settings.loc_error), scores, group)
         return weighted_sum(loss_cls, loss_loc, equal_parts(loss_cls, loss_loc) if settings.self_balance else 1.0)

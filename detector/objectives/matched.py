@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from detector.assignment import Assignment, Matcher, assign_targets
-from detector.boxes import PAPER_CODING, BoxCoding, decode_boxes, encode_boxes
+from detector.boxes import PAPER_CODING, Coding
 from detector.monitor import Monitor
-from losses.loss import Loss
+from losses.loss import Loss, LossSettings
 from losses.matched import Matched
 
 
@@ -27,9 +27,7 @@ class MatchedObjective(nn.Module):
         coding: of the boxes.
     """
 
-    def __init__(
-        self, matcher: Matcher, loss: Loss, ignore_crowd: bool = False, coding: BoxCoding = PAPER_CODING
-    ) -> None:
+    def __init__(self, matcher: Matcher, loss: Loss, ignore_crowd: bool = False, coding: Coding = PAPER_CODING) -> None:
         super().__init__()
         self.matcher = matcher
         self.loss = loss
@@ -57,26 +55,37 @@ class MatchedObjective(nn.Module):
         """
         num_classes = cls_logits.shape[-1]
         assignment = assign_targets(self.matcher, references_per_level, targets, num_classes, self.ignore_crowd)
-        matched = self._compare(cls_logits, box_deltas, assignment)
+        matched = compare(cls_logits, box_deltas, assignment, self.coding)
         if monitor is not None:
-            settings = self.loss.settings
-            delta = settings.step_half_width
-            monitor.watch_logits(matched.logits, matched.targets, delta if settings.ranks else None)
+            watch(monitor, matched, self.loss.settings, group)
             if monitor.detailed:
-                monitor.watch_ranks(matched.logits, matched.targets, matched.entries, delta, group)
-                monitor.watch_references(references_per_level, assignment.reference_index, targets)
-                monitor.watch_boxes(matched.pred_boxes, matched.gt_boxes)
+                monitor.watch_levels(references_per_level, assignment.reference_index)
+                monitor.watch_fit(references_per_level, targets)
         return self.loss(matched, group)
 
-    def _compare(self, cls_logits: Tensor, box_deltas: Tensor, assignment: Assignment) -> Matched:
-        """Predictions beside their targets; boxes are decoded for the positives alone."""
-        pred_deltas, boxes = assignment.of_positives(box_deltas), assignment.reference_boxes  # (P, 4) each
-        return Matched(
-            logits=cls_logits.flatten(),
-            targets=assignment.cls_targets.flatten(),
-            entries=assignment.entries,
-            pred_boxes=decode_boxes(pred_deltas, boxes, self.coding),
-            gt_boxes=assignment.gt_boxes,
-            pred_deltas=pred_deltas,
-            encode_targets=partial(encode_boxes, assignment.gt_boxes, boxes, self.coding),
-        )
+
+def compare(cls_logits: Tensor, box_deltas: Tensor, assignment: Assignment, coding: Coding) -> Matched:
+    """Predictions beside their targets; boxes are decoded for the positives alone.
+
+    Args:
+        cls_logits: (B, A, K) and box_deltas: (B, A, 4), float32.
+    """
+    pred_deltas, boxes = assignment.of_positives(box_deltas), assignment.reference_boxes  # (P, 4) each
+    return Matched(
+        logits=cls_logits.flatten(),
+        targets=assignment.cls_targets.flatten(),
+        entries=assignment.entries,
+        pred_boxes=coding.decode(pred_deltas, boxes),
+        gt_boxes=assignment.gt_boxes,
+        pred_deltas=pred_deltas,
+        encode_targets=partial(coding.encode, assignment.gt_boxes, boxes),
+    )
+
+
+def watch(monitor: Monitor, matched: Matched, settings: LossSettings, group: ProcessGroup | None) -> None:
+    """Fills a monitor with what any head says of its scores, ranks and boxes."""
+    delta = settings.step_half_width
+    monitor.watch_logits(matched.logits, matched.targets, delta if settings.ranks else None)
+    if monitor.detailed:
+        monitor.watch_ranks(matched.logits, matched.targets, matched.entries, delta, group)
+        monitor.watch_boxes(matched.pred_boxes, matched.gt_boxes)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from detector.towers import by_reference, initialise, tower
+
 
 class RetinaNetHead(nn.Module):
     """Two towers of 3×3 convolutions with ReLU, one ending in class logits and one in box offsets.
@@ -30,15 +32,11 @@ class RetinaNetHead(nn.Module):
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.cls_tower = _tower(in_channels, num_convs, group_norm)
-        self.box_tower = _tower(in_channels, num_convs, group_norm)
+        self.cls_tower = tower(in_channels, num_convs, group_norm, bias=not group_norm)
+        self.box_tower = tower(in_channels, num_convs, group_norm, bias=not group_norm)
         self.cls_logits = nn.Conv2d(in_channels, num_anchors * num_classes, 3, padding=1)
         self.box_deltas = nn.Conv2d(in_channels, num_anchors * 4, 3, padding=1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, std=0.01)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        initialise(self)
         assert self.cls_logits.bias is not None
         nn.init.constant_(self.cls_logits.bias, -math.log((1 - prior) / prior))
 
@@ -49,23 +47,6 @@ class RetinaNetHead(nn.Module):
             cls_logits (B, A, K) and box_deltas (B, A, 4), in the order level, row, column, anchor of the
             cell.
         """
-        cls_logits = [_by_anchor(self.cls_logits(self.cls_tower(x)), self.num_classes) for x in features]
-        box_deltas = [_by_anchor(self.box_deltas(self.box_tower(x)), 4) for x in features]
+        cls_logits = [by_reference(self.cls_logits(self.cls_tower(x)), self.num_classes) for x in features]
+        box_deltas = [by_reference(self.box_deltas(self.box_tower(x)), 4) for x in features]
         return torch.cat(cls_logits, dim=1).float(), torch.cat(box_deltas, dim=1).float()
-
-
-def _tower(channels: int, num_convs: int, group_norm: bool) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for _ in range(num_convs):
-        layers.append(nn.Conv2d(channels, channels, 3, padding=1, bias=not group_norm))
-        if group_norm:
-            # a group of one channel has a single value on a map of one cell, and no variance
-            layers.append(nn.GroupNorm(min(32, channels // 2), channels))
-        layers.append(nn.ReLU(inplace=True))
-    return nn.Sequential(*layers)
-
-
-def _by_anchor(maps: Tensor, width: int) -> Tensor:
-    """(B, anchors·width, h, w), anchor-major channels, to (B, h·w·anchors, width)."""
-    # shape[0], as len() would fix the batch size of an exported program
-    return maps.permute(0, 2, 3, 1).reshape(maps.shape[0], -1, width)

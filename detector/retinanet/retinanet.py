@@ -42,6 +42,7 @@ class RetinaNet(Detector):
         self.fpn = fpn
         self.head = head
         self.references = references
+        self.level_names = references.level_names
         self.anchor_generator = references.generator  # a module: its anchors follow the detector to its device
         self.objective = objective
         self.postprocess = postprocess

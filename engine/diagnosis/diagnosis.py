@@ -47,7 +47,7 @@ class Diagnosis:
     Args:
         path: the file; lines of steps after `step` are dropped.
         step: steps done so far.
-        level_names: of the detector's reference boxes, none if it has no such.
+        level_names: of the detector's pyramid.
     """
 
     def __init__(

@@ -60,13 +60,18 @@ def median_of(records: Sequence[Record], name: str) -> float | None:
 
 def _from_statistics(statistics: dict[str, Tensor], score_thresh: float) -> Record:
     values = {name: value.item() for name, value in statistics.items() if value.dim() == 0}
-    positives, negatives, objects = (values[f"num_{name}"] for name in ("positives", "negatives", "objects"))
+    positives, negatives, objects = (values.get(f"num_{name}", 0) for name in ("positives", "negatives", "objects"))
     logits = statistics["hist_logit_positive"]
     threshold = math.log(score_thresh / (1 - score_thresh)) if 0 < score_thresh < 1 else -math.inf
-    return {
-        "num_objects": objects,
-        "objects_reached": _ratio(values["num_objects_reached"], objects),
-        "anchor_iou": _ratio(values["sum_reference_iou"], objects),
+    fit: Record = {}
+    if "num_objects" in values:  # a detector without reference boxes does not say how they fit
+        reached, overlap = values["num_objects_reached"], values["sum_reference_iou"]
+        fit = {
+            "num_objects": objects,
+            "objects_reached": _ratio(reached, objects),
+            "anchor_iou": _ratio(overlap, objects),
+        }
+    return fit | {
         "num_negatives": negatives,
         "relevant_negatives": _ratio(values["num_relevant_negatives"], negatives),
         "positives_per_level": statistics["positives_per_level"].tolist(),

@@ -13,8 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from data.errors import DatasetError
 from data.yaml_files import parse_yaml, read_yaml
-from detector.config import DEFAULT_LOSS
-from detector.families import DEFAULT_FAMILY, FAMILIES
+from detector.families import DEFAULT_FAMILY, FAMILIES, usual_loss
 from engine.run.groups import Config
 from losses.table import LOSSES
 
@@ -117,8 +116,8 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def _loss_name(values: Mapping[str, Any]) -> Any:
-    group = values.get("loss")
-    return group.get("name", DEFAULT_LOSS) if isinstance(group, dict) else DEFAULT_LOSS
+    group, usual = values.get("loss"), usual_loss(values.get("model", {}))
+    return group.get("name", usual) if isinstance(group, dict) else usual
 
 
 def _dotted_keys(values: dict[Any, Any], prefix: str = "") -> list[str]:

@@ -11,7 +11,7 @@ from data.exif import Exif
 from data.synthetic.shapes import IMAGE_SIZE, MIN_IMAGE_SIZE, NUM_IMAGES
 from detector.config import LossField, loss_settings
 from detector.contract import SIZE_DIVISOR
-from detector.families import ModelField, model_settings, with_loss_defaults
+from detector.families import ModelField, model_settings, with_own_defaults
 
 
 class _Group(BaseModel):
@@ -237,10 +237,11 @@ class Config(_Group):
 
     @model_validator(mode="before")
     @classmethod
-    def _model_keys_of_the_loss(cls, values: Any) -> Any:
+    def _own_defaults(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        return values | {"model": with_loss_defaults(values.get("model", {}), values.get("loss", {}))}
+        model, loss = with_own_defaults(values.get("model", {}), values.get("loss", {}))
+        return values | {"model": model, "loss": loss}
 
     def to_dict(self) -> dict[str, Any]:
         return self.model_dump(mode="json")

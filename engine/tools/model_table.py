@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from data import padded_size
 from detector import build_detector
+from detector.families import DEFAULT_FAMILY
 from engine.run.config import Config
 
 NUM_CLASSES = 80
@@ -32,7 +33,8 @@ def table_row(name: str, config: Config, published: str) -> str:
     minival, test_dev = (re.search(rf"([\d.–]+) (?:AP )?on {split}", published) for split in ("minival", "test-dev"))
     size = largest_size(config)
     parameters, flops = cost(config, size)
-    loss = config.loss.label + (", ATSS" if getattr(config.model, "matcher", "") == "atss" else "")
+    family = "" if config.model.family == DEFAULT_FAMILY else f", {config.model.family}"
+    loss = config.loss.label + family + (", ATSS" if getattr(config.model, "matcher", "") == "atss" else "")
     backbone = config.model.backbone + (", deformable" if config.model.deformable else "")
     sizes = f"{size[0]}/{size[1]}"
     published_values = [match[1] if match else "" for match in (minival, test_dev)]

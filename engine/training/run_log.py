@@ -43,8 +43,8 @@ class RunLog:
             return
         self.logger = TensorBoardLogger(self.folder.path, step, self.config.to_dict())
         if self.config.run.diagnose:
-            names = () if detector.references is None else detector.references.level_names
-            self.diagnosis = Diagnosis(self.config, self.schedule, self.folder.diagnosis, step, names)
+            path, levels = self.folder.diagnosis, detector.level_names
+            self.diagnosis = Diagnosis(self.config, self.schedule, path, step, levels)
             if step == 0:
                 self.diagnosis.look_at_data(dataset)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from detector import build_detector
-from detector.families import with_loss_defaults
+from detector.families import with_own_defaults
 from engine.run.config import load_config, parse_config
 from losses import dr_loss
 from losses.dr import NEGATIVE_LAMBDA
@@ -109,7 +109,7 @@ def test_stored_keys_win_over_those_that_the_name_brings():
 
 def test_a_group_of_the_wrong_type_is_left_to_validation():
     for model, loss in (({}, 3), (3, {"name": "dr"}), ({"family": []}, {"name": "dr"}), ({}, {"name": []})):
-        assert with_loss_defaults(model, loss) == model
+        assert with_own_defaults(model, loss) == (model, loss)
 
 
 def test_a_detector_with_it_starts_undecided_and_ignores_nothing():

@@ -1,0 +1,103 @@
+"""FCOS (arXiv:1904.01355)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed import ProcessGroup
+
+from detector.anchors import AnchorGenerator
+from detector.backbones.fpn import FPN
+from detector.backbones.resnet import ResNet
+from detector.contract import IMAGENET_MEAN, IMAGENET_STD, SIZE_DIVISOR, Detections, Detector, Targets
+from detector.fcos.head import FCOSHead
+from detector.fcos.objective import FCOSObjective
+from detector.fcos.postprocess import detections_of_points, output_names, settings_of
+from detector.monitor import Monitor
+from detector.postprocess import PostProcessor
+from losses.balance import SelfBalance
+
+
+class FCOS(Detector):
+    """Backbone, pyramid, a head on every level, points, objective and post-processing. It starts from no boxes."""
+
+    level_names = ("P3", "P4", "P5", "P6", "P7")
+    class_head = ("head.cls_logits.weight", "head.cls_logits.bias")
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(
+        self,
+        backbone: ResNet,
+        fpn: FPN,
+        head: FCOSHead,
+        cells: AnchorGenerator,
+        objective: FCOSObjective,
+        postprocess: PostProcessor,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.fpn = fpn
+        self.head = head
+        self.cells = cells
+        self.objective = objective
+        self.postprocess = postprocess
+        self.register_buffer("pixel_mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+
+    def forward(
+        self,
+        images: Tensor,
+        targets: Targets | None = None,
+        image_sizes: Sequence[tuple[int, int]] | None = None,
+        group: ProcessGroup | None = None,
+        monitor: Monitor | None = None,
+    ) -> dict[str, Tensor] | Detections:
+        """See `Detector`; the losses are those of `FCOSObjective`, the detections those of `detections_of_points`."""
+        if self.training and targets is None:
+            raise ValueError("training needs targets; call .eval() for detections")
+        outputs = self.raw_outputs(images)
+        with torch.autocast(images.device.type, enabled=False):
+            if targets is not None and self.training:
+                return self.objective(*outputs, targets, group, monitor)
+            image_sizes = image_sizes or [(images.shape[-2], images.shape[-1])] * len(images)
+            return detections_of_points(self.postprocess, *outputs, image_sizes)
+
+    def raw_outputs(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor | None, list[Tensor]]:
+        """What the network says about every point, in either mode.
+
+        Returns:
+            cls_logits (B, A, K), before the sigmoid; distances (B, A, 4) from the point to the left, top, right and
+            bottom side; centerness_logits (B, A) or None, all float32; and the points' cells, level by level (n, 4),
+            together (A, 4) in the same order.
+        """
+        height, width = images.shape[-2:]
+        if height % SIZE_DIVISOR or width % SIZE_DIVISOR:
+            raise ValueError(f"images of {height}×{width} pixels: pad both sides to multiples of {SIZE_DIVISOR}")
+        features = self.fpn(self.backbone((images - self.pixel_mean) / self.pixel_std))
+        cls_logits, distances, centerness_logits = self.head(features)
+        cells_per_level = self.cells([feature.shape[-2:] for feature in features])
+        return cls_logits, distances, centerness_logits, cells_per_level
+
+    def outputs(self, images: Tensor) -> dict[str, Tensor]:
+        cls_logits, distances, centerness_logits, cells_per_level = self.raw_outputs(images)
+        branch = [] if centerness_logits is None else [centerness_logits]
+        names = output_names(self.level_names, self._has_centerness)
+        return dict(zip(names, (cls_logits, distances, *branch, *cells_per_level), strict=True))
+
+    def output_settings(self) -> dict[str, Any]:
+        return settings_of(self.postprocess, self._has_centerness)
+
+    def compile_network(self) -> None:
+        """See RetinaNet: the objective stays out, and on a CPU pyramid and head do."""
+        on_cpu = self.pixel_mean.device.type == "cpu"
+        for part in (self.backbone,) if on_cpu else (self.backbone, self.fpn, self.head):
+            part.compile()
+
+    def balances(self) -> dict[str, SelfBalance]:
+        return {} if self.objective.loss.balance is None else {"": self.objective.loss.balance}
+
+    @property
+    def _has_centerness(self) -> bool:
+        return self.head.centerness is not None

@@ -1,0 +1,30 @@
+"""Parts of heads that all levels of a pyramid share."""
+
+from torch import Tensor, nn
+
+
+def tower(channels: int, num_convs: int, group_norm: bool, bias: bool) -> nn.Sequential:
+    """3×3 convolutions with ReLU, and with `group_norm` GroupNorm before it: 32 groups of two channels or more."""
+    layers: list[nn.Module] = []
+    for _ in range(num_convs):
+        layers.append(nn.Conv2d(channels, channels, 3, padding=1, bias=bias))
+        if group_norm:
+            # a group of one channel has a single value on a map of one cell, and no variance
+            layers.append(nn.GroupNorm(min(32, channels // 2), channels))
+        layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)
+
+
+def initialise(head: nn.Module) -> None:
+    """Convolutions N(0, 0.01) without bias, as of all heads on a pyramid (arXiv:1708.02002, section 4.1)."""
+    for module in head.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.normal_(module.weight, std=0.01)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def by_reference(maps: Tensor, width: int) -> Tensor:
+    """(B, n·width, h, w), the n reference boxes of a cell major, to (B, h·w·n, width)."""
+    # shape[0], as len() would fix the batch size of an exported program
+    return maps.permute(0, 2, 3, 1).reshape(maps.shape[0], -1, width)
