@@ -101,8 +101,9 @@ def merge_files(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     if isinstance(loss, dict) and loss.get("name", _loss_name(below)) != _loss_name(below):
         below.pop("loss", None)
     model = above.get("model")
-    if isinstance(model, dict) and model.get("family") in FAMILIES and isinstance(below.get("model"), dict):
-        keys = FAMILIES[model["family"]].config.model_fields
+    family = str(model.get("family")) if isinstance(model, dict) else ""  # str: what is wrong is said later
+    if family in FAMILIES and isinstance(below.get("model"), dict):
+        keys = FAMILIES[family].config.model_fields
         below["model"] = {key: value for key, value in below["model"].items() if key in keys}
     return _merge(below, above)
 
@@ -162,7 +163,7 @@ def _reject_keys_of_others(values: Mapping[str, Any], source: str, overridden: S
     }
     for group, (chooser, chosen, keys) in owners.items():
         content = values.get(group)
-        if not isinstance(content, dict) or chosen not in keys:
+        if not isinstance(content, dict) or str(chosen) not in keys:
             continue
         for key in content:
             having = [name for name, own in keys.items() if key in own]
@@ -200,7 +201,10 @@ def _first_problem(error: ValidationError, values: dict[str, Any], source: str, 
     if f"{key}.{subject}" in known and rest.startswith("must"):  # said by the group about one of its keys
         key, message = f"{key}.{subject}", rest
         given = given.get(subject) if isinstance(given, dict) else given
-    if problem["type"] == "union_tag_invalid":
-        key, chooser = ("loss.name", LOSSES) if key == "loss" else ("model.family", FAMILIES)
-        message, given = f"must be one of {', '.join(chooser)}", problem["ctx"]["tag"]
+    if problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        chooser, choices = ("name", LOSSES) if key == "loss" else ("family", FAMILIES)
+        if isinstance(given, dict):
+            key, given, message = f"{key}.{chooser}", given.get(chooser), f"must be one of {', '.join(choices)}"
+        else:
+            message = "must be a group of `key: value` lines"
     return f"{'command line' if key in overridden else source}: {key}: {message} (found {given!r})"

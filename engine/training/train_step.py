@@ -230,12 +230,17 @@ class TrainStep:
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """The state of the parameters; all settings stay those of the configuration. Raises ValueError where it does not
-    fit, of which `Optimizer.load_state_dict` sees a part."""
-    settings = [{name: value for name, value in old.items() if name != "params"} for old in optimizer.param_groups]
+    """The state of the parameters and the rate of the last step; all other settings stay those of the configuration.
+
+    Raises ValueError where the state does not fit, of which `Optimizer.load_state_dict` sees a part.
+    """
+    kept = ("params", "lr")  # a checkpoint written before the next step must hold the rate that this one held
+    settings = [{name: value for name, value in old.items() if name not in kept} for old in optimizer.param_groups]
     optimizer.load_state_dict(state)
     for param_group, own in zip(optimizer.param_groups, settings, strict=True):
         param_group.update(own)
+        if not isinstance(param_group["lr"], float):
+            raise ValueError("the optimizer's lr is no number")
         for parameter in param_group["params"]:
             for name, value in optimizer.state[parameter].items():
                 if value is not None and getattr(value, "shape", None) not in ((), parameter.shape):

@@ -100,6 +100,11 @@ def test_the_focal_twin_differs_in_loss_and_learning_rate_only():
         ("run.seed=99999999999999999999999", "run.seed"),
         ("run.name=2024-02-30", "run.name: not a YAML value"),
         ("nonsense", "not of the form KEY=VALUE"),
+        ("loss.name=[]", "loss.name: must be one of alrp, ap"),
+        ("loss.name=null", "loss.name: must be one of alrp, ap"),
+        ("model.family={}", "model.family: must be one of retinanet"),
+        ("loss=3", "loss: must be a group"),
+        ("model=null", "model: must be a group"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_key(tmp_path, override, expected):
@@ -131,3 +136,34 @@ def test_a_broken_file_is_named(tmp_path, text, expected):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"gone.yaml: no such config file"):
         load_config(tmp_path / "gone.yaml")
+
+
+LOSS_FILES = {"base.yaml": "loss: {name: alrp, delta: 0.7, balance_every: 50, ranking: local}\n"}
+
+
+def test_another_loss_drops_the_keys_that_files_gave_the_former_one(tmp_path):
+    base = write(tmp_path / "base.yaml", LOSS_FILES["base.yaml"])
+    child = write(tmp_path / "child.yaml", "base: base.yaml\nloss: {name: focal, gamma: 1.5}\n")
+    loss = load_config(child).loss
+    assert (loss.name, loss.gamma, loss.ranking) == ("focal", 1.5, "global")
+    for overrides in (["loss.name=rs", "loss.delta=0.3"], ["loss.delta=0.3", "loss.name=rs"]):
+        loss = load_config(base, overrides).loss
+        assert (loss.name, loss.delta, loss.ranking) == ("rs", 0.3, "global")
+    same = load_config(base, ["loss.name=alrp", "loss.delta=0.9"]).loss  # no other loss: its keys stay
+    assert (same.delta, same.balance_every, same.ranking) == (0.9, 50, "local")
+
+
+def test_keys_of_another_loss_are_refused_with_the_losses_that_have_them(tmp_path):
+    file = write(tmp_path / "c.yaml", "loss: {name: focal, delta: 0.5}\n")
+    with pytest.raises(ConfigError, match=r"c\.yaml: loss\.delta: loss\.name=focal has no such key, alrp, ap, rs have"):
+        load_config(file)
+    with pytest.raises(ConfigError, match=r"command line: loss\.alpha: loss\.name=ap has no such key, focal has"):
+        load_config(write(tmp_path / "d.yaml", "run: {seed: 1}\n"), ["loss.name=ap", "loss.alpha=0.3"])
+
+
+def test_values_below_a_file_are_taken_where_it_names_none(tmp_path):
+    below = {"loss": {"name": "rs", "delta": 1.0}, "data": {"exif": "legacy"}}
+    same = load_config(write(tmp_path / "c.yaml", "loss: {name: rs}\n"), below=below)
+    assert (same.loss.delta, same.data.exif) == (1.0, "legacy")
+    assert load_config(tmp_path / "c.yaml", ["loss.delta=0.5"], below=below).loss.delta == 0.5
+    assert load_config(tmp_path / "c.yaml", ["loss.name=ap"], below=below).loss.delta == 1.0  # of AP Loss itself
