@@ -23,7 +23,7 @@ class Coding(Protocol):
 
 
 class BoxCoding(NamedTuple):
-    """How offsets are scaled: divisors of (dx, dy, dw, dh), and the log size ratios that decoding applies."""
+    """Scale of the offsets: divisors of (dx, dy, dw, dh), and the log size ratios that decoding applies."""
 
     stds: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
     min_log_ratio: float = -MAX_LOG_RATIO
