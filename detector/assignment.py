@@ -62,6 +62,7 @@ def assign_targets(
     boxes = boxes.to(reference_boxes.dtype)
     # Match all boxes at once. Crowd regions must match nothing, as padding does: as boxes of zeros.
     matches = matcher(references_per_level, boxes.masked_fill(crowd[..., None], 0))  # (B, A)
+    # A reference box without an object is negative in every class, or ignored in every class.
     cls_targets = -(matches == IGNORED).to(torch.int8)
     cls_targets = cls_targets[..., None].repeat(1, 1, num_classes)
     if ignore_crowd:
@@ -72,6 +73,7 @@ def assign_targets(
     images, reference_index = (matches >= 0).nonzero().unbind(1)
     objects = matches[images, reference_index]
     object_labels = labels[images, objects]
+    # Only the class of its object makes an entry positive; the other classes of that box stay negative.
     entries = (images * matches.shape[1] + reference_index) * num_classes + object_labels
     cls_targets.view(-1).index_fill_(0, entries, 1)
     positive_boxes = reference_boxes[reference_index]

@@ -81,6 +81,7 @@ class RetinaNet(Detector):
         height, width = images.shape[-2:]
         if height % SIZE_DIVISOR or width % SIZE_DIVISOR:
             raise ValueError(f"images of {height}×{width} pixels: pad both sides to multiples of {SIZE_DIVISOR}")
+        # C3 to C5 of the backbone become P3 to P7; one head, shared by all levels, predicts from each.
         features = self.fpn(self.backbone((images - self.pixel_mean) / self.pixel_std))
         cls_logits, box_deltas = self.head(features)
         return cls_logits, box_deltas, self.anchor_generator([feature.shape[-2:] for feature in features])
