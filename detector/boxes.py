@@ -16,7 +16,7 @@ MAX_LOG_RATIO = abs(math.log(16 / 1000))
 
 
 class Coding(Protocol):
-    """What a head says of a box, relative to its reference box: (N, 4) to (N, 4), and back."""
+    """Codes boxes as a head predicts them, relative to their reference boxes: (N, 4) to (N, 4), and back."""
 
     def encode(self, gt_boxes: Tensor, references: Tensor) -> Tensor: ...
     def decode(self, predictions: Tensor, references: Tensor) -> Tensor: ...

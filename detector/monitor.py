@@ -98,7 +98,7 @@ class Monitor:
 
     @torch.no_grad()
     def watch_fit(self, references_per_level: Sequence[Tensor], targets: Sequence[dict[str, Any]]) -> None:
-        """How reference boxes, where predictions are offsets of them, fit the objects.
+        """Measures how reference boxes fit the objects, where predictions are offsets of them.
 
         Args:
             references_per_level: list of (n, 4), together (A, 4). targets: as `assign_targets` takes them.
