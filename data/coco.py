@@ -124,7 +124,7 @@ class CocoDetection(Dataset):
         return not bool(self._annotations.crowd.all())
 
     def images_shared_with(self, other: "CocoDetection") -> int:
-        """How many images are the same files as those of the same name in another data set."""
+        """Number of images that are the same files as those of the same name in another data set."""
         indices = {other._annotations.file_name(index): index for index in range(len(other))}
         names = map(self._annotations.file_name, range(len(self)))
         pairs = [(index, indices[name]) for index, name in enumerate(names) if name in indices]
@@ -147,7 +147,7 @@ class CocoDetection(Dataset):
 
     @property
     def ground_truth(self) -> Path | dict:
-        """What to compare detections with: the annotation file, or with "skip" what of its content can be used."""
+        """The annotations to compare detections with: the file, or with "skip" the usable part of its content."""
         if self.on_error == "stop":
             return self.annotation_file
         return usable_document(self.annotation_file, on_error="skip")

@@ -27,7 +27,7 @@ class ExifSizes(NamedTuple):
 
 
 def exif_sizes(image: Image.Image) -> ExifSizes:
-    """What the EXIF tag says of an image that Pillow has opened; once for each, as decoding may drop the tag."""
+    """Reads the EXIF tag of an image that Pillow has opened; once for each, as decoding may drop the tag."""
     orientation, is_turned = orientation_of(image)
     return sizes_of((image.height, image.width), orientation, is_turned)
 

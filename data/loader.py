@@ -33,7 +33,7 @@ def padded_size(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def collate(samples: Sequence[tuple[Tensor, Target]]) -> tuple[Tensor, BatchTargets]:
-    """Joins samples; images are padded at right and bottom with ImageNet's mean colour.
+    """Joins samples to a batch, and pads images at right and bottom with ImageNet's mean colour.
 
     Returns:
         images: (B, 3, H, W) of the samples' type, channels last in memory; H and W are the largest height and width,
@@ -45,7 +45,8 @@ def collate(samples: Sequence[tuple[Tensor, Target]]) -> tuple[Tensor, BatchTarg
     batch = blank_images(len(images), height, width, images[0].dtype)
     for row, image in zip(batch, images, strict=True):
         row[:, : image.shape[1], : image.shape[2]] = image
-    # joined also because a worker hands over each tensor as an open file, and a process may open only so many
+    # Objects are joined for two reasons: the device gets few tensors instead of 3 B tiny ones, and a worker hands over
+    # each tensor as an open file, of which a process may have only so many.
     return batch, BatchTargets.join(targets)
 
 
@@ -59,7 +60,11 @@ def train_loader(
     accumulate: int = 1,
     start_step: int = 0,
 ) -> DataLoader:
-    """Endless (images, targets) micro-batches of this process, in the order of TrainBatchSampler.
+    """Gives endless (images, targets) micro-batches of this process, in the order of TrainBatchSampler.
+
+    Args:
+        batch_size: images of a step, over all processes and micro-batches.
+        start_step: the first step to give batches of.
 
     Raises:
         DatasetError: the batch size suits neither the data set nor the number of processes.
@@ -79,7 +84,7 @@ def train_loader(
 def eval_loader(
     dataset: CocoDetection, batch_size: int, *, workers: int = 0, rank: int = 0, world_size: int = 1
 ) -> DataLoader:
-    """(images, targets) of this process's share of the data set: each image exactly once over all processes.
+    """Gives (images, targets) of this process's share of the data set: each image exactly once over all processes.
 
     The data set's transform must be one of `eval_transform`.
     """
@@ -92,7 +97,7 @@ def eval_loader(
 
 
 def worker_count(workers: int) -> int:
-    """The number of loader processes for `data.workers`: more than CPUs would only wait for each other."""
+    """Number of loader processes for `data.workers`: at most one a CPU, as more would wait for each other."""
     return min(workers, os.cpu_count() or 1)
 
 
@@ -104,7 +109,7 @@ def blank_batch(count: int, size: tuple[int, int]) -> tuple[Tensor, BatchTargets
 
 
 def kill_workers() -> None:
-    """Ends the loader processes of this process at once, whatever they wait for; it can load nothing after that."""
+    """Ends the loader processes of this process at once, whatever they wait for. It can load nothing after that."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would raise
     for worker in multiprocessing.active_children():
         worker.kill()
@@ -121,12 +126,12 @@ def _loader(dataset: CocoDetection, batches: TrainBatchSampler | list[list[int]]
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
         prefetch_factor=PREFETCH if workers else None,
-        generator=torch.Generator(),  # the default one would be drawn from at every start
+        generator=torch.Generator(),  # a start draws from it, and must not change the default one
     )
 
 
 def _init_worker(worker: int) -> None:
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # the workers themselves fill the CPUs
     # A batch that cannot be pickled into shared memory is dropped with a traceback, and its reader waits for ever.
     queue: Any = multiprocessing.queues.Queue
     queue._on_queue_feeder_error = staticmethod(_end_without_a_batch)
@@ -135,8 +140,8 @@ def _init_worker(worker: int) -> None:
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     # SIGTERM comes from schedulers too, but it is also how the parent ends a worker that does not listen.
     if hasattr(signal, "sigwaitinfo"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # in all threads of the worker: inherited
-        parent = multiprocessing.parent_process()  # not always the one that forked
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # all threads of the worker inherit it
+        parent = multiprocessing.parent_process()  # getppid() may name a fork server
         assert parent is not None
         threading.Thread(target=_end_when_the_parent_says_so, args=(parent.pid,), daemon=True).start()
     else:

@@ -1,4 +1,4 @@
-"""Which images make up which batch, the same for any number of processes and loader workers."""
+"""The images of each batch, the same for any number of processes and loader workers."""
 
 from collections.abc import Callable, Iterator, Sequence
 

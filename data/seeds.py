@@ -1,4 +1,4 @@
-"""Where every random number of the data comes from."""
+"""The source of every random number of the data."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""What is wrong with the content of a COCO annotation file, record by record."""
+"""Faults in the content of a COCO annotation file, record by record."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -131,7 +131,7 @@ def has_area(record: dict[str, Any]) -> bool:
 
 
 def box_fault(bbox: list[float], height: int, width: int) -> str | None:
-    """What is unusual about a box [x, y, width, height] of an image, None if nothing is; such boxes are clipped or,
+    """The fault of a box [x, y, width, height] of an image, None if it has none. Boxes with a fault are clipped or,
     without area inside the image, dropped."""
     x, y, w, h = bbox
     if not all(map(math.isfinite, bbox)):

@@ -1,4 +1,4 @@
-"""Ground truth to targets: what each reference box has to predict.
+"""Assignment of ground truth: it says what each reference box of a batch has to predict.
 
 B images, A reference boxes of one image (anchors, of all levels), K classes, P positives of the batch.
 """
@@ -19,14 +19,13 @@ CROWD_COVERAGE = 0.5  # share of a reference box inside a crowd region from whic
 
 
 class Assignment(NamedTuple):
-    """What the reference boxes of a batch have to predict.
+    """Targets of the B·A·K entries of a batch, and the P positives among them in order.
 
     cls_targets: (B, A, K) int8, 1 positive, 0 negative, -1 ignored.
     images: (P,) int64, the image of each positive, ascending.
-    reference_index: (P,) int64, which of the image's A reference boxes it is, ascending within an image.
-    entries: (P,) int64 indices into B·A·K of the positive entries, in the same order: a reference box is positive in
-        one class.
-    reference_boxes: (P, 4), those boxes. gt_boxes: (P, 4), the box that each has to predict.
+    reference_index: (P,) int64, its index among the A reference boxes of the image, ascending within an image.
+    entries: (P,) int64, its index among the B·A·K entries, ascending: a reference box is positive in one class.
+    reference_boxes: (P, 4), its reference box. gt_boxes: (P, 4), the box that it has to predict.
     """
 
     cls_targets: Tensor
@@ -49,10 +48,10 @@ def assign_targets(
     num_classes: int,
     ignore_crowd: bool,
 ) -> Assignment:
-    """Match every image's reference boxes to its objects, all images at once.
+    """Matches every image's reference boxes to its objects, all images at once.
 
-    Crowd regions are no objects: a reference box on one is negative like any other, or, with ignore_crowd, a
-    negative one at least half covered by a crowd region is ignored in that region's class only.
+    Crowd regions are no objects: a reference box on one is negative like any other. With ignore_crowd, a negative
+    reference box that a crowd region covers by half or more is ignored, in that region's class only.
 
     Args:
         references_per_level: list of (n, 4), together (A, 4).
@@ -61,18 +60,20 @@ def assign_targets(
     reference_boxes = torch.cat(list(references_per_level))
     boxes, labels, crowd = padded_targets(targets)
     boxes = boxes.to(reference_boxes.dtype)
-    # (B, A); boxes of zeros match nothing
-    matches = matcher(references_per_level, boxes.masked_fill(crowd[..., None], 0))
+    # Match all boxes at once. Crowd regions must match nothing, as padding does: as boxes of zeros.
+    matches = matcher(references_per_level, boxes.masked_fill(crowd[..., None], 0))  # (B, A)
+    # A reference box without an object is negative in every class, or ignored in every class.
     cls_targets = -(matches == IGNORED).to(torch.int8)
     cls_targets = cls_targets[..., None].repeat(1, 1, num_classes)
     if ignore_crowd:
         regions = boxes.masked_fill(~crowd[..., None], 0)
         _ignore_covered(cls_targets, matches == NEGATIVE, reference_boxes, regions, labels)
 
-    # The one wait for a GPU of an assignment: how many positives there are decides the shapes of all that follows.
+    # The only wait for a GPU of an assignment: the number of positives decides the shapes of all that follows.
     images, reference_index = (matches >= 0).nonzero().unbind(1)
     objects = matches[images, reference_index]
     object_labels = labels[images, objects]
+    # Only the class of its object makes an entry positive; the other classes of that box stay negative.
     entries = (images * matches.shape[1] + reference_index) * num_classes + object_labels
     cls_targets.view(-1).index_fill_(0, entries, 1)
     positive_boxes = reference_boxes[reference_index]
@@ -82,9 +83,10 @@ def assign_targets(
 def _ignore_covered(
     cls_targets: Tensor, negative: Tensor, reference_boxes: Tensor, regions: Tensor, labels: Tensor
 ) -> None:
-    """Sets the cls_targets (B, A, K) of covered reference boxes, where negative (B, A), to -1 in the region's class.
+    """Sets the cls_targets (B, A, K) of reference boxes that are covered and `negative` (B, A) to -1, in the region's
+    class.
 
-    regions: (B, n, 4), zeros for what is none; labels: (B, n).
+    regions: (B, n, 4), rows of zeros for objects and padding; labels: (B, n).
     """
     for images, chunk in pair_chunks(regions, len(reference_boxes)):
         covered = intersection_over_area(reference_boxes, regions[images, chunk]) >= CROWD_COVERAGE  # (b, A, r)
@@ -95,8 +97,8 @@ def _ignore_covered(
 
 @runtime_checkable
 class JoinedTargets(Protocol):
-    """Targets of B images whose N objects lie joined: `boxes` (N, 4), `labels` and `crowd` (N,), `image` and `place`
-    (N,) int64, which image each object is in and its number there, and `counts`, the objects of each image."""
+    """Targets of B images whose N objects lie joined: `boxes` (N, 4), `labels` and `crowd` (N,); `image` and `place`
+    (N,) int64, the image of each object and its number there; and `counts`, the number of objects of each image."""
 
     boxes: Tensor
     labels: Tensor
@@ -107,9 +109,9 @@ class JoinedTargets(Protocol):
 
 
 def padded_targets(targets: Sequence[dict[str, Any]]) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes (B, n, 4), labels (B, n) and crowd (B, n) of a batch, n of the image that has most, padded with zeros.
+    """Pads the boxes (B, n, 4), labels (B, n) and crowd (B, n) of a batch with zeros, n of the image that has most.
 
-    `JoinedTargets` are spread by one operation a tensor, however many images there are.
+    `JoinedTargets` take one operation a tensor, however many images there are.
     """
     if not isinstance(targets, JoinedTargets):
         boxes, labels, crowd = (pad_sequence([t[key] for t in targets], True) for key in ("boxes", "labels", "crowd"))

@@ -16,14 +16,14 @@ MAX_LOG_RATIO = abs(math.log(16 / 1000))
 
 
 class Coding(Protocol):
-    """What a head says of a box, relative to its reference box: (N, 4) to (N, 4), and back."""
+    """Codes boxes as a head predicts them, relative to their reference boxes: (N, 4) to (N, 4), and back."""
 
     def encode(self, gt_boxes: Tensor, references: Tensor) -> Tensor: ...
     def decode(self, predictions: Tensor, references: Tensor) -> Tensor: ...
 
 
 class BoxCoding(NamedTuple):
-    """How offsets are scaled: divisors of (dx, dy, dw, dh), and the log size ratios that decoding applies."""
+    """Scale of the offsets: divisors of (dx, dy, dw, dh), and the log size ratios that decoding applies."""
 
     stds: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
     min_log_ratio: float = -MAX_LOG_RATIO

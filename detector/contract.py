@@ -1,4 +1,4 @@
-"""What engine/ may know of a detector. A family is one folder whose detector keeps this contract."""
+"""The contract of a detector, which is all that engine/ knows of it. A family is one folder whose detector keeps it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -63,9 +63,9 @@ class Detector(nn.Module, ABC):
 
     @abstractmethod
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
-        """What the network says, by name, in either mode: what an exported program returns.
+        """Predictions of the network by name, in either mode; an exported program returns them.
 
-        Post-processing makes detections of it with `output_settings` alone (see the family's `export` module).
+        Post-processing makes detections of them with `output_settings` alone (see the family's `export` module).
         """
 
     @abstractmethod
@@ -81,7 +81,7 @@ class Detector(nn.Module, ABC):
         return {}
 
     def after_step(self, losses: Mapping[str, float] | None, step: int, steps_per_epoch: int) -> None:
-        """To be called after every optimizer step, alike on every process.
+        """Updates the self-balances. Call it after every optimizer step, alike on every process.
 
         Args:
             losses: what `forward` gave, averaged over micro-batches and processes; None for a step that did not count.

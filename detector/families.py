@@ -20,7 +20,7 @@ from losses.table import LOSSES
 
 
 class Family(NamedTuple):
-    """What there is to know of a family without building a detector.
+    """Facts of a family that need no detector to be built.
 
     Attributes:
         config: class of its group `model`.

@@ -1,4 +1,4 @@
-"""Statistics of a batch in training: what the losses are made of, and what the gradient does with it.
+"""Statistics of a batch in training: of what the losses rank, and of the gradient that comes of it.
 
 B images, A reference boxes of one image, K classes, P positives, M = B·A·K logits, of this process.
 """
@@ -71,7 +71,7 @@ class Monitor:
     def watch_ranks(
         self, logits: Tensor, cls_targets: Tensor, entries: Tensor, delta: float, group: ProcessGroup | None
     ) -> None:
-        """Where the positives of this process score and rank, among all processes of `group`, which all call it.
+        """Measures how the positives of this process score and rank among all processes of `group`, which all call it.
 
         Args:
             logits, cls_targets: (M,). entries: (P,) indices of the targets that are 1, ascending.
@@ -86,7 +86,7 @@ class Monitor:
 
     @torch.no_grad()
     def watch_levels(self, references_per_level: Sequence[Tensor], reference_index: Tensor) -> None:
-        """At which level the positives lie.
+        """Counts the positives of each level.
 
         Args:
             references_per_level: list of (n, 4), together (A, 4).
@@ -98,7 +98,7 @@ class Monitor:
 
     @torch.no_grad()
     def watch_fit(self, references_per_level: Sequence[Tensor], targets: Sequence[dict[str, Any]]) -> None:
-        """How reference boxes, where predictions are offsets of them, fit the objects.
+        """Measures how reference boxes fit the objects, where predictions are offsets of them.
 
         Args:
             references_per_level: list of (n, 4), together (A, 4). targets: as `assign_targets` takes them.
@@ -111,7 +111,7 @@ class Monitor:
 
     @torch.no_grad()
     def watch_boxes(self, pred_boxes: Tensor, gt_boxes: Tensor) -> None:
-        """How the predicted boxes (P, 4) fit the objects (P, 4) that they are matched to."""
+        """Measures how the predicted boxes (P, 4) fit the objects (P, 4) that they are matched to."""
         ious = paired_iou(pred_boxes, gt_boxes)
         self.values["sum_iou"] = ious.sum()
         self.values["hist_iou"] = _histogram(ious, IOU_EDGES)

@@ -1,4 +1,4 @@
-"""What a head has matched in a batch: the input of every loss that compares predictions with their targets."""
+"""The matches of a head in a batch: the input of every loss that compares predictions with their targets."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

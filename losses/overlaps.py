@@ -1,4 +1,4 @@
-"""How far boxes overlap: the one place of IoU, GIoU and DIoU of boxes in pairs, of which localisation losses are made.
+"""Overlaps of boxes in pairs: the one place of the IoU, GIoU and DIoU that localisation losses are made of.
 
 Boxes are (x1, y1, x2, y2) in continuous pixels, width x2 - x1. P: number of pairs.
 """

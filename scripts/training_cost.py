@@ -1,4 +1,4 @@
-"""What an epoch and a whole recipe cost on given hardware, from the measured speed of one GPU.
+"""Computes the cost of an epoch and of a whole recipe on given hardware, from the measured speed of one GPU.
 
 python scripts/training_cost.py configs/r50_alrp.yaml --rate 250 --gpus 8 --bandwidth 12.5
 python scripts/training_cost.py configs/r50_alrp.yaml configs/r101_alrp_atss.yaml --benchmark train.json --gpus 16 \\

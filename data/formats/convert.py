@@ -39,7 +39,7 @@ class LabelledImage:
 
 @dataclass(frozen=True)
 class SplitReport:
-    """What was written of one split; `dropped` names boxes without area in their image."""
+    """Counts of what was written of one split; `dropped` names boxes without area in their image."""
 
     annotation_file: Path
     images: int
@@ -164,7 +164,7 @@ def _write_split(
 
 
 def _image_names(split: str, images: Sequence[LabelledImage]) -> list[str]:
-    """Where the images go, below the root. Raises DatasetError where two have one name."""
+    """Folder of the images, below the root. Raises DatasetError where two have one name."""
     taken: dict[str, Path] = {}
     for image in images:
         if taken.setdefault(image.file_name, image.path) != image.path:

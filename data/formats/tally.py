@@ -1,4 +1,4 @@
-"""What a conversion made of every file it saw: used, or left out for a reason."""
+"""The account of a conversion over every file it saw: used, or left out for a reason."""
 
 import os
 from collections import Counter, defaultdict

@@ -65,7 +65,7 @@ class FCOS(Detector):
             return detections_of_points(self.postprocess, *outputs, image_sizes)
 
     def raw_outputs(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor | None, list[Tensor]]:
-        """What the network says about every point, in either mode.
+        """Predictions of the network for every point, in either mode.
 
         Returns:
             cls_logits (B, A, K), before the sigmoid; distances (B, A, 4) from the point to the left, top, right and

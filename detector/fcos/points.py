@@ -111,6 +111,6 @@ class DistanceCoding(NamedTuple):
 
 
 def centerness(points: Tensor, boxes: Tensor) -> Tensor:
-    """How central points (P, 2) lie in boxes (P, 4): (P,) in [0, 1], 1 in the middle (arXiv:1904.01355, Eq. 3)."""
+    """Centreness of points (P, 2) in boxes (P, 4): (P,) in [0, 1], 1 in the middle (arXiv:1904.01355, Eq. 3)."""
     first, last = points - boxes[:, :2], boxes[:, 2:] - points
     return (torch.minimum(first, last) / torch.maximum(first, last)).prod(dim=1).clamp(min=0).sqrt()

@@ -1,4 +1,4 @@
-"""What FCOS says to detections, with its network or, exported, without it."""
+"""Detections from the outputs of FCOS, with its network or, exported, without it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

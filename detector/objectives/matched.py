@@ -18,11 +18,11 @@ from losses.matched import Matched
 
 
 class MatchedObjective(nn.Module):
-    """A loss of `losses.table` of what a matcher finds.
+    """Gives what a matcher finds to a loss of `losses.table`.
 
     Args:
         matcher: `MaxIoUMatcher` or `ATSSMatcher`.
-        loss: what compares; its state (`loss.balance`) is the objective's only one.
+        loss: compares predictions with targets. Its state (`loss.balance`) is the only one of the objective.
         ignore_crowd: see `assign_targets`.
         coding: of the boxes.
     """
@@ -49,10 +49,11 @@ class MatchedObjective(nn.Module):
             cls_logits: (B, A, K) and box_deltas: (B, A, 4), float32.
             references_per_level: list of (n, 4), together (A, 4).
             targets: see `assign_targets`.
-            monitor: filled with statistics of this process's batch if given.
+            monitor: takes the statistics of this process's batch, if given.
         Returns:
             Scalars "loss" (to differentiate) and its parts, see `losses.loss.Loss`.
         """
+        # First decide what every reference box should predict; only then look at what the positive ones do predict.
         num_classes = cls_logits.shape[-1]
         assignment = assign_targets(self.matcher, references_per_level, targets, num_classes, self.ignore_crowd)
         matched = compare(cls_logits, box_deltas, assignment, self.coding)
@@ -65,7 +66,7 @@ class MatchedObjective(nn.Module):
 
 
 def compare(cls_logits: Tensor, box_deltas: Tensor, assignment: Assignment, coding: Coding) -> Matched:
-    """Predictions beside their targets; boxes are decoded for the positives alone.
+    """Puts predictions beside their targets; only the P positives are decoded, of some hundred thousand.
 
     Args:
         cls_logits: (B, A, K) and box_deltas: (B, A, 4), float32.
@@ -83,7 +84,7 @@ def compare(cls_logits: Tensor, box_deltas: Tensor, assignment: Assignment, codi
 
 
 def watch(monitor: Monitor, matched: Matched, settings: LossSettings, group: ProcessGroup | None) -> None:
-    """Fills a monitor with what any head says of its scores, ranks and boxes."""
+    """Shows a monitor the entries that are about to be ranked; it hears of their gradient by a hook on the logits."""
     delta = settings.step_half_width
     monitor.watch_logits(matched.logits, matched.targets, delta if settings.ranks else None)
     if monitor.detailed:

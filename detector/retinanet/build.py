@@ -1,4 +1,4 @@
-"""Config to RetinaNet."""
+"""Builds RetinaNet from its settings."""
 
 from detector.anchors import AnchorGenerator
 from detector.backbones.fpn import FPN
@@ -19,7 +19,7 @@ LEVEL_NAMES = ("P3", "P4", "P5", "P6", "P7")
 
 
 def build_retinanet(model: RetinaNetConfig, loss: LossSettings, num_classes: int, ignore_crowd: bool) -> RetinaNet:
-    """RetinaNet as configured, with random weights."""
+    """Builds a RetinaNet as configured, with random weights."""
     coding = TORCHVISION_CODING if model.box_convention == "torchvision" else PAPER_CODING
     backbone = ResNet(model.backbone, model.norm, model.frozen_stages, model.deformable)
     references = build_references(model)
@@ -40,7 +40,7 @@ def build_retinanet(model: RetinaNetConfig, loss: LossSettings, num_classes: int
 
 
 def build_references(model: RetinaNetConfig) -> References:
-    """Anchors of the five levels P3 to P7 and their matcher."""
+    """Builds the anchors of the five levels P3 to P7, and their matcher."""
     generator = AnchorGenerator(
         STRIDES,
         model.anchor_ratios,

@@ -16,8 +16,8 @@ class RetinaNetHead(nn.Module):
         in_channels: channels of the pyramid, and of the towers.
         num_anchors: anchors per cell. num_classes: K.
         num_convs: convolutions before the last, in each tower.
-        group_norm: GroupNorm after each of them, 32 groups of two channels or more. Not in the paper; without it,
-            weights this small leave towers that start from scratch with next to no signal, and narrow ones with less.
+        group_norm: GroupNorm after each of them, 32 groups of two channels or more. It is not in the paper, but weights
+            this small leave hardly any signal in towers that start from scratch, and less in narrow ones.
         prior: score of every class and anchor before training (arXiv:1708.02002, section 4.1).
     """
 
@@ -41,7 +41,7 @@ class RetinaNetHead(nn.Module):
         nn.init.constant_(self.cls_logits.bias, -math.log((1 - prior) / prior))
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Feature maps, level by level, to the predictions of all A anchors, float32.
+        """Predicts for all A anchors from the feature maps, level by level; float32.
 
         Returns:
             cls_logits (B, A, K) and box_deltas (B, A, 4), in the order level, row, column, anchor of the

@@ -20,7 +20,10 @@ from losses.balance import SelfBalance
 
 
 class RetinaNet(Detector):
-    """Backbone, pyramid, two heads on every level, anchors, objective and post-processing."""
+    """Backbone, pyramid, and two heads that predict from the anchors of every level.
+
+    Training puts the predictions through `objective`, evaluation through `postprocess`.
+    """
 
     references: References
     class_head = ("head.cls_logits.weight", "head.cls_logits.bias")
@@ -61,6 +64,7 @@ class RetinaNet(Detector):
         if self.training and targets is None:
             raise ValueError("training needs targets; call .eval() for detections")
         cls_logits, box_deltas, anchors_per_level = self.raw_outputs(images)
+        # Ranks and IoUs need all digits: from here on in float32, whatever the network computes in.
         with torch.autocast(images.device.type, enabled=False):
             if targets is not None and self.training:
                 return self.objective(cls_logits, box_deltas, anchors_per_level, targets, group, monitor)
@@ -68,7 +72,7 @@ class RetinaNet(Detector):
             return self.postprocess(cls_logits, box_deltas, anchors_per_level, image_sizes)
 
     def raw_outputs(self, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """What the network says about every anchor, in either mode.
+        """Predictions of the network for every anchor, in either mode.
 
         Returns:
             cls_logits (B, A, K), before the sigmoid, float32; box_deltas (B, A, 4), float32; and the
@@ -77,6 +81,7 @@ class RetinaNet(Detector):
         height, width = images.shape[-2:]
         if height % SIZE_DIVISOR or width % SIZE_DIVISOR:
             raise ValueError(f"images of {height}×{width} pixels: pad both sides to multiples of {SIZE_DIVISOR}")
+        # C3 to C5 of the backbone become P3 to P7; one head, shared by all levels, predicts from each.
         features = self.fpn(self.backbone((images - self.pixel_mean) / self.pixel_std))
         cls_logits, box_deltas = self.head(features)
         return cls_logits, box_deltas, self.anchor_generator([feature.shape[-2:] for feature in features])
@@ -89,8 +94,10 @@ class RetinaNet(Detector):
         return settings_of(self.postprocess)
 
     def compile_network(self) -> None:
-        """The objective stays out, as its shapes change with the number of objects. On a CPU so do pyramid and head:
-        their convolutions are slower compiled."""
+        """Compiles backbone, pyramid and head; on a CPU the backbone alone, as the others are slower compiled.
+
+        The objective is never compiled, as its shapes change with the number of objects.
+        """
         on_cpu = self.pixel_mean.device.type == "cpu"
         for part in (self.backbone,) if on_cpu else (self.backbone, self.fpn, self.head):
             part.compile()

@@ -1,4 +1,4 @@
-"""How well anchors fit the objects of a data set, found out before any training."""
+"""The fit of anchors to the objects of a data set, measured before any training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -229,7 +229,7 @@ def _rank_share(window: Sequence[Record]) -> float:
 
 
 def _ranks(window: Sequence[Record]) -> float:
-    """How many entries a batch ranks."""
+    """Number of entries that a batch ranks."""
     return (median_of(window, "num_positives") or 0) + (median_of(window, "num_negatives") or 0)
 
 

@@ -62,7 +62,7 @@ class Diagnosis:
             self._write({"step": step, "config": config.to_dict()})
 
     def look_at_data(self, dataset: CocoDetection) -> None:
-        """What can be seen before the first step."""
+        """Checks schedule and anchors, before the first step."""
         model, data = self.config.model, self.config.data
         findings = [check_schedule(self.config, self.schedule)]
         fit = anchor_fit(dataset, model, data)
@@ -155,7 +155,7 @@ def format_summary(records: Sequence[Record], causes: dict[str, int], level_name
 
 
 def _scalars(record: Record, stats: dict[str, float], level_names: Sequence[str]) -> dict[str, float]:
-    """What a record holds beside the numbers of the step, one by one."""
+    """The numbers of a record beside those of the step, one by one."""
     values = {name: value for name, value in record.items() if name not in (*stats, "step", "epoch")}
     flat = {f"positives_{name}": counts[0] for name, counts in _per_level([record], level_names).items()}
     for name, value in values.items():

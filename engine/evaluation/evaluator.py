@@ -37,7 +37,7 @@ class Example(NamedTuple):
 
 @dataclass
 class Evaluation:
-    """What one pass over a split gives; the same on every process but for `examples` and `matches`, of the main one.
+    """Results of one pass over a split; only the main process has `examples` and `matches`, all have the rest.
 
     Attributes:
         detections: COCO results, by image and within an image best first.

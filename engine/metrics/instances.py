@@ -1,4 +1,4 @@
-"""What an evaluation compares: the objects and the detections of a data set, as arrays."""
+"""The two sides of an evaluation, as arrays: the objects and the detections of a data set."""
 
 from dataclasses import dataclass
 

@@ -18,7 +18,7 @@ BLOCK = 1 << 16  # detections whose overlaps are computed at a time
 
 @dataclass(frozen=True)
 class Matches:
-    """Which object each detection found, for A area ranges (`AREAS`) and T IoU thresholds.
+    """The object that each detection found, for A area ranges (`AREAS`) and T IoU thresholds.
 
     The N detections are those that take part, at most `limit` of an image and class, by class, within a class best
     first; of equal scores the earlier image first, and then the earlier detection.
@@ -47,7 +47,7 @@ class Matches:
     ignored: np.ndarray
 
     def of_class(self, label: int) -> slice:
-        """Where the class's detections lie in `order`."""
+        """Place of the class's detections in `order`."""
         return slice(self.bounds[label], self.bounds[label + 1])
 
     def outcomes(self, label: int, area: int, thresholds: int | slice = slice(None)) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""What OptimalLRP takes from torchmetrics.Metric, for environments without torchmetrics."""
+"""The part of torchmetrics.Metric that OptimalLRP uses, for environments without torchmetrics."""
 
 from collections.abc import Callable
 from functools import wraps

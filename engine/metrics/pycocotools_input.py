@@ -1,4 +1,4 @@
-"""What a pycocotools evaluation compares, as arrays."""
+"""Objects and detections of a pycocotools evaluation, as arrays."""
 
 from typing import TYPE_CHECKING
 

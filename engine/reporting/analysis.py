@@ -1,4 +1,4 @@
-"""What the matching behind AP and oLRP says beyond its averages: curves, errors of each class and image, confusion.
+"""Analysis of the matching behind AP and oLRP beyond its averages: curves, errors of each class and image, confusion.
 
 Everything is taken at the LRP-optimal cut of each class, with the matches that COCO AP and oLRP count: the numbers here
 add up to theirs.

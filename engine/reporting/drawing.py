@@ -139,7 +139,7 @@ def _font(size: tuple[int, int]) -> ImageFont.FreeTypeFont:
 
 
 def _caption_place(extent: Rectangle, box: Rectangle, size: tuple[int, int], taken: list[Rectangle]) -> Rectangle:
-    """Where a caption goes: above, in or below its box, where it covers least of the earlier captions."""
+    """Place of a caption: above, in or below its box, where it covers least of the earlier captions."""
     width, height = extent[2] + 2, extent[3] + 2
     x1, y1, x2, y2 = box
     corners = [(x, y) for y in (y1 - height, y1, y2, y2 - height) for x in (x1, x2 - width)]

@@ -81,7 +81,7 @@ def write_report(
 
 
 def _all_files() -> list[str]:
-    """What a report may consist of."""
+    """Parts that a report may consist of."""
     ranks = range(1, NUM_EXAMPLES + 1)
     examples = [f"{heading}_{rank}" for heading in ("best", "worst") for rank in ranks]
     return [PAGE, *(f"{name}.png" for name in ("per_class", "precision_recall", "lrp", "confusion", *examples))]
@@ -120,7 +120,7 @@ def _example(
 
 
 def _kept_detections(image_id: int, evaluation: Evaluation, dataset: CocoDetection) -> dict[str, Tensor]:
-    """What reaches the LRP-optimal threshold of its class; nothing of a class without one, as LRP counts it."""
+    """Detections that reach the LRP-optimal threshold of their class; none of a class without one, as LRP counts it."""
     assert evaluation.thresholds is not None
     kept = []
     for detection in evaluation.detections:

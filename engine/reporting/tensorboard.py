@@ -119,7 +119,7 @@ class TensorBoardLogger(NullLogger):
                 self._writer.add_image(f"curves/{name}", figure_pixels(draw(analysis), CURVES_DPI), step)
 
     def _describe(self, config: dict[str, Any]) -> None:
-        """What does not change: the configuration as text and as hyper-parameters, and which curves belong together."""
+        """Writes what never changes: the configuration, as text and as hyper-parameters, and the charts."""
         from torch.utils.tensorboard.summary import hparams
 
         lines = yaml.safe_dump(config, sort_keys=False).splitlines()

@@ -1,1 +1,1 @@
-"""What every command needs: configuration, processes, the run folder and its checkpoints. Imports no other room."""
+"""Common to all commands: configuration, processes, the run folder and its checkpoints. Imports no other room."""

@@ -1,4 +1,4 @@
-"""What the commands share: user errors as one `error:` line, exit statuses, Ctrl-C, console logging.
+"""The common part of all commands: user errors as one `error:` line, exit statuses, Ctrl-C, console logging.
 
 Every command is written the same way, so that --help, a mistyped option and Ctrl-C answer at once: at its top it
 imports this module and what its options need; its main() parses, and only then imports what does the work, because
@@ -83,7 +83,7 @@ def user_errors(quiet: bool = False, processes: "Processes | None" = None) -> It
 
 
 def _diagnose(error: Exception) -> tuple[str | None, int]:
-    """What to tell the user, None for a bug, and the exit status."""
+    """Message for the user, None for a bug, and the exit status."""
     text = str(error)
     status = getattr(error, "exit_status", None)  # of the exceptions whose message is written for the user
     if status is not None:
@@ -100,7 +100,7 @@ def _diagnose(error: Exception) -> tuple[str | None, int]:
 
 
 def _diagnose_torch(error: Exception) -> str | None:
-    """What to tell the user of an error that PyTorch raises; None for a bug."""
+    """Message for the user about an error that PyTorch raises; None for a bug."""
     import torch
     import torch.distributed as dist
 

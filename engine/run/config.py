@@ -91,7 +91,7 @@ def _read_yaml(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def merge_files(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """What a file or command line makes of the values below it.
+    """Puts the values of a file or command line above those below it.
 
     Another `loss.name` drops the former loss's keys: they were chosen for it. Another `model.family` drops those that
     it does not have.

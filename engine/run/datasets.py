@@ -63,7 +63,7 @@ def training_set(config: Config) -> CocoDetection:
 
 
 def category_difference(dataset: CocoDetection, reference: CocoDetection) -> str | None:
-    """What makes labels of one data set mean something else in the other, None if they mean the same."""
+    """The reason why labels of one data set mean something else in the other; None if they mean the same."""
     if dataset.class_names == reference.class_names:
         return None
     files = f"{dataset.annotation_file} has other categories than {reference.annotation_file}"
@@ -123,7 +123,7 @@ def evaluation_set(config: Config, split: str) -> CocoDetection:
 
 
 def _generating_command(data: DataConfig) -> str | None:
-    """What makes the data that `data.generate` describes, None where nothing does."""
+    """The command that makes the data that `data.generate` describes; None if there is none."""
     plan = data.generate
     if plan is None or (data.train_split, data.val_split, data.test_split or "test") != ("train", "val", "test"):
         return None

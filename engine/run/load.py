@@ -14,7 +14,7 @@ from engine.run.config import Config, parse_config
 
 @dataclass(frozen=True)
 class DetectorInfo:
-    """What a checkpoint says of its detector.
+    """Entries of a checkpoint about its detector.
 
     Attributes:
         classes: K names in label order.

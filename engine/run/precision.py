@@ -1,4 +1,4 @@
-"""Where bfloat16 autocast pays."""
+"""The choice of precision: bfloat16 autocast where it pays."""
 
 import torch
 

@@ -156,7 +156,7 @@ class RunFolder:
         write_atomically(self._metrics, lambda file: file.write(text.encode()))
 
     def _files(self) -> list[Path]:
-        """What an earlier run wrote here; files of other origin are never touched."""
+        """Files that an earlier run wrote here; files of other origin are never touched."""
         own = [self._config_file, self._metrics, self.diagnosis, self.batch_picture, self.best]
         own += checkpoint_history(self.last)
         others = [*self.last.parent.glob("*.pt.damaged"), *self.path.glob(BAD_BATCHES), *self.path.glob(EVENT_FILES)]

@@ -24,7 +24,7 @@ T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2
 
 
 class Grid(BaseModel):
-    """What `scripts/ablation.py` runs: every variant at every learning rate with the first seed, and at the rate with
+    """The runs of `scripts/ablation.py`: every variant at every learning rate with the first seed, and at the rate with
     the best val AP with the other seeds.
 
     Attributes:
@@ -85,7 +85,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Result:
-    """What a finished cell left.
+    """Results of a finished cell.
 
     Attributes:
         history: the evaluations on val while training, oldest first.

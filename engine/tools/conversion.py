@@ -1,4 +1,4 @@
-"""What the scripts that convert labels to COCO format share: options and the closing lines."""
+"""Options and closing lines of the scripts that convert labels to COCO format."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ def add_conversion_options(parser: argparse.ArgumentParser) -> None:
 def print_conversion(
     reports: Mapping[str, SplitReport], class_names: Sequence[str], file_lines: Sequence[str], copied: bool
 ) -> None:
-    """What was written, and what was left out.
+    """Prints what was written and what was left out.
 
     Args:
         file_lines: of `FileTally`.

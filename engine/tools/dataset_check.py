@@ -1,4 +1,4 @@
-"""What a split holds before anything is trained on it: its problems, its statistics, and what metrics will lack."""
+"""A check of a split before anything is trained on it: its problems, its statistics, and the metrics it will lack."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -88,7 +88,7 @@ def check_split(dataset: CocoDetection, model: ModelConfig, size: tuple[int, int
 
 
 def check_together(datasets: dict[str, CocoDetection], reports: dict[str, SplitReport]) -> list[str]:
-    """What keeps splits from being used together, a line each; the first is the one to train on.
+    """Reasons not to use splits together, a line each; the first split is the one to train on.
 
     Args:
         datasets, reports: by name of the split.
@@ -110,7 +110,7 @@ def check_together(datasets: dict[str, CocoDetection], reports: dict[str, SplitR
 
 
 def training_refusals(config: Config, training: CocoDetection) -> list[str]:
-    """What of a configuration does not go with its training split, a line each."""
+    """Keys of a configuration that do not go with its training split, a line each."""
     data, lines = config.data, []
     if data.val_split == data.train_split:
         lines.append("data.val_split: it is the training split: metrics on it say little of other images")

@@ -42,7 +42,7 @@ class ExportedOutputs(nn.Module):
 
 
 def describe(detector: Detector, info: DetectorInfo) -> dict[str, Any]:
-    """What travels with an exported program: family, class names, LRP-optimal thresholds, whether EXIF turns the
+    """Metadata of an exported program: family, class names, LRP-optimal thresholds, whether EXIF turns the
     images, post-processing settings."""
     return {
         "family": info.config.model.family,

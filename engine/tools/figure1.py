@@ -39,7 +39,7 @@ def recompute_table() -> dict[str, dict[str, float]]:
 
 
 def differences(table: dict[str, dict[str, float]]) -> list[str]:
-    """What differs from the published numbers by more than their rounding."""
+    """Differences from the published numbers beyond their rounding."""
     return [
         f"{name}: {column} is {row[column]:.4f}, published {published:.2f}"
         for name, row in table.items()

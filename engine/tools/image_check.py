@@ -17,7 +17,7 @@ from engine.run.progress import progress
 
 @dataclass
 class Look:
-    """What was seen of an image file.
+    """Findings about an image file.
 
     Attributes:
         size: annotated (height, width).

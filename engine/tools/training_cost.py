@@ -1,4 +1,4 @@
-"""What training costs on hardware that is at hand only in part: steps, bytes between processes, hours."""
+"""The cost of training on hardware that is at hand only in part: steps, bytes between processes, hours."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What training sees first: a batch after augmentation, its boxes, and the anchors that are positive for them."""
+"""A picture of the first batch: its images after augmentation, their boxes, and the anchors positive for them."""
 
 from collections.abc import Sequence
 from typing import Any

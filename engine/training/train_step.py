@@ -104,11 +104,12 @@ class TrainStep:
 
         Args:
             stop: whether this process was asked to stop.
-            void: the micro-batches are not those of this step, and are here for the other processes' collectives
-                alone. No process then takes the step, and `done` stays.
+            void: the micro-batches stand in for those of this step, only to take part in the collectives of the other
+                processes. No process then takes the step, and `done` stays.
         Returns:
             (numbers of the step, the same on every process; whether any process was asked to stop).
         """
+        # Functions of the step, so that a resumed run takes the steps that the stopped one would have taken.
         torch.manual_seed(mix_seed(self.config.run.seed, self.done, self.processes.rank))
         rate = self.schedule.learning_rate(self.done)
         for param_group in self.optimizer.param_groups:
@@ -117,13 +118,14 @@ class TrainStep:
         watched = (self.done + 1) % self.config.run.log_every == 0
         self.buffers.keep()
         stats, norm, stop = self.forward_backward(micro_batches, stop, watched, void)
-        if stats.pop("void") > 0:
+        if stats.pop("void") > 0:  # the same number on every process, so all leave here or none
             self.buffers.restore()
             return stats, stop
         stats["lr"] = rate
         if watched and self.config.run.diagnose:
             stats["update_ratio"] = self._update_ratio(stats["grad_norm"], rate)
         self.done += 1
+        # Both numbers are joined over the processes: NaN from one is NaN on all, and all skip the step.
         finite = math.isfinite(stats["loss"]) and math.isfinite(stats["grad_norm"])
         self.buffers.settle(counts=finite)
         self.skipped += not finite
@@ -158,6 +160,7 @@ class TrainStep:
             images, targets = self._to_device(images, targets)
             monitor = Monitor(self.config.run.diagnose) if watched else None
             last = index == len(micro_batches) - 1
+            # Gradients are averaged over the processes once, in the backward pass of the last micro-batch.
             with nullcontext() if last or joint is None else joint.no_sync():
                 with autocast(self.config.run.precision, self.processes.device):
                     losses = self.model(images, targets, group=self.group, monitor=monitor)
@@ -172,6 +175,7 @@ class TrainStep:
         means = sum(parts[1:], parts[0]) / len(micro_batches)
         numbers = dict(zip((*names, "stop", "void"), means, strict=True)) | {"grad_norm": norm}
         numbers |= {name: value.float() for name, value in self.detector.state_numbers().items()}
+        # One copy for all numbers: every copy would wait for the GPU.
         stats = dict(zip(numbers, torch.stack(list(numbers.values())).tolist(), strict=True))
         stop = stats.pop("stop") > 0
         if len(monitors) == len(micro_batches):
@@ -184,7 +188,7 @@ class TrainStep:
         return to_network(images, device), targets.to(device)
 
     def _update_ratio(self, grad_norm: float, rate: float) -> float:
-        """How far a step without momentum goes, relative to the length of all weights."""
+        """Length of a step without momentum, relative to that of all weights."""
         clip = self.config.optimizer.clip_grad_norm or math.inf
         return rate * min(grad_norm, clip) / torch.nn.utils.get_total_norm(self.parameters).item()
 
@@ -203,7 +207,7 @@ class TrainStep:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """What the checkpoint holds of the model in training."""
+        """Weights, optimizer, EMA and counts for the checkpoint."""
         state = {
             "model": self.detector.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -230,9 +234,10 @@ class TrainStep:
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """The state of the parameters and the rate of the last step; all other settings stay those of the configuration.
+    """Loads the state of the parameters and the rate of the last step; other settings stay those of the configuration.
 
-    Raises ValueError where the state does not fit, of which `Optimizer.load_state_dict` sees a part.
+    Raises:
+        ValueError: it does not fit; `Optimizer.load_state_dict` alone would see only a part of that.
     """
     kept = ("params", "lr")  # a checkpoint written before the next step must hold the rate that this one held
     settings = [{name: value for name, value in old.items() if name not in kept} for old in optimizer.param_groups]

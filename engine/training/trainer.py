@@ -206,7 +206,7 @@ class Trainer:
         # The running statistics of BatchNorm differ between processes: all take the main one's, as the checkpoint does.
         self.processes.copy_buffers_from_main(self.train_step.eval_detector)
         result = evaluate(self.train_step.eval_detector, self.eval_set, self.config, self.processes, NUM_EXAMPLES)
-        self.train_step.detector.train()
+        self.train_step.detector.train()  # `evaluate` leaves it in evaluation mode
         self.thresholds, self.evaluated_step = result.thresholds, self.step
         self.run_log.add_evaluation(result, self.eval_set.class_names, self.epoch, self.step)
         ap = -1.0 if result.metrics is None else result.metrics["AP"]

@@ -1,4 +1,4 @@
-"""What ranking over several processes sends."""
+"""Traffic of ranking over several processes."""
 
 import tempfile
 from collections.abc import Callable

@@ -119,7 +119,7 @@ class Run:
 
 
 def differences(run: Run, undisturbed: Run) -> list[str]:
-    """What of the final checkpoint, of metrics.jsonl and of TensorBoard's points is not the same."""
+    """Differences in the final checkpoint, in metrics.jsonl and in TensorBoard's points."""
     found = []
     states = [load_checkpoint(r.path / "checkpoints/last.pt") for r in (run, undisturbed)]
     flat = [_flatten({key: value for key, value in state.items() if key != "config"}) for state in states]
