@@ -42,10 +42,10 @@ def test_global_ranking_and_evaluation_do_not_depend_on_the_number_of_processes(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", ["alrp", "focal"])
-def test_fifty_steps_on_two_processes_equal_those_on_one(command, config_file, loss):
+@pytest.mark.parametrize("choice", ["loss.name=alrp", "loss.name=focal", "loss.name=dr", "model.family=fcos"])
+def test_fifty_steps_on_two_processes_equal_those_on_one(command, config_file, choice):
     # a larger rate would amplify the rounding of float32: every ReLU has a kink, and aLRP ranks positives hard
-    overrides = (f"loss.name={loss}", "optimizer.lr=0.001", "schedule.epochs=17", "schedule.max_steps=50")
+    overrides = (choice, "optimizer.lr=0.001", "schedule.epochs=17", "schedule.max_steps=50")
     compare(command, config_file, *overrides, "evaluation.every=100")
 
 
