@@ -103,6 +103,7 @@ class ALRPSettings(LossSettings):
     """Settings of aLRP Loss; the defaults are the paper's."""
 
     label: ClassVar[str] = "aLRP"
+    hyper_parameters: ClassVar[tuple[str, ...]] = ("delta",)
     ranks: ClassVar[bool] = True
     update_ratios: ClassVar[tuple[float, float]] = (1e-3, 2.5e-3)
     # Scores that learn the quality of boxes need no second opinion on it (Rank & Sort Loss, arXiv 2107.11669).

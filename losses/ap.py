@@ -59,6 +59,7 @@ class APSettings(LossSettings):
     """Settings of AP Loss with a box loss beside it; the defaults are the paper's."""
 
     label: ClassVar[str] = "AP"
+    hyper_parameters: ClassVar[tuple[str, ...]] = ("delta",)
     ranks: ClassVar[bool] = True
     update_ratios: ClassVar[tuple[float, float]] = (1e-3, 2.5e-3)
 

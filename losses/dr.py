@@ -99,6 +99,13 @@ class DRSettings(LossSettings):
     """Settings of DR Loss with a box loss beside it; the defaults are those of the released code."""
 
     label: ClassVar[str] = "DR"
+    hyper_parameters: ClassVar[tuple[str, ...]] = (
+        "positive_lambda",
+        "negative_lambda",
+        "steepness",
+        "weight",
+        "smooth_l1_beta",
+    )
     ranks: ClassVar[bool] = False
     update_ratios: ClassVar[tuple[float, float]] = (5e-4, 1.4e-3)  # of focal loss; not measured for this one
     # Undecided before training, nothing ignored between positives and negatives, and scores that end up higher.

@@ -85,6 +85,7 @@ class FocalSettings(LossSettings):
     """Settings of focal loss with a box loss beside it; the defaults are the paper's."""
 
     label: ClassVar[str] = "focal"
+    hyper_parameters: ClassVar[tuple[str, ...]] = ("alpha", "gamma")
     ranks: ClassVar[bool] = False
     update_ratios: ClassVar[tuple[float, float]] = (5e-4, 1.4e-3)
 

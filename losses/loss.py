@@ -30,12 +30,14 @@ class LossSettings:
             times that rate at least 3.9e-3 and 1.8e-3.
         model_defaults: keys of the group `model` that the loss was made for, in place of their usual defaults
             where the chosen family has them.
+        hyper_parameters: settings that the paper's Table 1 counts as such, as against choices and switches.
     """
 
     label: ClassVar[str]
     ranks: ClassVar[bool]
     update_ratios: ClassVar[tuple[float, float]]
     model_defaults: ClassVar[Mapping[str, Any]] = {}
+    hyper_parameters: ClassVar[tuple[str, ...]] = ()
 
     name: str
     """The loss."""

@@ -91,6 +91,7 @@ class RankSortSettings(LossSettings):
     """Settings of Rank & Sort Loss; the defaults are its paper's."""
 
     label: ClassVar[str] = "Rank & Sort"
+    hyper_parameters: ClassVar[tuple[str, ...]] = ("delta",)
     ranks: ClassVar[bool] = True
     update_ratios: ClassVar[tuple[float, float]] = (1e-3, 2.5e-3)
     # Scores that learn the quality of boxes need no second opinion on it (Rank & Sort Loss, arXiv 2107.11669).
