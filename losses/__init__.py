@@ -1,4 +1,4 @@
-"""Losses on flat tensors: aLRP, AP and Rank & Sort Loss ranked exactly, DR Loss, focal loss, smooth L1, self-balancing.
+"""aLRP, AP and Rank & Sort Loss ranked exactly, as modules and on flat tensors; DR and focal loss, smooth L1.
 
 Installed, this folder is the package `alrp`, and needs torch alone.
 
@@ -10,19 +10,33 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .alrp import alrp_loss
-    from .ap import ap_loss
+    from .alrp import ALRPLoss, alrp_loss
+    from .ap import APLoss, ap_loss
     from .balance import SelfBalance
     from .dr import dr_loss
     from .focal import focal_loss
-    from .rank_sort import rs_loss
+    from .rank_sort import RankSortLoss, rs_loss
     from .smooth_l1 import smooth_l1_loss
 
-__all__ = ["SelfBalance", "alrp_loss", "ap_loss", "dr_loss", "focal_loss", "rs_loss", "smooth_l1_loss"]
+__all__ = [
+    "ALRPLoss",
+    "APLoss",
+    "RankSortLoss",
+    "SelfBalance",
+    "alrp_loss",
+    "ap_loss",
+    "dr_loss",
+    "focal_loss",
+    "rs_loss",
+    "smooth_l1_loss",
+]
 __version__ = "0.2.0"
 
 # Imported when first asked for, so that `import alrp.metrics` loads no torch.
 _HOMES = {
+    "ALRPLoss": "alrp",
+    "APLoss": "ap",
+    "RankSortLoss": "rank_sort",
     "SelfBalance": "balance",
     "alrp_loss": "alrp",
     "ap_loss": "ap",

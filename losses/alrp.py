@@ -14,8 +14,9 @@ from torch import Tensor
 
 from .balance import SelfBalance
 from .group_sums import ratio_over_group
-from .loss import Loss, LossSettings, equal_parts, require_positive, weighted_sum
+from .loss import LossSettings, equal_parts, require_positive, weighted_sum
 from .matched import Matched
+from .module import Group, RankingLoss
 from .ranking import Ranking
 
 TAU = 0.5  # IoU from which a detection is a true positive in the LRP error
@@ -135,23 +136,77 @@ class ALRPSettings(LossSettings):
         return (self.balance_every or steps_per_epoch) if by_means else None
 
 
-class ALRPLoss(Loss):
-    """aLRP Loss of a head, with the weight of its localisation part as state."""
+class ALRPLoss(RankingLoss):
+    """aLRP Loss of a head, with the weight of its localisation part as state; arguments as of `RankingLoss`.
+
+    With `self_balance` the weight, 50 at first, changes after every `balance_every` calls in training mode: count
+    every call, also those whose gradients are accumulated. Left out, call `balance.update()` after each epoch.
+
+    Example:
+        >>> criterion = ALRPLoss(balance_every=500)
+        >>> logits = torch.tensor([[3.0, -4.0], [0.0, -4.0], [2.0, -4.0]], requires_grad=True)
+        >>> labels = torch.tensor([0, 0, 2])  # 2, the number of classes: background
+        >>> gt_boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [20.0, 20.0, 40.0, 40.0]])
+        >>> classification, localisation = criterion(logits, labels, gt_boxes, gt_boxes)
+        >>> round(classification.item(), 4), round(localisation.item(), 4)
+        (0.1667, 0.0)
+        >>> (classification + localisation).backward()
+    """
 
     Settings = ALRPSettings
     settings: ALRPSettings
 
-    def __init__(self, settings: ALRPSettings | None = None) -> None:
-        super().__init__(settings)
+    def __init__(self, settings: ALRPSettings | None = None, *, group: Group = None, **keys: Any) -> None:
+        super().__init__(settings, group=group, **keys)
         if self.settings.balance_period(1) is not None:
             self.balance = SelfBalance(every=self.settings.balance_every)
 
-    def forward(self, matched: Matched, group: dist.ProcessGroup | None = None) -> dict[str, Tensor]:
+    def forward(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        pred_boxes: Tensor | None = None,
+        gt_boxes: Tensor | None = None,
+        *,
+        loc_errors: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Classification and weighted localisation part, to be added.
+
+        Args:
+            logits: (…, K) any float dtype, before the sigmoid, of the whole batch.
+            targets: (…) integer labels, 0 to K - 1 a class, K background, negative ignored; or (…, K) of any dtype, 1
+                positive, 0 negative, -1 ignored.
+            pred_boxes, gt_boxes: xyxy, any unit, (P, 4) of the positives in their order, or (…, 4) of all positions,
+                of which those of the positives count.
+            loc_errors: in place of boxes, (P,) or (…), the errors >= 0 themselves, such as (1 - IoU) / 0.5.
+        Returns:
+            two scalars, float64 for float64 logits and float32 for others; 0 with zero gradients if there is no
+            positive, and NaN if any logit is not finite.
+        Raises:
+            ValueError: shapes do not fit, labels are not integers, or boxes are missing.
+        """
+        entries, group = self._entries(logits, targets)
+        if loc_errors is None:
+            kind = self.settings.loc_error
+            errors = localisation_errors(entries.overlaps(kind, pred_boxes, gt_boxes), kind)
+        else:
+            errors = entries.of_positives(loc_errors, "loc_errors")
+        parts = self._parts(entries.logits, entries.targets, errors, entries.positives, group)
+        return self._result(*parts, group)
+
+    def of_matched(self, matched: Matched, group: dist.ProcessGroup | None = None) -> dict[str, Tensor]:
+        kind = self.settings.loc_error
+        errors = localisation_errors(matched.overlaps(kind), kind)
+        return weighted_sum(*self._parts(matched.logits, matched.targets, errors, matched.entries, group))
+
+    def _parts(
+        self, logits: Tensor, targets: Tensor, errors: Tensor, positives: Tensor, group: dist.ProcessGroup | None
+    ) -> tuple[Tensor, Tensor, Tensor | float]:
+        """Both parts, unweighted, and the weight of the second."""
         settings = self.settings
-        errors = localisation_errors(matched.overlaps(settings.loc_error), settings.loc_error)
-        loss_cls, loss_loc = alrp_loss(matched.logits, matched.targets, errors, settings.delta, group, matched.entries)
+        loss_cls, loss_loc = alrp_loss(logits, targets, errors, settings.delta, group, positives)
         if settings.box_weights == "equal":
             loss_loc = ratio_over_group(errors.sum(), torch.ones_like(errors).sum(), group)
         if self.balance is not None:
-            return weighted_sum(loss_cls, loss_loc, self.balance.weight)
-        return weighted_sum(loss_cls, loss_loc, equal_parts(loss_cls, loss_loc) if settings.self_balance else 1.0)
+            return loss_cls, loss_loc, self.balance.weight.clone()  # which may change before backward
+        return loss_cls, loss_loc, equal_parts(loss_cls, loss_loc) if settings.self_balance else 1.0

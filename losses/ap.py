@@ -8,8 +8,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .box_loss import BoxLoss, box_loss
-from .loss import Loss, LossSettings, require_positive, weighted_sum
+from .loss import LossSettings, require_positive, weighted_sum
 from .matched import Matched
+from .module import RankingLoss
 from .ranking import Ranking
 
 
@@ -77,12 +78,31 @@ class APSettings(LossSettings):
         return self.delta
 
 
-class APLoss(Loss):
-    """AP Loss of a head, and the mean box loss of its positives."""
+class APLoss(RankingLoss):
+    """AP Loss of a head, and the mean box loss of its positives; arguments as of `RankingLoss`."""
 
     Settings = APSettings
     settings: APSettings
 
-    def forward(self, matched: Matched, group: dist.ProcessGroup | None = None) -> dict[str, Tensor]:
+    def forward(
+        self, logits: Tensor, targets: Tensor, pred_boxes: Tensor | None = None, gt_boxes: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Classification and localisation part, to be added; the second is 0 without boxes.
+
+        Args:
+            logits, targets: as of `ALRPLoss`.
+            pred_boxes, gt_boxes: as of `ALRPLoss`; with `box_loss` "smooth_l1" offsets in place of boxes.
+        Returns, Raises:
+            as of `ALRPLoss`.
+        """
+        entries, group = self._entries(logits, targets)
+        loss_cls = ap_loss(entries.logits, entries.targets, self.settings.delta, group, entries.positives)
+        if pred_boxes is None and gt_boxes is None:
+            return self._result(loss_cls, torch.zeros_like(loss_cls), 1.0, group)
+        pred, gt = entries.boxes(pred_boxes, gt_boxes)
+        matched = Matched(entries.logits, entries.targets, entries.positives, pred, gt, pred, lambda: gt)
+        return self._result(loss_cls, box_loss(matched, self.settings.box_loss, group), 1.0, group)
+
+    def of_matched(self, matched: Matched, group: dist.ProcessGroup | None = None) -> dict[str, Tensor]:
         loss_cls = ap_loss(matched.logits, matched.targets, self.settings.delta, group, matched.entries)
         return weighted_sum(loss_cls, box_loss(matched, self.settings.box_loss, group))

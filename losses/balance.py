@@ -1,5 +1,7 @@
 """Self-balancing of the two parts of aLRP Loss (arXiv 2009.13592, Sec. 4)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +22,7 @@ class SelfBalance(nn.Module):
     weight: Tensor
     cls_sum: Tensor
     loc_sum: Tensor
+    steps: Tensor
 
     def __init__(self, initial: float = 50.0, every: int | None = None) -> None:
         super().__init__()
@@ -27,6 +30,22 @@ class SelfBalance(nn.Module):
         self.register_buffer("weight", torch.tensor(initial, dtype=torch.float64))
         self.register_buffer("cls_sum", torch.zeros((), dtype=torch.float64))
         self.register_buffer("loc_sum", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))  # recorded since the last update
+        self.register_load_state_dict_pre_hook(_add_steps)
+
+    @torch.no_grad()
+    def step(self, loss_cls: Tensor, loss_loc: Tensor) -> None:
+        """Records one step, and updates after every `every` of them; for loops that do not call `after_step`.
+
+        Without `every`, call `update` after each epoch. Parts that are not finite count as 0. Waits for no device.
+
+        Args:
+            loss_cls, loss_loc: unweighted parts of the step, scalars that are the same on every process.
+        """
+        finite = torch.isfinite(loss_cls) & torch.isfinite(loss_loc)
+        self.record(torch.where(finite, loss_cls, 0), torch.where(finite, loss_loc, 0))
+        if self.every is not None:
+            self._update(self.steps >= self.every)
 
     def after_step(self, parts: tuple[float, float] | None, step: int, steps_per_epoch: int) -> None:
         """To be called after every optimizer step.
@@ -47,6 +66,7 @@ class SelfBalance(nn.Module):
         """Adds one step's unweighted parts, scalars averaged over the processes. Waits for no device."""
         self.cls_sum += loss_cls
         self.loc_sum += loss_loc
+        self.steps += 1
 
     @torch.no_grad()
     def update(self) -> None:
@@ -54,8 +74,16 @@ class SelfBalance(nn.Module):
 
         The weight stays where nothing was recorded or the mean localisation is not a positive number.
         """
+        self._update(torch.ones_like(self.steps, dtype=torch.bool))
+
+    def _update(self, due: Tensor) -> None:
         weight = (self.cls_sum + self.loc_sum) / self.loc_sum
-        usable = (self.loc_sum > 0) & torch.isfinite(weight)
+        usable = due & (self.loc_sum > 0) & torch.isfinite(weight)
         self.weight.copy_(torch.where(usable, weight, self.weight))
-        self.cls_sum.zero_()
-        self.loc_sum.zero_()
+        for recorded in (self.cls_sum, self.loc_sum, self.steps):
+            recorded.masked_fill_(due, 0)
+
+
+def _add_steps(balance: SelfBalance, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """States of version 0.2 hold no number of steps."""
+    state.setdefault(f"{prefix}steps", torch.zeros_like(balance.steps))

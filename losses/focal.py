@@ -110,7 +110,7 @@ class FocalLoss(Loss):
     Settings = FocalSettings
     settings: FocalSettings
 
-    def forward(self, matched: Matched, group: dist.ProcessGroup | None = None) -> dict[str, Tensor]:
+    def of_matched(self, matched: Matched, group: dist.ProcessGroup | None = None) -> dict[str, Tensor]:
         settings = self.settings
         loss_cls = focal_loss(matched.logits, matched.targets, settings.alpha, settings.gamma, group)
         return weighted_sum(loss_cls, box_loss(matched, settings.box_loss, group))

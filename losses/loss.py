@@ -1,4 +1,4 @@
-"""What every loss of a detector's head has: settings, state and a forward pass over what the head has matched.
+"""What every loss of a detector's head has: settings, state, and parts of what the head has matched.
 
 A loss is one file: its function on flat tensors, its settings with what others may ask of it, and the module that
 makes named parts of a batch. `losses.table` lists them.
@@ -77,7 +77,7 @@ class Loss(nn.Module):
         self.settings = self.Settings() if settings is None else settings  # type: ignore[call-arg]
         self.balance: SelfBalance | None = None
 
-    def forward(self, matched: Matched, group: dist.ProcessGroup | None = None) -> dict[str, Tensor]:
+    def of_matched(self, matched: Matched, group: dist.ProcessGroup | None = None) -> dict[str, Tensor]:
         """Parts of the loss of a batch.
 
         Args:

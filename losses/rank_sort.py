@@ -12,8 +12,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .box_loss import weighted_mean
-from .loss import Loss, LossSettings, equal_parts, require_positive, weighted_sum
-from .matched import Matched
+from .loss import LossSettings, equal_parts, require_positive, weighted_sum
+from .matched import OVERLAPS, Matched
+from .module import RankingLoss
 from .overlaps import paired_iou
 from .ranking.ranking import Ranking
 from .ranking.smaller_keys import sum_over_smaller_keys
@@ -113,17 +114,62 @@ class RankSortSettings(LossSettings):
         return self.delta
 
 
-class RankSortLoss(Loss):
-    """Rank & Sort Loss of a head, and the box loss of its positives, weighted by their scores."""
+class RankSortLoss(RankingLoss):
+    """Rank & Sort Loss of a head, and the box loss of its positives, weighted by their scores.
+
+    Arguments as of `RankingLoss`.
+    """
 
     Settings = RankSortSettings
     settings: RankSortSettings
 
-    def forward(self, matched: Matched, group: dist.ProcessGroup | None = None) -> dict[str, Tensor]:
-        settings = self.settings
-        ious = paired_iou(matched.pred_boxes.detach(), matched.gt_boxes)
-        ranking, sorting = rs_loss(matched.logits, matched.targets, ious, settings.delta, group, matched.entries)
+    def forward(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        pred_boxes: Tensor | None = None,
+        gt_boxes: Tensor | None = None,
+        *,
+        ious: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Classification (ranking and sorting) and weighted localisation part, to be added.
+
+        Args:
+            logits, targets, pred_boxes, gt_boxes: as of `ALRPLoss`.
+            ious: in place of boxes, (P,) or (…) in 0..1: labels of the sorting part, and what the localisation part
+                makes grow if they have a gradient.
+        Returns, Raises:
+            as of `ALRPLoss`.
+        """
+        entries, group = self._entries(logits, targets)
+        if ious is None:
+            pred, gt = entries.boxes(pred_boxes, gt_boxes)
+            ious, overlaps = paired_iou(pred.detach(), gt), OVERLAPS[self.settings.loc_error](pred, gt)
+        else:
+            ious = overlaps = entries.of_positives(ious, "ious")
+        parts = self._parts(entries.logits, entries.targets, ious, overlaps, entries.positives, group)
+        return self._result(*parts, group)
+
+    def of_matched(self, matched: Matched, group: dist.ProcessGroup | None = None) -> dict[str, Tensor]:
+        ious, overlaps = (
+            paired_iou(matched.pred_boxes.detach(), matched.gt_boxes),
+            matched.overlaps(self.settings.loc_error),
+        )
+        return weighted_sum(*self._parts(matched.logits, matched.targets, ious, overlaps, matched.entries, group))
+
+    def _parts(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        ious: Tensor,
+        overlaps: Tensor,
+        positives: Tensor,
+        group: dist.ProcessGroup | None,
+    ) -> tuple[Tensor, Tensor, Tensor | float]:
+        """Both parts, unweighted, and the weight of the second."""
+        ranking, sorting = rs_loss(logits, targets, ious, self.settings.delta, group, positives)
         loss_cls = ranking + sorting
-        scores = matched.logits.detach()[matched.entries].sigmoid()  # boxes count by the scores that they will have
-        loss_loc = weighted_mean(1 - matched.overlaps(settings.loc_error), scores, group)
-        return weighted_sum(loss_cls, loss_loc, equal_parts(loss_cls, loss_loc) if settings.self_balance else 1.0)
+        # boxes count by the scores that they will have
+        scores = logits.detach()[positives].to(loss_cls.dtype).sigmoid()
+        loss_loc = weighted_mean(1 - overlaps, scores, group)
+        return loss_cls, loss_loc, equal_parts(loss_cls, loss_loc) if self.settings.self_balance else 1.0

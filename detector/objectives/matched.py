@@ -62,7 +62,7 @@ class MatchedObjective(nn.Module):
             if monitor.detailed:
                 monitor.watch_levels(references_per_level, assignment.reference_index)
                 monitor.watch_fit(references_per_level, targets)
-        return self.loss(matched, group)
+        return self.loss.of_matched(matched, group)
 
 
 def compare(cls_logits: Tensor, box_deltas: Tensor, assignment: Assignment, coding: Coding) -> Matched:

@@ -1,0 +1,74 @@
+"""Logits and targets as people have them, of any leading shape, as the flat vectors that are ranked."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .matched import OVERLAPS
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Logits (…, K) as one vector of M entries, P of them positive.
+
+    Attributes:
+        logits: (M,) any float dtype.
+        targets: (M,) 1 positive, 0 negative, -1 ignored.
+        positives: (P,) int64, indices of the targets that are 1, ascending.
+        leading: …, the shape of the positions.
+    """
+
+    logits: Tensor
+    targets: Tensor
+    positives: Tensor
+    leading: torch.Size
+
+    def of_positives(self, values: Tensor, name: str, of_each: tuple[int, ...] = ()) -> Tensor:
+        """(P, *of_each) from that, in the order of the positives, or from (…, *of_each), values of every position."""
+        if values.shape == (*self.leading, *of_each):
+            num_classes = len(self.logits) // max(1, self.leading.numel())
+            return values.reshape(-1, *of_each)[self.positives // max(1, num_classes)]
+        if values.shape != (len(self.positives), *of_each):
+            ours = f"{(len(self.positives), *of_each)} of the positives or {(*self.leading, *of_each)} of all positions"
+            raise ValueError(f"{name} must have shape {ours}, got {tuple(values.shape)}")
+        return values
+
+    def boxes(self, pred_boxes: Tensor | None, gt_boxes: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(P, 4) twice, float32 or float64: half the digits would move an edge by pixels."""
+        if pred_boxes is None or gt_boxes is None:
+            raise ValueError("the localisation part needs pred_boxes and gt_boxes")
+        pred, gt = self.of_positives(pred_boxes, "pred_boxes", (4,)), self.of_positives(gt_boxes, "gt_boxes", (4,))
+        return (boxes if boxes.dtype == torch.float64 else boxes.float() for boxes in (pred, gt))
+
+    def overlaps(self, kind: str, pred_boxes: Tensor | None, gt_boxes: Tensor | None) -> Tensor:
+        """(P,) IoU, DIoU or GIoU of predicted box and object; gradients reach the predictions."""
+        return OVERLAPS[kind](*self.boxes(pred_boxes, gt_boxes))
+
+
+def flat_entries(logits: Tensor, targets: Tensor) -> Entries:
+    """The entries of logits (…, K), or (M,) of one class, which waits for a GPU to find the positives.
+
+    Args:
+        logits: any float dtype.
+        targets: labels (…), integers, 0 to K - 1 a class, from K on background, negative to ignore all K entries; or
+            of the logits' shape, any dtype, 1 positive, 0 negative, -1 ignored.
+    Raises:
+        ValueError: shapes do not fit, or labels are not integers.
+    """
+    leading = logits.shape if logits.dim() == 1 else logits.shape[:-1]
+    if targets.shape != logits.shape:
+        targets = _one_hot(targets, logits)
+    flat = targets.flatten()
+    return Entries(logits.flatten(), flat, (flat == 1).nonzero().squeeze(1), leading)
+
+
+def _one_hot(labels: Tensor, logits: Tensor) -> Tensor:
+    """(…, K) int8 from labels (…)."""
+    if labels.shape != logits.shape[:-1]:
+        shapes = f"{tuple(labels.shape)} for logits {tuple(logits.shape)}"
+        raise ValueError(f"targets must be labels, one for each position, or of the logits' shape; got {shapes}")
+    if labels.dtype == torch.bool or labels.dtype.is_floating_point:
+        raise ValueError(f"labels must be integers, 0 the first class and K background; got {labels.dtype}")
+    classes = torch.arange(logits.shape[-1], device=labels.device)
+    return (labels[..., None] == classes).to(torch.int8) - (labels < 0)[..., None].to(torch.int8)
