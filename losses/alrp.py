@@ -161,6 +161,7 @@ class ALRPLoss(RankingLoss):
         if self.settings.balance_period(1) is not None:
             self.balance = SelfBalance(every=self.settings.balance_every)
 
+    @torch.compiler.disable
     def forward(
         self,
         logits: Tensor,

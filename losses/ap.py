@@ -84,6 +84,7 @@ class APLoss(RankingLoss):
     Settings = APSettings
     settings: APSettings
 
+    @torch.compiler.disable
     def forward(
         self, logits: Tensor, targets: Tensor, pred_boxes: Tensor | None = None, gt_boxes: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:

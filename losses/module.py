@@ -19,7 +19,8 @@ class RankingLoss(Loss):
     """Loss that ranks, called with logits and targets.
 
     `forward` returns two scalars to be added, the classification and the weighted localisation part, and in training
-    mode, with gradients enabled, records them in `balance`.
+    mode, with gradients enabled, records them in `balance`. Within torch.compile it breaks the graph once: shapes here
+    depend on the number of positives, so that every size of it would be compiled anew.
 
     Args:
         settings: of the class `Settings`; or

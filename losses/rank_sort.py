@@ -123,6 +123,7 @@ class RankSortLoss(RankingLoss):
     Settings = RankSortSettings
     settings: RankSortSettings
 
+    @torch.compiler.disable
     def forward(
         self,
         logits: Tensor,
