@@ -39,11 +39,15 @@ class Entries:
         if pred_boxes is None or gt_boxes is None:
             raise ValueError("the localisation part needs pred_boxes and gt_boxes")
         pred, gt = self.of_positives(pred_boxes, "pred_boxes", (4,)), self.of_positives(gt_boxes, "gt_boxes", (4,))
-        return (boxes if boxes.dtype == torch.float64 else boxes.float() for boxes in (pred, gt))
+        return _at_least_float32(pred), _at_least_float32(gt)
 
     def overlaps(self, kind: str, pred_boxes: Tensor | None, gt_boxes: Tensor | None) -> Tensor:
         """(P,) IoU, DIoU or GIoU of predicted box and object; gradients reach the predictions."""
         return OVERLAPS[kind](*self.boxes(pred_boxes, gt_boxes))
+
+
+def _at_least_float32(boxes: Tensor) -> Tensor:
+    return boxes if boxes.dtype == torch.float64 else boxes.float()
 
 
 def flat_entries(logits: Tensor, targets: Tensor) -> Entries:

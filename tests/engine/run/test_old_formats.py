@@ -50,7 +50,7 @@ def test_the_detector_of_an_old_file_has_its_weights(write_old):
     path, written = write_old()
     detector, _ = load_detector(path)
     weights = detector.state_dict()
-    assert len(weights) == len(written["ema"])
+    assert len(weights) == len(written["ema"]) + 1 and weights["objective.loss.balance.steps"] == 0  # new since
     for name, value in written["ema"].items():
         assert torch.equal(weights[name.replace(BALANCE, "objective.loss.balance.")], value), name
 
