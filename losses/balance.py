@@ -85,5 +85,5 @@ class SelfBalance(nn.Module):
 
 
 def _add_steps(balance: SelfBalance, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """States of version 0.2 hold no number of steps."""
+    """Checkpoints of format 1 hold no number of steps."""
     state.setdefault(f"{prefix}steps", torch.zeros_like(balance.steps))

@@ -136,7 +136,7 @@ class DRLoss(Loss):
     Settings = DRSettings
     settings: DRSettings
 
-    def forward(self, matched: Matched, group: dist.ProcessGroup | None = None) -> dict[str, Tensor]:
+    def of_matched(self, matched: Matched, group: dist.ProcessGroup | None = None) -> dict[str, Tensor]:
         settings = self.settings
         loss_cls = dr_loss(
             matched.logits,

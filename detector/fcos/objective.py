@@ -70,7 +70,7 @@ class FCOSObjective(nn.Module):
             watch(monitor, matched, self.loss.settings, group)
             if monitor.detailed:
                 monitor.watch_levels(cells_per_level, assignment.reference_index)
-        losses = self.loss(matched, group)
+        losses = self.loss.of_matched(matched, group)
         if centerness_logits is None:
             return losses
         predicted = assignment.of_positives(centerness_logits[..., None]).squeeze(1)

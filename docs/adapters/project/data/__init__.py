@@ -1,0 +1,3 @@
+from .squares import Squares
+
+__all__ = ["Squares"]
