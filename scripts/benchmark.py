@@ -25,6 +25,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     helps = {
         "loss": "losses alone, forward + backward",
+        "ranking": "exact ranking against the published loop, P × N and Bucketed losses, 3 and 30 million logits",
         "train": "a training step against torchvision's RetinaNet R-50",
         "infer": "inference with post-processing against torchvision's RetinaNet R-50",
         "data": "the SSD training pipeline against torchvision's",
@@ -39,7 +40,7 @@ def main() -> None:
                 "--size", type=int, nargs=2, metavar=("H", "W"), default=default, help=f"pixels {default}"
             )
             command.add_argument("--batch-size", type=int, metavar="B", default=batch_size, help=f"({batch_size})")
-        if name in ("loss", "train", "infer"):
+        if name in ("loss", "ranking", "train", "infer"):
             command.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(cpu)")
     args = parser.parse_args()
 
@@ -78,6 +79,10 @@ def run(args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
             f"Forward + backward of {NUM_LOGITS:,} float32 logits; ratio to torchvision's focal loss, memory to logits"
         )
         return {title: benchmark_loss(), "aLRP over processes, 1000 positives in all": benchmark_traffic()}
+    if args.command == "ranking":
+        from benchmarks.ranking import benchmark_ranking
+
+        return {"Gradient of a ranking loss, mid-training": benchmark_ranking(args.device)}
     if args.command == "data":
         from benchmarks.data import benchmark_data
 
