@@ -1,7 +1,7 @@
 """Ranking losses by comparing pairs, as others compute them: the gradient of M logits, written from the papers.
 
-The published loop takes one positive after the other, P × N compares all at once, and Bucketed (Yavuz et al., ECCV 2024,
-"Bucketed Ranking-based Losses for Efficient Training of Object Detectors") compares the positives with the mean of the
+The published loop takes one positive after the other, P × N compares all at once, and Bucketed (Yavuz et al., "Bucketed
+Ranking-based Losses for Efficient Training of Object Detectors", ECCV 2024) compares the positives with the mean of the
 negatives between two of them, and gives each negative the gradient of its bucket over the bucket's size.
 """
 

@@ -52,7 +52,7 @@ METHODS: dict[str, Callable[..., Tensor]] = {
 def benchmark_ranking(device: str) -> list[dict[str, Any]]:
     """Rows of the table, logits as in mid-training.
 
-    "difference" is the largest of the gradient, relative to the largest entry of the reference's, which is in float64: by
+    "difference" is the gradient's largest, relative to the largest entry of the reference, which is in float64: by
     pairs, or by the exact ranking where there are too many of them ("reference").
     """
     rows = []

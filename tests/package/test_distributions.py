@@ -23,7 +23,7 @@ BUILD = "from setuptools import build_meta as b; print(b.build_sdist('dist'), b.
 TRAINING = """
 import json, re, sys
 from pathlib import Path
-import torch
+import torch, torchvision
 import alrp
 sys.path.insert(0, sys.argv[2])
 from documented import image_and_target
@@ -48,7 +48,7 @@ for _ in range(50):
     optimizer.step()
     history.append(parts["classification"].item())
 print(json.dumps([alrp.__file__, history, model.head.criterion.balance.weight.item()]))
-""".replace("import torch\n", "import torch, torchvision\n", 1)
+"""
 
 
 @pytest.fixture(scope="module")
