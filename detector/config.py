@@ -80,7 +80,8 @@ def _loss_name(value: Any) -> Any:
     return value.get("name", DEFAULT_LOSS) if isinstance(value, dict) else None
 
 
-def _union(types: list[Any]) -> Any:
+def union_of(types: list[Any]) -> Any:
+    """The union of types that are known only when the program runs."""
     result = types[0]
     for each in types[1:]:
         result = result | each
@@ -92,7 +93,7 @@ if TYPE_CHECKING:
     LossField = LossSettings
 else:
     LossField = Annotated[
-        _union([_checked_as_config(loss.Settings) for loss in LOSSES.values()]),
+        union_of([_checked_as_config(loss.Settings) for loss in LOSSES.values()]),
         Discriminator(_loss_name),
         BeforeValidator(_as_mapping),
         PlainSerializer(dataclasses.asdict),

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import Discriminator, Tag, TypeAdapter
 
-from detector.config import DEFAULT_LOSS, ModelConfig
+from detector.config import DEFAULT_LOSS, ModelConfig, union_of
 from detector.contract import Detections, Detector
 from detector.fcos import build as fcos
 from detector.fcos import postprocess as fcos_postprocess
@@ -63,19 +63,13 @@ def _family_name(value: Any) -> Any:
     return value.get("family", DEFAULT_FAMILY) if isinstance(value, dict) else getattr(value, "family", None)
 
 
-def _union(types: list[Any]) -> Any:
-    result = types[0]
-    for each in types[1:]:
-        result = result | each
-    return result
-
-
 # The type of the group `model`: the settings class of the family that `family` says.
 if TYPE_CHECKING:
     ModelField = ModelConfig
 else:
     ModelField = Annotated[
-        _union([Annotated[family.config, Tag(name)] for name, family in FAMILIES.items()]), Discriminator(_family_name)
+        union_of([Annotated[family.config, Tag(name)] for name, family in FAMILIES.items()]),
+        Discriminator(_family_name),
     ]
 _MODEL_FIELD: TypeAdapter[ModelConfig] = TypeAdapter(ModelField)
 
