@@ -1,5 +1,7 @@
 """More entries in one bin than float32 can count: 2**24 + 1 is no float32 number."""
 
+import os
+
 import pytest
 import torch
 
@@ -13,8 +15,8 @@ MANY = 2**24 + 3
 @pytest.mark.parametrize("path", ["operators", pytest.param("kernels", marks=pytest.mark.slow)])
 def test_counts_and_sums_beyond_the_integers_of_float32(path, monkeypatch):
     if path == "kernels":
-        triton = pytest.importorskip("triton")
-        if not triton.knobs.runtime.interpret:
+        pytest.importorskip("triton")
+        if os.environ.get("TRITON_INTERPRET") != "1":
             pytest.skip("Triton compiles its kernels in this process")
         monkeypatch.setattr("losses.ranking.triton_passes.BLOCK", 2**20)  # few programs to interpret
         monkeypatch.setattr(triton_support, "usable", lambda logits: True)
