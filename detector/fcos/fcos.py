@@ -10,22 +10,21 @@ from torch.distributed import ProcessGroup
 from detector.anchors import AnchorGenerator
 from detector.backbones.fpn import FPN
 from detector.backbones.resnet import ResNet
-from detector.contract import IMAGENET_MEAN, IMAGENET_STD, SIZE_DIVISOR, Detections, Detector, Targets
+from detector.contract import Detections, Targets
 from detector.fcos.head import FCOSHead
 from detector.fcos.objective import FCOSObjective
 from detector.fcos.postprocess import detections_of_points, output_names, settings_of
 from detector.monitor import Monitor
 from detector.postprocess import PostProcessor
+from detector.pyramid import PyramidDetector
 from losses.balance import SelfBalance
 
 
-class FCOS(Detector):
+class FCOS(PyramidDetector):
     """Backbone, pyramid, a head on every level, points, objective and post-processing. It starts from no boxes."""
 
+    head: FCOSHead
     level_names = ("P3", "P4", "P5", "P6", "P7")
-    class_head = ("head.cls_logits.weight", "head.cls_logits.bias")
-    pixel_mean: Tensor
-    pixel_std: Tensor
 
     def __init__(
         self,
@@ -36,15 +35,10 @@ class FCOS(Detector):
         objective: FCOSObjective,
         postprocess: PostProcessor,
     ) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.fpn = fpn
-        self.head = head
+        super().__init__(backbone, fpn, head)
         self.cells = cells
         self.objective = objective
         self.postprocess = postprocess
-        self.register_buffer("pixel_mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
     def forward(
         self,
@@ -72,10 +66,7 @@ class FCOS(Detector):
             bottom side; centerness_logits (B, A) or None, all float32; and the points' cells, level by level (n, 4),
             together (A, 4) in the same order.
         """
-        height, width = images.shape[-2:]
-        if height % SIZE_DIVISOR or width % SIZE_DIVISOR:
-            raise ValueError(f"images of {height}×{width} pixels: pad both sides to multiples of {SIZE_DIVISOR}")
-        features = self.fpn(self.backbone((images - self.pixel_mean) / self.pixel_std))
+        features = self.features(images)
         cls_logits, distances, centerness_logits = self.head(features)
         cells_per_level = self.cells([feature.shape[-2:] for feature in features])
         return cls_logits, distances, centerness_logits, cells_per_level
@@ -88,12 +79,6 @@ class FCOS(Detector):
 
     def output_settings(self) -> dict[str, Any]:
         return settings_of(self.postprocess, self._has_centerness)
-
-    def compile_network(self) -> None:
-        """See RetinaNet: the objective stays out, and on a CPU pyramid and head do."""
-        on_cpu = self.pixel_mean.device.type == "cpu"
-        for part in (self.backbone,) if on_cpu else (self.backbone, self.fpn, self.head):
-            part.compile()
 
     def balances(self) -> dict[str, SelfBalance]:
         return {} if self.objective.loss.balance is None else {"": self.objective.loss.balance}

@@ -1,0 +1,44 @@
+"""Backbone, pyramid and a head shared by its levels: what the families that predict densely have in common."""
+
+import torch
+from torch import Tensor, nn
+
+from detector.backbones.fpn import FPN
+from detector.backbones.resnet import ResNet
+from detector.contract import IMAGENET_MEAN, IMAGENET_STD, SIZE_DIVISOR, Detector
+
+
+class PyramidDetector(Detector):
+    """Detector whose head predicts from the levels of a pyramid."""
+
+    class_head = ("head.cls_logits.weight", "head.cls_logits.bias")
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(self, backbone: ResNet, fpn: FPN, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.fpn = fpn
+        self.head = head
+        self.register_buffer("pixel_mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Maps P3 to P7, (B, C, h, w) each, of images (B, 3, H, W) in 0..1, by the backbone and the pyramid.
+
+        Raises:
+            ValueError: H or W is no multiple of 32.
+        """
+        height, width = images.shape[-2:]
+        if height % SIZE_DIVISOR or width % SIZE_DIVISOR:
+            raise ValueError(f"images of {height}×{width} pixels: pad both sides to multiples of {SIZE_DIVISOR}")
+        return self.fpn(self.backbone((images - self.pixel_mean) / self.pixel_std))
+
+    def compile_network(self) -> None:
+        """Compiles backbone, pyramid and head; on a CPU the backbone alone, as the others are slower compiled.
+
+        The objective is never compiled, as its shapes change with the number of objects.
+        """
+        on_cpu = self.pixel_mean.device.type == "cpu"
+        for part in (self.backbone,) if on_cpu else (self.backbone, self.fpn, self.head):
+            part.compile()
