@@ -6,7 +6,7 @@ from typing import Any
 
 from detector.config import ModelConfig, loss_settings
 from detector.contract import Detector
-from detector.families import FAMILIES, model_settings, with_own_defaults
+from detector.families import FAMILIES, model_settings, require_loss_of_family, with_own_defaults
 from detector.weights import load_detector_weights, load_imagenet_weights
 
 logger = logging.getLogger(__name__)
@@ -25,12 +25,13 @@ def build_detector(config: Any, num_classes: int, load_weights: bool = True) -> 
     Raises:
         pydantic.ValidationError: a mapping has an unknown key or an impossible value.
         WeightsError: the weights are not to be had, or do not fit.
-        ValueError: num_classes < 1, or an unknown data.crowd.
+        ValueError: num_classes < 1, an unknown data.crowd, or a loss that the family cannot learn by.
     """
     if num_classes < 1:
         raise ValueError(f"num_classes is {num_classes}, must be at least 1")
     model_group, loss_group = with_own_defaults(_get(config, "model", {}), _get(config, "loss", {}))
     model, loss = model_settings(model_group), loss_settings(loss_group)
+    require_loss_of_family(model, loss)
     crowd = _get(_get(config, "data", {}), "crowd", "background")
     if crowd not in ("background", "ignore"):
         raise ValueError(f"data.crowd is {crowd!r}, must be background or ignore")

@@ -16,7 +16,10 @@ from detector.retinanet import build as retinanet
 from detector.retinanet.config import RetinaNetConfig
 from detector.retinanet.export import detections_from_outputs
 from detector.retinanet.released import from_alrp, from_torchvision
+from losses.loss import LossSettings
 from losses.table import LOSSES
+
+DENSE_LOSSES = ("alrp", "ap", "rs", "focal", "dr")  # of sigmoid heads that score every place
 
 
 class Family(NamedTuple):
@@ -28,6 +31,7 @@ class Family(NamedTuple):
         references: (model) -> the boxes that predictions start from; None for a family without any.
         detections_from_outputs: (outputs in order, `output_settings`, image sizes) -> detections, without the network.
         released: who released weights of this family -> their state dict to ours. Raises ReleasedError.
+        losses: values of `loss.name` that the family's heads can learn by.
         loss_defaults: keys of the group `loss` in place of their usual defaults, where the chosen loss has them; "name"
             is the family's usual loss.
     """
@@ -37,6 +41,7 @@ class Family(NamedTuple):
     references: Callable[[Any], References] | None
     detections_from_outputs: Callable[..., Detections]
     released: Mapping[str, Callable[[object], Released]] = {}
+    losses: tuple[str, ...] = DENSE_LOSSES
     loss_defaults: Mapping[str, Any] = {"name": DEFAULT_LOSS}
 
 
@@ -104,6 +109,15 @@ def with_own_defaults(model: Any, loss: Any) -> tuple[Any, Any]:
         defaults, keys = LOSSES[str(name)].Settings.model_defaults, tuple(family.config.model_fields)
         model = {key: value for key, value in defaults.items() if key in keys} | dict(model)
     return model, loss
+
+
+def require_loss_of_family(model: ModelConfig, loss: LossSettings) -> None:
+    """Raises ValueError where the family's heads cannot learn by the loss."""
+    losses = FAMILIES[model.family].losses
+    if loss.name not in losses:
+        raise ValueError(
+            f"loss.name: {loss.name} does not go with model.family: {model.family}; {', '.join(losses)} do"
+        )
 
 
 def build_references(model: ModelConfig) -> References | None:

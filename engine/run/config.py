@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from data.errors import DatasetError
 from data.yaml_files import parse_yaml, read_yaml
-from detector.families import DEFAULT_FAMILY, FAMILIES, usual_loss
+from detector.families import DEFAULT_FAMILY, FAMILIES, require_loss_of_family, usual_loss
 from engine.run.groups import Config
 from losses.table import LOSSES
 
@@ -62,9 +62,13 @@ def parse_config(values: dict[str, Any], source: str, overrides: Sequence[str] =
     overridden = [override.partition("=")[0] for override in overrides]
     _reject_keys_of_others(values, source, overridden)
     try:
-        return Config.model_validate(values)
+        config = Config.model_validate(values)
+        require_loss_of_family(config.model, config.loss)
     except ValidationError as error:
         raise ConfigError(_first_problem(error, values, source, overridden)) from error
+    except ValueError as error:
+        raise ConfigError(f"{source}: {error}") from error
+    return config
 
 
 def _read_yaml(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:

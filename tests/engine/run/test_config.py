@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from detector.families import FAMILIES
 from engine.run.config import ConfigError, load_config, parse_config
 
 CONFIGS = sorted((Path(__file__).resolve().parents[3] / "configs").glob("*.yaml"))
@@ -159,6 +160,15 @@ def test_keys_of_another_loss_are_refused_with_the_losses_that_have_them(tmp_pat
         load_config(file)
     with pytest.raises(ConfigError, match=r"command line: loss\.alpha: loss\.name=ap has no such key, focal has"):
         load_config(write(tmp_path / "d.yaml", "run: {seed: 1}\n"), ["loss.name=ap", "loss.alpha=0.3"])
+
+
+def test_a_loss_that_the_family_cannot_learn_by_is_refused_with_those_that_it_can(tmp_path, monkeypatch):
+    monkeypatch.setitem(FAMILIES, "fcos", FAMILIES["fcos"]._replace(losses=("focal", "ap")))
+    path = write(tmp_path / "c.yaml", "model: {family: fcos}\n")
+    assert load_config(path).loss.name == "focal"
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, ["loss.name=alrp"])
+    assert str(caught.value).endswith("c.yaml: loss.name: alrp does not go with model.family: fcos; focal, ap do")
 
 
 def test_values_below_a_file_are_taken_where_it_names_none(tmp_path):
