@@ -186,13 +186,13 @@ class ALRPLoss(RankingLoss):
         Raises:
             ValueError: shapes do not fit, labels are not integers, or boxes are missing.
         """
-        entries, group = self._entries(logits, targets)
+        flat, group = self._flat(logits, targets)
         if loc_errors is None:
             kind = self.settings.loc_error
-            errors = localisation_errors(entries.overlaps(kind, pred_boxes, gt_boxes), kind)
+            errors = localisation_errors(flat.overlaps(kind, pred_boxes, gt_boxes), kind)
         else:
-            errors = entries.of_positives(loc_errors, "loc_errors")
-        parts = self._parts(entries.logits, entries.targets, errors, entries.positives, group)
+            errors = flat.of_positives(loc_errors, "loc_errors")
+        parts = self._parts(flat.logits, flat.targets, errors, flat.entries, group)
         return self._result(*parts, group)
 
     def of_matched(self, matched: Matched, group: dist.ProcessGroup | None = None) -> dict[str, Tensor]:
@@ -201,11 +201,11 @@ class ALRPLoss(RankingLoss):
         return weighted_sum(*self._parts(matched.logits, matched.targets, errors, matched.entries, group))
 
     def _parts(
-        self, logits: Tensor, targets: Tensor, errors: Tensor, positives: Tensor, group: dist.ProcessGroup | None
+        self, logits: Tensor, targets: Tensor, errors: Tensor, entries: Tensor, group: dist.ProcessGroup | None
     ) -> tuple[Tensor, Tensor, Tensor | float]:
         """Both parts, unweighted, and the weight of the second."""
         settings = self.settings
-        loss_cls, loss_loc = alrp_loss(logits, targets, errors, settings.delta, group, positives)
+        loss_cls, loss_loc = alrp_loss(logits, targets, errors, settings.delta, group, entries)
         if settings.box_weights == "equal":
             loss_loc = ratio_over_group(errors.sum(), torch.ones_like(errors).sum(), group)
         if self.balance is not None:

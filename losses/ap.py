@@ -96,12 +96,12 @@ class APLoss(RankingLoss):
         Returns, Raises:
             as of `ALRPLoss`.
         """
-        entries, group = self._entries(logits, targets)
-        loss_cls = ap_loss(entries.logits, entries.targets, self.settings.delta, group, entries.positives)
+        flat, group = self._flat(logits, targets)
+        loss_cls = ap_loss(flat.logits, flat.targets, self.settings.delta, group, flat.entries)
         if pred_boxes is None and gt_boxes is None:
             return self._result(loss_cls, torch.zeros_like(loss_cls), 1.0, group)
-        pred, gt = entries.boxes(pred_boxes, gt_boxes)
-        matched = Matched(entries.logits, entries.targets, entries.positives, pred, gt, pred, lambda: gt)
+        pred, gt = flat.boxes(pred_boxes, gt_boxes)
+        matched = Matched(flat.logits, flat.targets, flat.entries, pred, gt, pred, lambda: gt)
         return self._result(loss_cls, box_loss(matched, self.settings.box_loss, group), 1.0, group)
 
     def of_matched(self, matched: Matched, group: dist.ProcessGroup | None = None) -> dict[str, Tensor]:

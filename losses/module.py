@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .entries import Entries, flat_entries
+from .flat import Flat, flatten
 from .loss import Loss, LossSettings
 
 Group = Literal["world"] | dist.ProcessGroup | None
@@ -41,12 +41,12 @@ class RankingLoss(Loss):
         super().__init__(self.Settings(**keys) if settings is None else settings)
         self.group = group
 
-    def _entries(self, logits: Tensor, targets: Tensor) -> tuple[Entries, dist.ProcessGroup | None]:
-        """Flat entries, and the group as it is now."""
+    def _flat(self, logits: Tensor, targets: Tensor) -> tuple[Flat, dist.ProcessGroup | None]:
+        """Flat logits and targets, and the group as it is now."""
         group = self.group
         if group == "world":
             group = dist.group.WORLD if dist.is_available() and dist.is_initialized() else None
-        return flat_entries(logits, targets), group
+        return flatten(logits, targets), group
 
     def _result(
         self, loss_cls: Tensor, loss_loc: Tensor, loc_weight: Tensor | float, group: dist.ProcessGroup | None

@@ -142,13 +142,13 @@ class RankSortLoss(RankingLoss):
         Returns, Raises:
             as of `ALRPLoss`.
         """
-        entries, group = self._entries(logits, targets)
+        flat, group = self._flat(logits, targets)
         if ious is None:
-            pred, gt = entries.boxes(pred_boxes, gt_boxes)
+            pred, gt = flat.boxes(pred_boxes, gt_boxes)
             ious, overlaps = paired_iou(pred.detach(), gt), OVERLAPS[self.settings.loc_error](pred, gt)
         else:
-            ious = overlaps = entries.of_positives(ious, "ious")
-        parts = self._parts(entries.logits, entries.targets, ious, overlaps, entries.positives, group)
+            ious = overlaps = flat.of_positives(ious, "ious")
+        parts = self._parts(flat.logits, flat.targets, ious, overlaps, flat.entries, group)
         return self._result(*parts, group)
 
     def of_matched(self, matched: Matched, group: dist.ProcessGroup | None = None) -> dict[str, Tensor]:
@@ -164,13 +164,13 @@ class RankSortLoss(RankingLoss):
         targets: Tensor,
         ious: Tensor,
         overlaps: Tensor,
-        positives: Tensor,
+        entries: Tensor,
         group: dist.ProcessGroup | None,
     ) -> tuple[Tensor, Tensor, Tensor | float]:
         """Both parts, unweighted, and the weight of the second."""
-        ranking, sorting = rs_loss(logits, targets, ious, self.settings.delta, group, positives)
+        ranking, sorting = rs_loss(logits, targets, ious, self.settings.delta, group, entries)
         loss_cls = ranking + sorting
         # boxes count by the scores that they will have
-        scores = logits.detach()[positives].to(loss_cls.dtype).sigmoid()
+        scores = logits.detach()[entries].to(loss_cls.dtype).sigmoid()
         loss_loc = weighted_mean(1 - overlaps, scores, group)
         return loss_cls, loss_loc, equal_parts(loss_cls, loss_loc) if self.settings.self_balance else 1.0

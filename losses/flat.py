@@ -9,28 +9,28 @@ from .matched import OVERLAPS
 
 
 @dataclass(frozen=True)
-class Entries:
-    """Logits (…, K) as one vector of M entries, P of them positive.
+class Flat:
+    """Logits (…, K) as one vector of M logits, P of them positive.
 
     Attributes:
         logits: (M,) any float dtype.
         targets: (M,) 1 positive, 0 negative, -1 ignored.
-        positives: (P,) int64, indices of the targets that are 1, ascending.
+        entries: (P,) int64, indices of the targets that are 1, ascending.
         leading: …, the shape of the positions.
     """
 
     logits: Tensor
     targets: Tensor
-    positives: Tensor
+    entries: Tensor
     leading: torch.Size
 
     def of_positives(self, values: Tensor, name: str, of_each: tuple[int, ...] = ()) -> Tensor:
         """(P, *of_each) from that, in the order of the positives, or from (…, *of_each), values of every position."""
         if values.shape == (*self.leading, *of_each):
             num_classes = len(self.logits) // max(1, self.leading.numel())
-            return values.reshape(-1, *of_each)[self.positives // max(1, num_classes)]
-        if values.shape != (len(self.positives), *of_each):
-            ours = f"{(len(self.positives), *of_each)} of the positives or {(*self.leading, *of_each)} of all positions"
+            return values.reshape(-1, *of_each)[self.entries // max(1, num_classes)]
+        if values.shape != (len(self.entries), *of_each):
+            ours = f"{(len(self.entries), *of_each)} of the positives or {(*self.leading, *of_each)} of all positions"
             raise ValueError(f"{name} must have shape {ours}, got {tuple(values.shape)}")
         return values
 
@@ -50,12 +50,12 @@ def _at_least_float32(boxes: Tensor) -> Tensor:
     return boxes if boxes.dtype == torch.float64 else boxes.float()
 
 
-def flat_entries(logits: Tensor, targets: Tensor) -> Entries:
-    """The entries of logits (…, K), or (M,) of one class, which waits for a GPU to find the positives.
+def flatten(logits: Tensor, targets: Tensor) -> Flat:
+    """Logits (…, K) with their targets, or (M,) of one class, which waits for a GPU to find the positives.
 
     Args:
         logits: any float dtype.
-        targets: labels (…), integers, 0 to K - 1 a class, from K on background, negative to ignore all K entries; or
+        targets: labels (…), integers, 0 to K - 1 a class, from K on background, negative to ignore all K of them; or
             of the logits' shape, any dtype, 1 positive, 0 negative, -1 ignored.
     Raises:
         ValueError: shapes do not fit, or labels are not integers.
@@ -64,7 +64,7 @@ def flat_entries(logits: Tensor, targets: Tensor) -> Entries:
     if targets.shape != logits.shape:
         targets = _one_hot(targets, logits)
     flat = targets.flatten()
-    return Entries(logits.flatten(), flat, (flat == 1).nonzero().squeeze(1), leading)
+    return Flat(logits.flatten(), flat, (flat == 1).nonzero().squeeze(1), leading)
 
 
 def _one_hot(labels: Tensor, logits: Tensor) -> Tensor:
