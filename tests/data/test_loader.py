@@ -1,6 +1,7 @@
+import json
 import os
-import signal
 import subprocess
+import sys
 from itertools import islice
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from torch.utils.data import DataLoader
 
 from data import CocoDetection, DatasetError, collate, eval_loader, eval_transform, train_loader, train_transform
 from data.loader import HANDED_NOTHING_OVER, blank_batch, padded_size
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def sample(height: int, width: int, num_objects: int, image_id: int) -> tuple[torch.Tensor, dict]:
@@ -134,42 +137,11 @@ def test_workers_share_what_they_know_of_unreadable_images(write_coco) -> None:
     assert dataset.unreadable == {30: "damaged"}
 
 
-class Signals(torch.utils.data.Dataset):
-    """(pid, number of threads) of the worker; item 1 waits for a signal first."""
-
-    def __len__(self) -> int:
-        return 2
-
-    def __getitem__(self, index: int) -> tuple:
-        if index == 1:
-            signal.pause()
-        return os.getpid(), torch.get_num_threads()
-
-
-@pytest.fixture
-def worker(write_coco):
-    """(iterator over Signals whose one worker has said item 0 and waits in item 1; the worker's process id)."""
-    ours = train_loader(CocoDetection(write_coco(), "train", transform=train_transform("flip", (32, 32))), 1, workers=1)
-    batches = iter(DataLoader(Signals(), batch_size=None, num_workers=1, worker_init_fn=ours.worker_init_fn))
-    pid, threads = next(batches)
-    assert threads == 1
-    yield batches, pid
-    batches._shutdown_workers()
-
-
-def test_workers_leave_stopping_to_their_parent(worker) -> None:
-    _, pid = worker
-    for name in ("TERM", "INT", "USR1"):
-        subprocess.run(["kill", f"-{name}", str(pid)], check=True)
-    assert Path(f"/proc/{pid}/stat").read_text().split()[2] in "SR"  # not even a zombie
-
-
-def test_the_parent_can_end_a_worker_that_does_not_listen(worker) -> None:
-    batches, _ = worker
-    (process,) = batches._workers
-    process.terminate()
-    process.join(20)
-    assert process.exitcode == 0
+def test_workers_use_one_thread_and_leave_stopping_to_their_parent(write_coco) -> None:
+    command = [sys.executable, Path(__file__).with_name("signalled_loader.py"), write_coco()]
+    process = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
+    assert process.returncode == 0, process.stderr
+    assert json.loads(process.stdout) == {"threads": 1, "heard": True, "exit_code": 0}
 
 
 @pytest.mark.slow
