@@ -3,39 +3,22 @@
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-import train
 from data import coco
 from engine.run import stop_signal
-from engine.run.cli import run_process
 from engine.training.train_step import TrainStep
+from scripts.dev.killed_runs import work
 
 Fault = Callable[[TrainStep], None]
 
 
 def main(rank: int, world_size: int, port: int, arguments: list[str], output: Path, fault: Fault | None) -> None:
     """Runs train.py as torchrun would; `fault` is called before each step. What it says goes to the file `output`."""
-    os.environ.update(
-        RANK=str(rank),
-        LOCAL_RANK=str(rank),
-        WORLD_SIZE=str(world_size),
-        LOCAL_WORLD_SIZE=str(world_size),
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-        TORCHELASTIC_USE_AGENT_STORE="True",
-    )
-    torch.set_num_threads(1)
-    multiprocessing.set_start_method("fork", force=True)  # of loader workers, as where train.py is started itself
-    file = os.open(output, os.O_WRONLY | os.O_CREAT)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    sys.argv = ["train.py", *arguments]
     if fault is not None:
         take_step = TrainStep.__call__
 
@@ -44,7 +27,7 @@ def main(rank: int, world_size: int, port: int, arguments: list[str], output: Pa
             return take_step(self, *args, **options)
 
         TrainStep.__call__ = step
-    run_process(train.main)
+    work(rank, world_size, port, arguments, str(output))
 
 
 def raise_on_rank_1(step: TrainStep) -> None:
