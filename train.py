@@ -34,6 +34,7 @@ def main() -> int:
     from engine.run.config import load_config
     from engine.run.datasets import prepare_data
     from engine.run.distributed import join_processes
+    from engine.run.log_file import hold_lines
     from engine.run.old_formats import former_defaults
     from engine.run.run_folder import RunFolder
     from engine.run.run_lock import RunLock
@@ -42,6 +43,7 @@ def main() -> int:
 
     quiet = int(os.environ.get("LOCAL_RANK", 0)) != 0  # until training starts every process of a host fails alike
     log_to_console(is_main=int(os.environ.get("RANK", 0)) == 0, quiet=args.quiet)
+    hold_lines()
     with user_errors(quiet):
         overrides = args.overrides + ["data.inside_only=true"] * args.inside_only
         config = load_config(args.config, overrides)

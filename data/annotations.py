@@ -4,7 +4,7 @@ import difflib
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -59,6 +59,21 @@ class Annotations:
         """`boxes`, `labels` and `crowd` of one image, as copies."""
         start, stop = self.box_offsets[index : index + 2]
         return {name: getattr(self, name)[start:stop].clone() for name in OBJECT_KEYS}
+
+    def subset(self, indices: Sequence[int]) -> "Annotations":
+        """Those of some of the images, in the order given."""
+        names = [self.file_names[self.name_offsets[i] : self.name_offsets[i + 1]] for i in indices]
+        rows = [np.arange(self.box_offsets[i], self.box_offsets[i + 1]) for i in indices]
+        chosen = torch.from_numpy(np.concatenate(rows))
+        return replace(
+            self,
+            image_ids=self.image_ids[indices],
+            sizes=self.sizes[indices],
+            file_names=b"".join(names),
+            name_offsets=np.cumsum([0, *map(len, names)]),
+            box_offsets=np.cumsum([0, *map(len, rows)]),
+            **{name: getattr(self, name)[chosen] for name in OBJECT_KEYS},
+        )
 
     def digest(self) -> str:
         """SHA-256 of the image ids in their order and of all objects, in hexadecimal."""

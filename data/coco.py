@@ -1,5 +1,6 @@
 """Detection data sets in COCO format."""
 
+import copy
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch.utils.data import Dataset
 
 from data.annotations import OBJECT_KEYS, read_annotations, usable_document
 from data.augment import Target
+from data.boxes import to_xywh
 from data.cache import FileCache
 from data.errors import DatasetError, ImageError
 from data.exif import Exif
@@ -74,6 +76,7 @@ class CocoDetection(Dataset):
         self.image_ids, self.sizes = self._annotations.image_ids, self._annotations.sizes
         if line := outside_line(self.root, map(self.path, range(len(self))), inside_only):
             logger.warning("%s", line)
+        self._is_sample = False
         self._files: FileCache | None = None
         # By index, 0 or 1 + position in ImageError.KINDS. In shared memory, so that loader processes see each other's
         # finds and only the first one warns.
@@ -109,6 +112,19 @@ class CocoDetection(Dataset):
         of FileCache. Returns the number of bytes."""
         self._files = FileCache([self.path(index) for index in range(len(self))], copies, on_file)
         return self._files.num_bytes
+
+    def sample(self, count: int, transform: Transform | None) -> "CocoDetection":
+        """At most `count` of the images, evenly spaced, always the same ones, through another transform.
+
+        Their objects are as training takes them: boxes clipped to the image, without those that have no area.
+        """
+        count = min(count, len(self))
+        sample = copy.copy(self)
+        sample._annotations = self._annotations.subset([i * len(self) // count for i in range(count)])
+        sample.image_ids, sample.sizes = sample._annotations.image_ids, sample._annotations.sizes
+        sample.transform, sample._is_sample, sample._files = transform, True, None
+        sample._unreadable = torch.zeros(count, dtype=torch.uint8).share_memory_()
+        return sample
 
     def path(self, index: int) -> Path:
         """The image file; a name that was written on Windows is also read as one with folders."""
@@ -147,10 +163,31 @@ class CocoDetection(Dataset):
 
     @property
     def ground_truth(self) -> Path | dict:
-        """The annotations to compare detections with: the file, or with "skip" the usable part of its content."""
+        """The annotations to compare detections with: the file, or with "skip" the usable part of its content. Of a
+        sample only its own, since reading the file of a large training set takes longer than evaluating the sample."""
+        if self._is_sample:
+            return self._document()
         if self.on_error == "stop":
             return self.annotation_file
         return usable_document(self.annotation_file, on_error="skip")
+
+    def _document(self) -> dict:
+        """Images and objects in COCO's form."""
+        annotations: list[dict] = []
+        for index, image_id in enumerate(self.image_ids.tolist()):
+            objects = self.objects(index)
+            for box, label, crowd in zip(*(objects[key].tolist() for key in OBJECT_KEYS), strict=True):
+                entry = {"image_id": image_id, "category_id": self.category_ids[label], "iscrowd": int(crowd)}
+                annotations.append({"id": len(annotations) + 1, **entry, "bbox": list(to_xywh(*box))})
+        categories = [
+            {"id": category_id, "name": name}
+            for category_id, name in zip(self.category_ids, self.class_names, strict=True)
+        ]
+        images = [
+            {"id": image_id, "height": height, "width": width}
+            for image_id, (height, width) in zip(self.image_ids.tolist(), self.sizes.tolist(), strict=True)
+        ]
+        return {"images": images, "annotations": annotations, "categories": categories}
 
     def _read(self, index: int, may_replace: bool) -> tuple[Tensor, Target]:
         for candidate in (i % len(self) for i in range(index, index + len(self))):

@@ -1,16 +1,13 @@
 """The diagnosis of a run as it goes on: its file, its warnings, its pages on TensorBoard and its summary."""
 
-import json
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from data import CocoDetection
-from data.files import write_atomically
 from detector.monitor import IOU_EDGES, LOGIT_EDGES, RANK_EDGES
 from engine.diagnosis.anchor_fit import anchor_fit, best_base_scale
 from engine.diagnosis.checks import (
@@ -26,6 +23,7 @@ from engine.diagnosis.step_record import Record, is_detailed, median_of, summari
 from engine.reporting.tensorboard import NullLogger
 from engine.run.config import Config
 from engine.run.schedule import Schedule
+from engine.run.step_lines import StepLines
 
 log = logging.getLogger(__name__)
 
@@ -53,13 +51,12 @@ class Diagnosis:
     def __init__(
         self, config: Config, schedule: Schedule, path: Path, step: int, level_names: Sequence[str] = ()
     ) -> None:
-        self.config, self.schedule, self.path, self.level_names = config, schedule, path, level_names
-        lines = [line for line in read_lines(path) if line["step"] <= step]
-        self.records: list[Record] = [line for line in lines if "loss" in line]
-        self.causes = {line["cause"]: line["step"] for line in lines if "cause" in line}
-        write_atomically(path, lambda file: file.write("".join(map(_json_line, lines)).encode()))
-        if not any("config" in line for line in lines):
-            self._write({"step": step, "config": config.to_dict()})
+        self.config, self.schedule, self.level_names = config, schedule, level_names
+        self.file = StepLines(path, step)
+        self.records: list[Record] = [line for line in self.file.kept if "loss" in line]
+        self.causes = {line["cause"]: line["step"] for line in self.file.kept if "cause" in line}
+        if not any("config" in line for line in self.file.kept):
+            self.file.append({"step": step, "config": config.to_dict()})
 
     def look_at_data(self, dataset: CocoDetection) -> None:
         """Checks schedule and anchors, before the first step."""
@@ -67,7 +64,7 @@ class Diagnosis:
         findings = [check_schedule(self.config, self.schedule)]
         fit = anchor_fit(dataset, model, data)
         if fit is not None:
-            self._write({"step": 0, "objects": fit.objects, "missed_by_anchors": fit.missed})
+            self.file.append({"step": 0, "objects": fit.objects, "missed_by_anchors": fit.missed})
             base_scale = getattr(model, "anchor_base_scale", None)  # of the families with anchors
             if base_scale is not None:
                 findings.insert(0, check_anchors(fit, base_scale, lambda: best_base_scale(dataset, model, data)))
@@ -81,7 +78,7 @@ class Diagnosis:
         """
         record = summarise(statistics, stats, self.config.model.score_thresh)
         record = {"step": step, "epoch": step // self.schedule.steps_per_epoch, **record}
-        self._write(record)
+        self.file.append(record)
         self.records.append(record)
         logger.scalars("diagnose", _scalars(record, stats, self.level_names), step)
         if is_detailed(statistics) and (step // self.config.run.log_every) % HISTOGRAM_EVERY == 1:
@@ -91,9 +88,15 @@ class Diagnosis:
         if not self.causes:
             self._check(SYMPTOM_CHECKS)
 
-    def evaluated(self) -> None:
-        """Says on the console how training stands."""
+    def evaluated(self, generalisation: Finding | None) -> None:
+        """Says on the console how training stands.
+
+        Args:
+            generalisation: what the evaluation shows of training beside validation images, see `check_generalisation`.
+        """
         self._check(EVALUATION_CHECKS)
+        if self.records:
+            self._report([generalisation], self.records[-1]["step"])
         if self.records:
             log.info("%s", format_summary(self.records, self.causes, self.level_names))
 
@@ -107,24 +110,8 @@ class Diagnosis:
         for finding in findings:
             if finding is not None and finding.cause not in self.causes:
                 self.causes[finding.cause] = step
-                self._write({"step": step, "cause": finding.cause, "message": finding.message})
+                self.file.append({"step": step, "cause": finding.cause, "message": finding.message})
                 log.warning("diagnosis (%s): %s", finding.cause, finding.message)
-
-    def _write(self, line: dict[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:  # closed, so that a kill loses nothing
-            file.write(_json_line(line))
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of the file; none if there is none, and without one that was cut off."""
-    lines = []
-    if path.exists():
-        for text in path.read_text(encoding="utf-8").splitlines():
-            try:
-                lines.append(json.loads(text))
-            except ValueError:
-                break
-    return lines
 
 
 def format_summary(records: Sequence[Record], causes: dict[str, int], level_names: Sequence[str]) -> str:
@@ -173,7 +160,3 @@ def _per_level(records: Sequence[Record], level_names: Sequence[str]) -> dict[st
 
 def _text(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}"
-
-
-def _json_line(line: dict[str, Any]) -> str:
-    return json.dumps(line) + "\n"

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from engine.diagnosis.diagnosis import read_lines
 from engine.diagnosis.step_record import Record, median_of
 from engine.reporting.figures import MUTED, PALETTE, STYLE
 from engine.run.config import ConfigError
+from engine.run.step_lines import read_step_lines
 from losses.table import LOSSES
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class DiagnosedRun(NamedTuple):
 def read_run(folder: str | Path) -> DiagnosedRun:
     """A diagnosed run from its folder. Raises ConfigError where there is no diagnosis."""
     path = Path(folder) / "diagnosis.jsonl"
-    lines = read_lines(path)
+    lines = read_step_lines(path)
     records = [line for line in lines if "loss" in line]
     configs = [line["config"] for line in lines if "config" in line]
     if not records or not configs:

@@ -15,6 +15,7 @@ from engine.reporting.figures import figure_pixels, lrp_figure, precision_recall
 LAYOUT: dict[str, dict[str, tuple[str, ...]]] = {
     "accuracy": {
         "AP": ("eval/AP", "eval/AP50", "eval/AP75"),
+        "AP on val and on training images (far apart: overfitting)": ("eval/AP", "eval/train_AP"),
         "oLRP (an error: lower is better)": ("eval/oLRP",),
         "oLRP: localisation, false positives, misses": ("eval/oLRP_loc", "eval/oLRP_fp", "eval/oLRP_fn"),
         "AP by object size": ("eval/APs", "eval/APm", "eval/APl"),

@@ -126,7 +126,9 @@ def _check_content(state: object, path: Path) -> None:
         "evaluated_step": (False, _is_count),
         "training_set": (False, _is_training_set),
         "precision": (False, lambda value: value in ("float32", "bfloat16")),
-        "best_ap": (False, lambda value: value is None or (isinstance(value, float) and -1 <= value <= 1)),
+        "best_ap": (False, lambda value: value is None or _is_ap(value)),
+        "evaluated_ap": (False, lambda value: isinstance(value, dict) and all(map(_is_ap, value.values()))),
+        "provenance": (False, lambda value: isinstance(value, dict) and all(map(_is_text, value.values()))),
     }
     if missing := [name for name, (needed, _) in valid.items() if needed and name not in state]:
         raise CheckpointError(
@@ -154,6 +156,14 @@ def _is_training_set(value: object) -> bool:
         and _is_count(value["images"])
         and isinstance(value["digest"], str)
     )
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_ap(value: object) -> bool:
+    return isinstance(value, float) and -1 <= value <= 1
 
 
 def _is_state_dict(value: object) -> bool:

@@ -42,7 +42,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from engine.run.progress import hide_progress
+from engine.run.progress import LinesAboveBars, hide_progress
 
 if TYPE_CHECKING:
     from engine.run.distributed import Processes
@@ -136,11 +136,12 @@ def log_to_console(is_main: bool, quiet: bool = False) -> None:
     """
     if quiet:
         hide_progress()
-    level = logging.WARNING if quiet else logging.INFO
+    console = LinesAboveBars(sys.stderr)
+    console.setLevel(logging.WARNING if quiet else logging.INFO)  # a log file has the other lines too
     logging.basicConfig(
-        level=level if is_main else logging.ERROR,
+        level=logging.INFO if is_main else logging.ERROR,
         format="%(message)s",
-        stream=sys.stderr,
+        handlers=[console],
         force=True,
     )
     logging.captureWarnings(True)

@@ -168,6 +168,8 @@ class EvaluationConfig(_Group):
     """Epochs between two evaluations; the last step is evaluated in any case."""
     batch_size: int = Field(8, ge=1)
     """Images per process."""
+    train_images: int = Field(100, ge=0)
+    """Training images, evenly spaced, to evaluate too, in training: `train_AP` tells overfitting; 0: none."""
     short_side: int | None = Field(None, ge=SIZE_DIVISOR)
     """Short side of the images, pixels; null: `data.image_size` exactly."""
     long_side: int | None = Field(None, ge=SIZE_DIVISOR)

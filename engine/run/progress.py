@@ -1,5 +1,6 @@
 """Progress bars with rate and time left; plain lines where standard error is no terminal."""
 
+import logging
 import sys
 from typing import Any
 
@@ -12,6 +13,14 @@ def hide_progress() -> None:
     """No bar and no line from now on, for --quiet."""
     global _hidden
     _hidden = True
+
+
+class LinesAboveBars(logging.StreamHandler):
+    """Log lines on a terminal, above the bars, which go on below."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with tqdm.external_write_mode(file=sys.stderr):
+            super().emit(record)
 
 
 class _Lines:
@@ -33,4 +42,4 @@ def progress(**options: Any) -> tqdm:
     if sys.stderr.isatty():
         return tqdm(dynamic_ncols=True, **options)
     # tqdm's adaptive miniters would print the first lines of a slow start and then skip minutes
-    return tqdm(file=_Lines(), mininterval=15, maxinterval=15, ncols=110, **options)
+    return tqdm(file=_Lines(), mininterval=15, maxinterval=15, **options)

@@ -19,8 +19,8 @@ BAD_BATCHES = "bad_batch.rank*.pt"  # of steps without a finite loss and gradien
 
 
 class RunFolder:
-    """`<run.dir>/<run.name>/` with config.yaml, metrics.jsonl, train_batch.png, TensorBoard events and
-    checkpoints/{last,best}.pt, and with run.diagnose diagnosis.jsonl.
+    """`<run.dir>/<run.name>/` with config.yaml, metrics.jsonl, training.jsonl, provenance.jsonl, log.txt,
+    train_batch.png, TensorBoard events and checkpoints/{last,best}.pt, and with run.diagnose diagnosis.jsonl.
 
     Beside last.pt are the `run.keep_checkpoints` - 1 before it, last.1.pt the newest.
 
@@ -34,6 +34,9 @@ class RunFolder:
         self.best = self.path / "checkpoints" / "best.pt"
         self.batch_picture = self.path / "train_batch.png"
         self.diagnosis = self.path / "diagnosis.jsonl"
+        self.curves = self.path / "training.jsonl"
+        self.provenance = self.path / "provenance.jsonl"
+        self.log = self.path / "log.txt"
         self._metrics = self.path / "metrics.jsonl"
         self._to_be_replaced = self.path / ".to_be_replaced"
         self._keep = config.run.keep_checkpoints
@@ -157,8 +160,8 @@ class RunFolder:
 
     def _files(self) -> list[Path]:
         """Files that an earlier run wrote here; files of other origin are never touched."""
-        own = [self._config_file, self._metrics, self.diagnosis, self.batch_picture, self.best]
-        own += checkpoint_history(self.last)
+        own = [self._config_file, self._metrics, self.batch_picture, self.best, *checkpoint_history(self.last)]
+        own += [self.diagnosis, self.curves, self.provenance, self.log]
         others = [*self.last.parent.glob("*.pt.damaged"), *self.path.glob(BAD_BATCHES), *self.path.glob(EVENT_FILES)]
         return [path for path in (*own, *sorted(others)) if path.exists()]
 

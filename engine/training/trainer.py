@@ -5,7 +5,6 @@ from typing import Any
 
 from data import padded_size, train_loader
 from data.loader import blank_batch, kill_workers
-from engine.evaluation.evaluator import evaluate
 from engine.run.clock import Clock
 from engine.run.config import Config
 from engine.run.datasets import check_together, evaluation_set, hold_files, training_set
@@ -21,10 +20,9 @@ from engine.training.bad_steps import report_bad_step
 from engine.training.plan import log_plan
 from engine.training.run_log import RunLog
 from engine.training.train_step import TrainStep
+from engine.training.validation import Validation
 
 log = logging.getLogger(__name__)
-
-NUM_EXAMPLES = 4  # pictures on the TensorBoard page per evaluation
 
 
 class Trainer:
@@ -63,15 +61,18 @@ class Trainer:
         self.best_ap: float | None = None
         self.thresholds: list[float | None] | None = None
         self.evaluated_step = 0  # of the newest evaluation
+        self.evaluated_ap: dict[str, float] = {}  # of that one: AP, and train_AP
         if state is not None:
             self.train_step.load_state_dict(state)
             self.thresholds, self.evaluated_step = state.get("thresholds"), state.get("evaluated_step", 0)
+            self.evaluated_ap = state.get("evaluated_ap", {})
             # a run folder that continues another one's checkpoint starts without a best.pt
             self.best_ap = processes.from_main(state.get("best_ap") if folder.best.exists() else None)
             require_same_step(self.step, state, processes)
         total = self.schedule.total_steps
         self.stop_step = min(total, config.schedule.max_steps or total)
-        self.run_log = RunLog(config, processes, folder, self.schedule)
+        self.validation = Validation(config, processes, self.dataset, self.eval_set)
+        self.run_log = RunLog(config, processes, folder, self.schedule, self.dataset, self.stop_step)
 
     @property
     def step(self) -> int:
@@ -105,27 +106,30 @@ class Trainer:
             SystemExit: a signal stopped it within an evaluation, where the processes cannot end in step.
         """
         with StopSignal(self.processes.store) as stop, loader_errors():
+            error: BaseException | None = None
             try:
-                signal_number = self._fit(stop)
+                return self._fit(stop)
+            except BaseException as raised:
+                error = raised
+                raise
             finally:
-                self.run_log.close()  # also when it fails: the last points are then the interesting ones
-        if signal_number:
-            log.info("stopped by signal %d after step %d; continue with --resume auto", signal_number, self.step)
-            return 128 + signal_number
-        log.info("done after %d steps; results are in %s", self.step, self.folder.path)
-        return 0
+                self.run_log.close(error)  # also when it fails: the last points are then the interesting ones
 
     def _fit(self, stop: StopSignal) -> int:
         log_plan(self.train_step, self.dataset, self.eval_set, self.stop_step)
         if self.processes.is_main:
             self.folder.begin(self.config, self.step, self.evaluated_step)
-        self.run_log.open(self.train_step.detector, self.dataset, self.step)
+        self.run_log.open(self.train_step.detector, self.step)
         if self.config.data.cache and not self.finished:
             hold_files(self.dataset, self.processes)
         stopped = self._train(stop)
-        self.run_log.warn_of_unreadable(self.dataset)
-        # the signal may have reached some processes only
-        return max(self.processes.gather(stop.number)) if stopped else 0
+        self.run_log.warn_of_unreadable()
+        if not stopped:
+            self.run_log.finish()
+            return 0
+        signal_number = max(self.processes.gather(stop.number))  # the signal may have reached some processes only
+        log.info("stopped by signal %d after step %d; continue with --resume auto", signal_number, self.step)
+        return 128 + signal_number
 
     def _train(self, stop: StopSignal) -> bool:
         """Takes steps, with evaluations and checkpoints between them, until the end or a signal.
@@ -139,7 +143,7 @@ class Trainer:
                 # First in the loop, so that a run that was stopped between a step and its evaluation resumes with it.
                 if self._evaluation_due:
                     self._evaluate_until(stop)
-                    self.run_log.warn_of_unreadable(self.dataset)
+                    self.run_log.warn_of_unreadable()
                     self._save(clock)
                     clock.restart()
                 if self.finished:
@@ -152,7 +156,7 @@ class Trainer:
                     self._end_step_of_the_others()
                     self._save(clock)
                     return True
-                self.run_log.draw_first(micro_batches[0], self.train_step.detector, self.dataset.class_names)
+                self.run_log.draw_first(micro_batches[0], self.train_step.detector)
                 # The request to stop travels with the losses, so that all processes stop after the same step.
                 done = self.step
                 stats, must_stop = self.train_step(micro_batches, bool(stop.number))
@@ -162,10 +166,8 @@ class Trainer:
                 if self.train_step.skipped_in_a_row:
                     report_bad_step(self.train_step, stats, micro_batches, self.folder.path)
                 clock.steps += 1
-                bar.set_postfix_str(f"loss {stats['loss']:.3f}, epoch {self.epoch}", refresh=False)
+                bar.set_postfix_str(self.run_log.add_step(stats, self.train_step, clock), refresh=False)
                 bar.update()
-                if self.step % self.config.run.log_every == 0:
-                    self.run_log.add_step(stats, self.train_step, clock)
                 # Evaluations are long, so save before one: a kill within it then costs no step.
                 epoch_ends = self.step % self.schedule.steps_per_epoch == 0
                 if epoch_ends or must_stop or self._evaluation_due or self._checkpoint_due(clock):
@@ -203,13 +205,13 @@ class Trainer:
 
     def _evaluate(self) -> None:
         """Evaluates the weights, shows the result, and keeps the checkpoint if it is the best."""
-        # The running statistics of BatchNorm differ between processes: all take the main one's, as the checkpoint does.
-        self.processes.copy_buffers_from_main(self.train_step.eval_detector)
-        result = evaluate(self.train_step.eval_detector, self.eval_set, self.config, self.processes, NUM_EXAMPLES)
-        self.train_step.detector.train()  # `evaluate` leaves it in evaluation mode
+        result = self.validation(self.train_step.eval_detector)
+        self.train_step.detector.train()
         self.thresholds, self.evaluated_step = result.thresholds, self.step
-        self.run_log.add_evaluation(result, self.eval_set.class_names, self.epoch, self.step)
-        ap = -1.0 if result.metrics is None else result.metrics["AP"]
+        metrics = result.metrics or {}
+        self.evaluated_ap = {name: metrics[name] for name in ("AP", "train_AP") if name in metrics}
+        self.run_log.add_evaluation(result, self.epoch, self.step)
+        ap = metrics.get("AP", -1.0)
         if self.best_ap is None or ap > self.best_ap or ap == -1:  # without an object to find, the newest is the best
             self.best_ap = ap
             if self.processes.is_main:
@@ -233,6 +235,8 @@ class Trainer:
                 "thresholds": self.thresholds,
                 "best_ap": self.best_ap,
                 "evaluated_step": self.evaluated_step,
+                "evaluated_ap": self.evaluated_ap,
+                "provenance": self.run_log.provenance,
                 "world_size": self.processes.world_size,
             }
         )

@@ -47,6 +47,8 @@ CHECKPOINT = {
     "thresholds": [0.5, None],
     "evaluated_step": 7,
     "best_ap": 0.25,
+    "evaluated_ap": {"AP": 0.25, "train_AP": 0.5},
+    "provenance": {"command": "train.py", "revision": "unknown"},
     "training_set": {"images": 2, "digest": "0f"},
     "precision": "float32",
 }

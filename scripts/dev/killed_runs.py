@@ -118,11 +118,14 @@ class Run:
         return bool(alive)
 
 
+OWN = ("config", "provenance")  # entries of a checkpoint that name the run
+
+
 def differences(run: Run, undisturbed: Run) -> list[str]:
     """Differences in the final checkpoint, in metrics.jsonl and in TensorBoard's points."""
     found = []
     states = [load_checkpoint(r.path / "checkpoints/last.pt") for r in (run, undisturbed)]
-    flat = [_flatten({key: value for key, value in state.items() if key != "config"}) for state in states]
+    flat = [_flatten({key: value for key, value in state.items() if key not in OWN}) for state in states]
     found += [f"last.pt: {key}" for key in sorted(flat[0].keys() ^ flat[1].keys())]
     found += [f"last.pt: {key}" for key in flat[0].keys() & flat[1].keys() if not _same(flat[0][key], flat[1][key])]
     if (run.path / "metrics.jsonl").read_bytes() != (undisturbed.path / "metrics.jsonl").read_bytes():

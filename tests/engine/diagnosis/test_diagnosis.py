@@ -19,13 +19,15 @@ from engine.run.run_folder import RunFolder
 from engine.training.trainer import Trainer
 
 ALONE = Processes(0, 1, torch.device("cpu"))
-# anchors for objects of the small images, twelve steps over two epochs and more, and one evaluation at the end
+# anchors for objects of the small images, twelve steps over two epochs and more, and one evaluation at the end, which
+# would call so short a training too short
 SHORT = (
     "run.diagnose=true",
     "model.anchor_base_scale=1.0",
     "schedule.epochs=4",
     "schedule.milestones=[9]",
     "evaluation.every=9",
+    "evaluation.train_images=0",
 )
 
 
@@ -60,6 +62,12 @@ def healthy(tmp_path_factory, write_config):
     folder = train(write_config(tmp_path_factory.mktemp("healthy")))
     logging.getLogger("engine").removeHandler(handler)
     return folder, said
+
+
+def test_too_short_a_training_is_named_at_its_end(config_file):
+    folder = train(config_file, "schedule.max_steps=3", "evaluation.every=1", "evaluation.train_images=6")
+    assert causes(folder).keys() == {"balance_stuck", "undertrained"}
+    assert f"{folder.metrics()[-1]['train_AP']:.3f} on training images" in causes(folder)["undertrained"]
 
 
 def test_a_healthy_run_is_recorded_without_a_warning(healthy):

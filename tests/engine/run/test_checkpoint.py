@@ -197,6 +197,8 @@ def test_another_format_and_malformed_entries_are_refused(tmp_path):
         "skipped_in_a_row": (1.5, "'skipped_in_a_row'"),
         "optimizer": ([], "'optimizer'"),
         "best_ap": ("high", "'best_ap'"),
+        "evaluated_ap": ({"AP": "high"}, "'evaluated_ap'"),
+        "provenance": ({"torch": 2}, "'provenance'"),
     }
     for name, (value, expected) in cases.items():
         torch.save(STATE | {name: value}, tmp_path / "c.pt")

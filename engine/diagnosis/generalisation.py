@@ -1,0 +1,67 @@
+"""What AP on training images beside AP on validation images says of a detector.
+
+How the limits were measured is in docs/diagnose.md.
+"""
+
+from engine.diagnosis.checks import Finding
+from engine.run.config import Config
+
+# AP on val is at most so much of AP on training images, and at least so far below it.
+OVERFIT_SHARE, OVERFIT_GAP = 0.6, 0.1
+LOW_AP = 0.2  # on training images, of a detector that has not learnt even these
+FEW_IMAGES = 500  # to train on; with more, other remedies come first
+
+
+def check_generalisation(
+    val_ap: float, train_ap: float | None, images: int, config: Config, finished: bool
+) -> Finding | None:
+    """Tells overfitting, too few images and too little training apart.
+
+    Args:
+        val_ap, train_ap: of the same weights on validation and on training images; -1 without an object, train_ap
+            None where training images were not evaluated (evaluation.train_images=0).
+        images: training images.
+        finished: whether the training has ended; before that, low on both is how every run begins.
+    """
+    if train_ap is None or min(val_ap, train_ap) < 0:
+        return None
+    seen = f"AP is {train_ap:.3f} on training images and {val_ap:.3f} on validation images"
+    if val_ap < OVERFIT_SHARE * train_ap and train_ap - val_ap > OVERFIT_GAP:
+        if images < FEW_IMAGES:
+            return Finding(
+                "too_few_images",
+                f"{seen}: the detector has learnt its {images} training images by heart, too few of them"
+                f"{_without_pretraining(config)}; label more, or {_better_start(config)}",
+            )
+        return Finding(
+            "overfitting",
+            f"{seen}: the detector has learnt its {images} training images by heart (overfitting); make sure that both "
+            f"splits show the same kind of images, {_variety(config)}train for fewer epochs (schedule.epochs, now "
+            f"{config.schedule.epochs}), or {_better_start(config)}",
+        )
+    if finished and train_ap < LOW_AP:
+        return Finding(
+            "undertrained",
+            f"{seen}, low on both: not trained enough; raise schedule.epochs (now {config.schedule.epochs}), and if "
+            "the loss has long stopped falling, let run.diagnose=true look for a cause",
+        )
+    return None
+
+
+def _from_scratch(config: Config) -> bool:
+    return config.model.weights is None and config.model.init_from is None
+
+
+def _without_pretraining(config: Config) -> str:
+    return " for a detector that starts from scratch" if _from_scratch(config) else ""
+
+
+def _better_start(config: Config) -> str:
+    if config.model.init_from is not None:
+        return "start from a detector that knows similar objects (model.init_from)"
+    weights = " or from ImageNet weights (model.weights)" if _from_scratch(config) else ""
+    return f"start from a trained detector (model.init_from){weights}"
+
+
+def _variety(config: Config) -> str:
+    return "" if config.data.augmentation == "ssd" else "vary the images more (data.augmentation=ssd), "
