@@ -23,6 +23,7 @@ def main() -> int:
     args = parser.parse_intermixed_args()
 
     from data.output_folder import refuse_inputs
+    from engine.diagnosis.generalisation import verdict_of
     from engine.evaluation.evaluator import evaluate
     from engine.metrics.report import format_report, write_json
     from engine.reporting.evaluation_report import check_report_folder, write_report
@@ -72,7 +73,9 @@ def main() -> int:
                 f"{dataset.annotation_file} ({len(dataset)} images)",
                 f"{len(result.detections)} detections",
             ]
-            print(f"report: {write_report(args.report, str(args.ckpt), facts, result, dataset, config, inputs)}")
+            verdict = verdict_of(state, config)
+            page = write_report(args.report, str(args.ckpt), facts, result, dataset, config, inputs, verdict)
+            print(f"report: {page}")
     return 0
 
 

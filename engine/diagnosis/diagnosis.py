@@ -80,10 +80,10 @@ class Diagnosis:
         record = {"step": step, "epoch": step // self.schedule.steps_per_epoch, **record}
         self.file.append(record)
         self.records.append(record)
-        logger.scalars("diagnose", _scalars(record, stats, self.level_names), step)
+        logger.scalars("train_diagnosis", _scalars(record, stats, self.level_names), step)
         if is_detailed(statistics) and (step // self.config.run.log_every) % HISTOGRAM_EVERY == 1:
             for name, (edges, tag) in HISTOGRAMS.items():
-                logger.histogram(f"diagnose/{tag}", statistics[name], edges, step)
+                logger.histogram(f"train_diagnosis/{tag}", statistics[name], edges, step)
         self._check(STEP_CHECKS)
         if not self.causes:
             self._check(SYMPTOM_CHECKS)

@@ -3,6 +3,9 @@
 How the limits were measured is in docs/diagnose.md.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from engine.diagnosis.checks import Finding
 from engine.run.config import Config
 
@@ -46,6 +49,24 @@ def check_generalisation(
             "the loss has long stopped falling, let run.diagnose=true look for a cause",
         )
     return None
+
+
+def verdict_of(state: Mapping[str, Any], config: Config) -> str:
+    """What the newest evaluation of a checkpoint's training says, in one line; "" where it does not know.
+
+    Args:
+        state: the checkpoint; config: its configuration.
+    """
+    found, images = state.get("evaluated_ap", {}), state.get("training_set", {}).get("images")
+    if "train_AP" not in found or images is None or min(found.values()) < 0:
+        return ""
+    finding = check_generalisation(found["AP"], found["train_AP"], images, config, finished=True)
+    if finding is not None:
+        return f"{finding.cause.replace('_', ' ').capitalize()}: {finding.message}."
+    return (
+        f"In training AP was {found['train_AP']:.3f} on training images and {found['AP']:.3f} on validation images: no "
+        "overfitting to speak of."
+    )
 
 
 def _from_scratch(config: Config) -> bool:

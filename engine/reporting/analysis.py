@@ -5,7 +5,7 @@ add up to theirs.
 """
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -46,6 +46,20 @@ class Errors:
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """What became of an image's objects and detections at the operating points, over all classes.
+
+    Attributes:
+        right, false: positions in `Matches.found`.
+        missed: positions in `Matches.truth`.
+    """
+
+    right: list[int] = field(default_factory=list)
+    false: list[int] = field(default_factory=list)
+    missed: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Analysis:
     """An evaluation in detail; K classes in the order of their category ids.
 
@@ -63,6 +77,7 @@ class Analysis:
             up to its objects and a column to its detections. A false positive counts for a missed object of another
             class that it overlaps with IoU ≥ 0.5, best score first and one for one, else for the last row.
         images: image id -> its errors, over all classes; images without objects and detections are left out.
+        outcomes: image id -> which they are.
     """
 
     class_names: list[str]
@@ -73,6 +88,7 @@ class Analysis:
     classes: list[Errors | None]
     confusion: np.ndarray
     images: dict[int, Errors]
+    outcomes: dict[int, Outcome]
 
     @property
     def budget(self) -> tuple[float, float, float] | None:
@@ -83,9 +99,22 @@ class Analysis:
         localisation, false_positives, misses = np.mean(budgets, axis=0).tolist()
         return localisation, false_positives, misses
 
-    def ranked_images(self) -> list[int]:
-        """Ids of the images that have objects or detections, lowest LRP first; of equals, more objects first."""
-        return sorted(self.images, key=lambda i: (self.images[i].lrp, -self.images[i].tp - self.images[i].fn, i))
+    def best_and_worst(self, count: int) -> tuple[list[int], list[int]]:
+        """Ids of the images of lowest and of highest LRP, at most `count` each, no image in both.
+
+        Of equal LRP the one with more right detections is better, and the one with more errors worse. None is among the
+        worst whose LRP and errors are those of one of the best.
+        """
+
+        def badness(image_id: int) -> tuple[float, int, int]:
+            errors = self.images[image_id]
+            assert errors.lrp is not None  # an image without anything to count is not here
+            return errors.lrp, errors.fp + errors.fn, -errors.tp
+
+        ranked = sorted(self.images, key=lambda image_id: (badness(image_id), image_id))
+        best = ranked[: min(count, len(ranked) - len(ranked) // 2)]
+        worst = [image_id for image_id in ranked[len(best) :] if badness(image_id) > badness(best[-1])]
+        return best, worst[::-1][:count]
 
     def most_confused(self) -> tuple[list[str], np.ndarray]:
         """Names of k classes and their (k + 1, k + 1) part of `confusion`.
@@ -110,7 +139,7 @@ class Analysis:
 def analyse(matches: Matches) -> Analysis:
     """Details of matched detections (see `match_detections`), over all areas."""
     curves = [lrp_curve(matches, label) for label in range(len(matches.truth.category_ids))]
-    confusion, images = _count(matches, curves)
+    confusion, images, outcomes = _count(matches, curves)
     return Analysis(
         class_names=matches.truth.class_names,
         num_objects=matches.num_objects(0),
@@ -120,6 +149,7 @@ def analyse(matches: Matches) -> Analysis:
         classes=[None if curve is None else _class_errors(curve) for curve in curves],
         confusion=confusion,
         images=images,
+        outcomes=outcomes,
     )
 
 
@@ -137,13 +167,12 @@ def _class_errors(curve: LRPCurve) -> Errors:
     return Errors(tp, fp, curve.num_gt - tp, float(curve.loc_error[curve.best]))
 
 
-def _count(matches: Matches, curves: list[LRPCurve | None]) -> tuple[np.ndarray, dict[int, Errors]]:
-    """The confusion matrix and the errors of each image."""
+def _count(matches: Matches, curves: list[LRPCurve | None]) -> tuple[np.ndarray, dict[int, Errors], dict[int, Outcome]]:
+    """The confusion matrix, and the errors of each image: how many and which."""
     truth, found, num_classes = matches.truth, matches.found, len(curves)
     confusion = np.zeros((num_classes + 1, num_classes + 1), dtype=np.int64)
     images: dict[int, Errors] = defaultdict(Errors)
-    false: dict[int, list[int]] = defaultdict(list)  # image id -> positions of detections
-    missed: dict[int, list[int]] = defaultdict(list)  # image id -> positions of objects
+    outcomes: dict[int, Outcome] = defaultdict(Outcome)
     for label, curve in enumerate(curves):
         if curve is None:
             continue
@@ -155,24 +184,25 @@ def _count(matches: Matches, curves: list[LRPCurve | None]) -> tuple[np.ndarray,
             image_id = truth.image_ids[found.images[detection]]
             if is_true:
                 confusion[label, label] += 1
+                outcomes[image_id].right.append(detection)
                 images[image_id].tp += 1
                 images[image_id].loc_error += loc_error
             else:
-                false[image_id].append(detection)
+                outcomes[image_id].false.append(detection)
                 images[image_id].fp += 1
         for gt in np.setdiff1d(curve.objects, matched).tolist():
             image_id = truth.image_ids[truth.images[gt]]
-            missed[image_id].append(gt)
+            outcomes[image_id].missed.append(gt)
             images[image_id].fn += 1
-    for image_id in false.keys() | missed.keys():
-        pairs, alone, lost = _confused(false[image_id], missed[image_id], truth, found)
+    for outcome in outcomes.values():
+        pairs, alone, lost = _confused(outcome.false, outcome.missed, truth, found)
         for gt, detection in pairs:
             confusion[truth.labels[gt], found.labels[detection]] += 1
         for detection in alone:
             confusion[-1, found.labels[detection]] += 1
         for gt in lost:
             confusion[truth.labels[gt], -1] += 1
-    return confusion, dict(images)
+    return confusion, dict(images), dict(outcomes)
 
 
 def _confused(

@@ -1,7 +1,10 @@
 """Boxes with captions drawn into images: for TensorBoard, for predictions and for the README."""
 
 import colorsys
+import functools
+import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -10,13 +13,58 @@ from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from data.transforms import resize
 from engine.evaluation.evaluator import Example
+from engine.reporting.fonts import drawable, font_file
 
-MIN_SIDE = 320  # pixels of the longer side of an example
-GAP = 8  # pixels between the halves of side_by_side
+CARD = 350  # pixels: width at which TensorBoard shows a picture, scaled without smoothing, so that thin lines vanish
+CARD_PEN = 3, 13  # line width and height of letters, in pixels, that can be seen there
+GAP = 8  # pixels between the pictures of `joined`
 GOLDEN_SECTION = 0.618034
+RIGHT, FALSE, MISSED = (26, 158, 119), (228, 104, 42), (122, 92, 190)  # as in the report's error budget
 
 Color = tuple[int, int, int]
+Pen = tuple[int, int]  # width of lines and height of letters, in pixels
 Rectangle = Sequence[float]  # x1, y1, x2, y2 in pixels
+
+
+class Box(NamedTuple):
+    """A box to draw: its corners in pixels, what is written beside it, its colour, and whether it is dashed."""
+
+    rectangle: Rectangle
+    caption: str
+    color: Color
+    dashed: bool = False
+
+
+def draw_boxes(image: Tensor, boxes: Sequence[Box], pen: Pen | None = None) -> Tensor:
+    """Boxes, the last on top, each with a caption that stays inside the image.
+
+    Args:
+        image: (3, H, W) uint8, RGB; not changed.
+        boxes: cut off at the border, left out where not finite.
+        pen: None for one that suits the size of the image.
+    Returns:
+        (3, H, W) uint8 on the CPU.
+    """
+    canvas = to_pil_image(image.cpu())
+    draw = ImageDraw.Draw(canvas)
+    line_width, letters = pen or _pen(canvas.size)
+    right, bottom = canvas.width - 1, canvas.height - 1
+    shown = []
+    for box in boxes:
+        if all(map(math.isfinite, box.rectangle)):
+            x1, y1, x2, y2 = (max(0.0, side) for side in box.rectangle)
+            inside = (min(x1, right), min(y1, bottom), min(x2, right), min(y2, bottom))
+            shown.append(box._replace(rectangle=inside))
+    for box in shown:
+        outline = _dashed_rectangle if box.dashed else ImageDraw.ImageDraw.rectangle
+        outline(draw, box.rectangle, outline=box.color, width=line_width)
+    taken: list[Rectangle] = []
+    for box in reversed(shown):
+        font = _font(letters, box.caption)
+        place = _caption_place(draw.textbbox((2, 1), box.caption, font), box.rectangle, canvas.size, taken)
+        _draw_caption(draw, place, box.caption, font, box.color)
+        taken.append(place)
+    return pil_to_tensor(canvas)
 
 
 def draw_detections(
@@ -26,12 +74,13 @@ def draw_detections(
     scores: Tensor | None,
     class_names: Sequence[str],
     crowd: Tensor | None = None,
+    pen: Pen | None = None,
 ) -> Tensor:
-    """Boxes in the colour of their class, each with a caption that stays inside the image.
+    """Boxes in the colour of their class.
 
     Args:
-        image: (3, H, W) uint8, RGB; not changed.
-        boxes: (n, 4) xyxy in its pixels; cut off at the border, left out where not finite.
+        image, pen: as of `draw_boxes`.
+        boxes: (n, 4) xyxy in its pixels.
         labels: (n,) integers in 0..K-1.
         scores: (n,), written behind the class name; the best is drawn on top. None for ground truth.
         class_names: K names.
@@ -39,65 +88,41 @@ def draw_detections(
     Returns:
         (3, H, W) uint8 on the CPU.
     """
-    canvas = to_pil_image(image.cpu())
-    draw = ImageDraw.Draw(canvas)
-    font = _font(canvas.size)
-    shown = boxes.isfinite().all(dim=1).nonzero().flatten()
-    if scores is not None:
-        shown = shown[scores[shown].argsort(stable=True)]
-    right, bottom = canvas.width - 1, canvas.height - 1
-    rectangles = boxes[shown].clamp(min=0).min(boxes.new_tensor([right, bottom, right, bottom])).tolist()
-    shown_labels = labels[shown].tolist()
-    captions = [class_names[label] for label in shown_labels]
-    if scores is not None:
-        shown_scores = scores[shown].tolist()
-        captions = [f"{name} {score:.2f}" for name, score in zip(captions, shown_scores, strict=True)]
-
-    dashed = [False] * len(shown_labels) if crowd is None else crowd[shown].tolist()
-    captions = [
-        f"{caption} (crowd)" if is_crowd else caption for caption, is_crowd in zip(captions, dashed, strict=True)
-    ]
-
-    line_width = max(1, round(min(canvas.size) / 200))
-    for rectangle, label, is_crowd in zip(rectangles, shown_labels, dashed, strict=True):
-        outline = _dashed_rectangle if is_crowd else ImageDraw.ImageDraw.rectangle
-        outline(draw, rectangle, outline=class_color(label), width=line_width)
-    taken: list[Rectangle] = []
-    for rectangle, label, caption in reversed([*zip(rectangles, shown_labels, captions, strict=True)]):
-        place = _caption_place(draw.textbbox((2, 1), caption, font), rectangle, canvas.size, taken)
-        _draw_caption(draw, place, caption, font, class_color(label))
-        taken.append(place)
-    return pil_to_tensor(canvas)
+    order = range(len(boxes)) if scores is None else scores.argsort(stable=True).tolist()
+    drawn = []
+    for index in order:
+        label, is_crowd = int(labels[index]), crowd is not None and bool(crowd[index])
+        score = "" if scores is None else f" {scores[index].item():.2f}"
+        caption = f"{class_caption(class_names, label)}{score}{' (crowd)' if is_crowd else ''}"
+        drawn.append(Box(boxes[index].tolist(), caption, class_color(label), is_crowd))
+    return draw_boxes(image, drawn, pen)
 
 
-def side_by_side(image: Tensor, target: dict, detections: dict, class_names: Sequence[str]) -> Tensor:
-    """Ground truth on the left, detections on the right, each under a header that counts them.
+def joined(pictures: Sequence[tuple[str, Tensor]], upright: bool = False, letters: int | None = None) -> Tensor:
+    """Pictures of one size beside each other, or `upright` one below the other, each under its title.
 
     Args:
-        image: (3, H, W) uint8, RGB.
-        target: {"boxes": (n, 4) xyxy pixels, "labels": (n,)} and, where there are crowds, "crowd": (n,) bool.
-        detections: the same and "scores": (m,); all of them are drawn.
-        class_names: K names.
+        pictures: (title, (3, H, W) uint8).
+        letters: height of the titles in pixels; None for one that suits the pictures.
     Returns:
-        (3, header + H, 2 W + 8) uint8 on the CPU.
+        (3, header + H, n W + 8 (n - 1)) uint8 on the CPU; upright (3, n (header + H), W).
     """
-    height, width = image.shape[1:]
-    font = _font((width, height))
-    header = sum(font.getmetrics()) + 4
-    canvas = Image.new("RGB", (2 * width + GAP, header + height), "white")
-    draw = ImageDraw.Draw(canvas)
-    for x, title, drawn in ((0, "ground truth", target), (width + GAP, "detections", detections)):
-        half = draw_detections(
-            image, drawn["boxes"], drawn["labels"], drawn.get("scores"), class_names, drawn.get("crowd")
-        )
-        draw.text((x + 2, 2), f"{title}: {len(drawn['boxes'])}", fill="black", font=font)
-        canvas.paste(to_pil_image(half), (x, header))
+    height, width = pictures[0][1].shape[1:]
+    letters = letters or _pen((width, height))[1]
+    header = sum(_font(letters, "").getmetrics()) + 4
+    count = len(pictures)
+    size = (width, count * (header + height)) if upright else (count * (width + GAP) - GAP, header + height)
+    canvas = Image.new("RGB", size, "white")
+    for index, (title, picture) in enumerate(pictures):
+        x, y = (0, index * (header + height)) if upright else (index * (width + GAP), 0)
+        ImageDraw.Draw(canvas).text((x + 2, y + 2), title, fill="black", font=_font(letters, title))
+        canvas.paste(to_pil_image(picture), (x, y + header))
     return pil_to_tensor(canvas)
 
 
 def draw_example(example: Example, thresholds: Sequence[float | None], class_names: Sequence[str]) -> Tensor:
-    """`side_by_side` with the detections at the operating point that LRP calls the best; a class without one shows
-    none. Small images are enlarged.
+    """Ground truth above, and below it the detections at the operating point that LRP calls the best; a class without
+    one shows none. For TensorBoard: at the size that it shows.
 
     Args:
         thresholds: of the K classes.
@@ -106,11 +131,20 @@ def draw_example(example: Example, thresholds: Sequence[float | None], class_nam
     limits = torch.tensor([2.0 if threshold is None else threshold for threshold in thresholds])
     shown = found["scores"] >= limits[found["labels"]]
     found = {name: value[shown] for name, value in found.items()}
-    scale = max(1, MIN_SIDE / max(target["size"]))  # captions would cover a small image
-    size = tuple(round(side * scale) for side in target["size"])
+    size = tuple(max(1, round(side * CARD / max(target["size"]))) for side in target["size"])
     _, found = resize(image, found, size)
     image, target = resize(image, target, size)
-    return side_by_side(image, target, found, class_names)
+    halves = []
+    for title, drawn in (("ground truth", target), ("detections", found)):
+        scores, crowd = drawn.get("scores"), drawn.get("crowd")
+        picture = draw_detections(image, drawn["boxes"], drawn["labels"], scores, class_names, crowd, CARD_PEN)
+        halves.append((f"{title}: {len(drawn['boxes'])}", picture))
+    return joined(halves, upright=True, letters=CARD_PEN[1])
+
+
+def class_caption(class_names: Sequence[str], label: int) -> str:
+    """The name of a class, or its number where no font has the letters."""
+    return drawable(class_names[label], f"class {label + 1}")
 
 
 def class_color(label: int) -> Color:
@@ -132,8 +166,18 @@ def _dashed_rectangle(draw: ImageDraw.ImageDraw, rectangle: Rectangle, outline: 
             draw.rectangle((left, start, left + width - 1, min(start + dash, y2)), fill=outline)
 
 
-def _font(size: tuple[int, int]) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(min(24, max(10, round(min(size) / 30))))
+def _pen(size: tuple[int, int]) -> Pen:
+    """One that suits a picture of (width, height)."""
+    return max(1, round(min(size) / 200)), min(24, max(10, round(min(size) / 30)))
+
+
+def _font(letters: int, text: str) -> ImageFont.FreeTypeFont:
+    return _load_font(font_file(text), letters)
+
+
+@functools.cache
+def _load_font(path: str | None, letters: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.truetype(path, letters) if path else ImageFont.load_default(letters)
     assert isinstance(font, ImageFont.FreeTypeFont)  # as Pillow with FreeType gives for a size
     return font
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-import torch
+import numpy as np
 import yaml
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
@@ -17,15 +17,27 @@ from data.files import write_atomically
 from data.output_folder import OutputFolder
 from data.transforms import resize
 from engine.evaluation.evaluator import Evaluation
-from engine.reporting.analysis import Analysis, analyse
-from engine.reporting.drawing import draw_detections, side_by_side
+from engine.metrics.matching import Matches
+from engine.reporting.analysis import Analysis, Outcome, analyse
+from engine.reporting.drawing import (
+    FALSE,
+    MISSED,
+    RIGHT,
+    Box,
+    Color,
+    class_caption,
+    draw_boxes,
+    draw_detections,
+    joined,
+)
 from engine.reporting.figures import confusion_figure, figure_png, lrp_figure, per_class_figure, precision_recall_figure
-from engine.reporting.html_report import Example, render_page
+from engine.reporting.html_examples import Example
+from engine.reporting.html_report import render_page
 from engine.run.config import Config
 
 PAGE = "index.html"
 NUM_EXAMPLES = 4  # best images, and as many of the worst
-LONG_SIDE = 640  # pixels of an example
+LONG_SIDE = 960  # pixels of an example: a click shows it so large
 
 
 def check_report_folder(folder: str | Path, inputs: Iterable[str | Path]) -> None:
@@ -41,6 +53,7 @@ def write_report(
     dataset: CocoDetection,
     config: Config,
     inputs: Iterable[str | Path] = (),
+    verdict: str = "",
 ) -> Path:
     """Writes an evaluation as a page and PNG files; those of an earlier report in the folder are replaced.
 
@@ -48,6 +61,7 @@ def write_report(
         title, facts: heading of the page, and what the line below it says.
         evaluation: of `dataset`, which has annotations; the main process's.
         inputs: files that are not replaced whatever is known of the folder.
+        verdict: what training and validation images say of the detector, one line; "" for nothing.
     Returns:
         path of index.html, which needs none of the other files.
     Raises:
@@ -63,17 +77,17 @@ def write_report(
         pictures["lrp"] = figure_png(lrp_figure(analysis))
         pictures["confusion"] = figure_png(confusion_figure(*analysis.most_confused()))
     examples: dict[str, list[Example]] = {}
-    for heading, image_ids in _best_and_worst(analysis):
+    for heading, image_ids in zip(("best", "worst"), analysis.best_and_worst(NUM_EXAMPLES), strict=True):
         group = examples[f"{heading.capitalize()} images, by their LRP"] = []
         for rank, image_id in enumerate(image_ids, start=1):
-            example, both = _example(image_id, analysis, evaluation, dataset)
+            example, both = _example(image_id, analysis, evaluation.matches, dataset)
             group.append(example)
             pictures[f"{heading}_{rank}"] = _png(both)
     text = yaml.safe_dump(config.to_dict(), sort_keys=False)
     page = Path(folder) / PAGE
     output = OutputFolder(folder)
     output.claim(_all_files(), inputs)
-    _write(page, render_page(title, facts, evaluation.metrics, analysis, examples, text).encode())
+    _write(page, render_page(title, facts, evaluation.metrics, analysis, examples, text, verdict).encode())
     for name, picture in pictures.items():
         _write(page.with_name(f"{name}.png"), picture)
     output.discard(set(_all_files()) - {PAGE, *(f"{name}.png" for name in pictures)})
@@ -87,55 +101,40 @@ def _all_files() -> list[str]:
     return [PAGE, *(f"{name}.png" for name in ("per_class", "precision_recall", "lrp", "confusion", *examples))]
 
 
-def _best_and_worst(analysis: Analysis) -> tuple[tuple[str, list[int]], tuple[str, list[int]]]:
-    """No image is in both."""
-    ranked = analysis.ranked_images()
-    num_worst = min(NUM_EXAMPLES, len(ranked) // 2)
-    num_best = min(NUM_EXAMPLES, len(ranked) - num_worst)
-    return ("best", ranked[:num_best]), ("worst", ranked[::-1][:num_worst])
-
-
-def _example(
-    image_id: int, analysis: Analysis, evaluation: Evaluation, dataset: CocoDetection
-) -> tuple[Example, Tensor]:
-    """The image with its ground truth and with the detections at the operating point, and a picture of both."""
+def _example(image_id: int, analysis: Analysis, matches: Matches, dataset: CocoDetection) -> tuple[Example, Tensor]:
+    """The image with its ground truth, and with what became of it at the operating points; and a picture of both."""
     in_file_pixels = copy.copy(dataset)
     in_file_pixels.transform = None
     index = dataset.image_ids.tolist().index(image_id)
     image, target = in_file_pixels[index]
     scale = LONG_SIDE / max(target["orig_size"])
     size = tuple(max(1, round(side * scale)) for side in target["orig_size"])
-    found = _kept_detections(image_id, evaluation, dataset)
-    _, found = resize(image, found, size)
     image, target = resize(image, target, size)
     errors = analysis.images[image_id]
+    counts = f"{errors.tp} right, {errors.fp} false, {errors.fn} missed"
     file_name = os.path.relpath(dataset.path(index), dataset.folder)
     example = Example(
-        caption=f"{file_name} (id {image_id}): LRP {errors.lrp:.3f}, {errors.tp} right, {errors.fp} false, "
-        f"{errors.fn} missed",
+        caption=f"{file_name} (id {image_id}): LRP {errors.lrp:.3f}, {counts}",
         truth=draw_detections(image, target["boxes"], target["labels"], None, dataset.class_names, target["crowd"]),
-        detections=draw_detections(image, found["boxes"], found["labels"], found["scores"], dataset.class_names),
+        detections=draw_boxes(image, _outcome_boxes(analysis.outcomes[image_id], matches, scale)),
     )
-    return example, side_by_side(image, target, found, dataset.class_names)
+    titled = [(f"ground truth: {len(target['boxes'])}", example.truth), (f"detections: {counts}", example.detections)]
+    return example, joined(titled)
 
 
-def _kept_detections(image_id: int, evaluation: Evaluation, dataset: CocoDetection) -> dict[str, Tensor]:
-    """Detections that reach the LRP-optimal threshold of their class; none of a class without one, as LRP counts it."""
-    assert evaluation.thresholds is not None
-    kept = []
-    for detection in evaluation.detections:
-        if detection["image_id"] != image_id:
-            continue
-        label = dataset.category_ids.index(detection["category_id"])
-        threshold = evaluation.thresholds[label]
-        if threshold is not None and detection["score"] >= threshold:
-            kept.append((to_xyxy(*detection["bbox"]), label, detection["score"]))
-    boxes, labels, scores = zip(*kept, strict=True) if kept else ([], [], [])
-    return {
-        "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-        "labels": torch.tensor(labels, dtype=torch.int64),
-        "scores": torch.tensor(scores, dtype=torch.float64),
-    }
+def _outcome_boxes(outcome: Outcome, matches: Matches, scale: float) -> list[Box]:
+    """Missed objects dashed, then false detections, then right ones on top, the best score last."""
+    truth, found, names = matches.truth, matches.found, matches.truth.class_names
+
+    def box(xywh: np.ndarray, label: int, before: str, after: str, color: Color, dashed: bool = False) -> Box:
+        rectangle = [scale * side for side in to_xyxy(*xywh.tolist())]
+        return Box(rectangle, f"{before}{class_caption(names, label)}{after}", color, dashed)
+
+    boxes = [box(truth.boxes[i], int(truth.labels[i]), "missed ", "", MISSED, True) for i in outcome.missed]
+    for chosen, before, color in ((outcome.false, "false ", FALSE), (outcome.right, "", RIGHT)):
+        for i in sorted(chosen, key=lambda i: found.scores[i]):
+            boxes.append(box(found.boxes[i], int(found.labels[i]), before, f" {found.scores[i]:.2f}", color))
+    return boxes
 
 
 def _png(picture: Tensor) -> bytes:

@@ -1,11 +1,11 @@
 """Figures of evaluations as PNG files and as SVG for pages; matplotlib is imported when the first one is drawn.
 
-Colours tell apart on white and on black, and with the common colour blindnesses. Names are drawn literally.
+Colours tell apart on white and on black, and with the common colour blindnesses. Names are drawn literally, with
+another font where matplotlib's lacks a letter.
 """
 
 import io
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from engine.reporting.analysis import Analysis
+from engine.reporting.fonts import drawable, families
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
 INK, GRID, MUTED = "#24292f", "#d8dee3", "#8c959f"
 PALETTE = ("#0b84d8", "#e4682a", "#1a9e77", "#b958b0", "#c99a06", "#d6455d", "#5a6ee0", "#6f9e2c", "#9a6b4f", "#3fa7b5")
 BUDGET_PARTS = ("localisation", "false positives", "misses")
-BUDGET_COLORS = ("#0b84d8", "#e4682a", "#8c7bbd")
+BUDGET_COLORS = ("#0b84d8", "#e4682a", "#7a5cbe")
 MAX_COLORED = len(PALETTE)  # classes drawn in colours of their own
 MAX_POINTS = 400  # of a curve
 DPI = 150
+CURVES_WIDTH = 4.6  # inches
 STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a class may be called $
     "svg.fonttype": "none",
@@ -44,9 +46,9 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def precision_recall_figure(analysis: Analysis) -> "Figure":
+def precision_recall_figure(analysis: Analysis, width: float = CURVES_WIDTH) -> "Figure":
     """Interpolated precision over recall: of each class at IoU 0.5, and the classes' means at three thresholds."""
-    with _axes(4.6, 3.6) as (figure, axes):
+    with _axes(width, 0.8 * width) as (figure, axes):
         classes = analysis.precision["0.50"]
         faint = 0.6 if len(classes) <= MAX_COLORED else 0.3
         for label in range(len(analysis.class_names)):
@@ -57,14 +59,15 @@ def precision_recall_figure(analysis: Analysis) -> "Figure":
                 text = f"IoU {threshold}: {defined.mean():.3f}"
                 axes.plot(analysis.recall, defined.mean(axis=0), color=color, linewidth=2, label=text)
         axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
-        axes.set_title("Precision over recall, mean of the classes", loc="left")
-        _legend(axes)
+        axes.set_title("Precision over recall, mean of classes", loc="left")
+        _legend(figure, axes)
     return figure
 
 
-def lrp_figure(analysis: Analysis) -> "Figure":
+def lrp_figure(analysis: Analysis, width: float = CURVES_WIDTH) -> "Figure":
     """LRP of each class over the score threshold, its LRP-optimal threshold marked where it has one."""
-    with _axes(4.6, 3.6) as (figure, axes):
+    names = _labels(analysis.class_names)
+    with _axes(width, 0.8 * width, names=names) as (figure, axes):
         curves = enumerate(analysis.curves)
         shown = [(label, curve) for label, curve in curves if curve is not None and curve.best is not None]
         colored = shown if len(shown) <= MAX_COLORED else []
@@ -79,22 +82,22 @@ def lrp_figure(analysis: Analysis) -> "Figure":
                 color=color,
                 linewidth=1.4 if colored else 0.6,
                 alpha=1 if colored else 0.4,
-                label=analysis.class_names[label] if colored else None,
+                label=names[label] if colored else None,
             )
             mark = (curve.scores[curve.best], curve.lrp[curve.best])
             axes.plot(*mark, "o", color=color if colored else PALETTE[0], markersize=5 if colored else 3, gid="optimum")
         axes.set(xlabel="score threshold", ylabel="LRP", ylim=(0, 1.02))
         axes.set_xlim(left=0)
-        axes.set_title("LRP over the score threshold; dot: LRP-optimal", loc="left")
+        axes.set_title("LRP over score threshold, dot: optimum", loc="left")
         if colored:
-            _legend(axes)
+            _legend(figure, axes)
     return figure
 
 
 def per_class_figure(analysis: Analysis) -> "Figure":
     """AP of each class, and its oLRP as the sum of its error budget; without ground truth neither."""
-    names = analysis.class_names
-    with _axes(8.5, 1.1 + 0.19 * len(names), columns=2, sharey=True) as (figure, (left, right)):
+    names = _labels(analysis.class_names)
+    with _axes(8.5, 1.1 + 0.19 * len(names), columns=2, names=names, sharey=True) as (figure, (left, right)):
         rows = np.arange(len(names))
         left.barh(rows, np.nan_to_num(analysis.precision["0.50:0.95"].mean(axis=1)), color=PALETTE[2], height=0.7)
         budgets = [(0.0, 0.0, 0.0) if errors is None else errors.budget for errors in analysis.classes]
@@ -102,7 +105,7 @@ def per_class_figure(analysis: Analysis) -> "Figure":
         for part, color, widths in zip(BUDGET_PARTS, BUDGET_COLORS, np.array(budgets).reshape(-1, 3).T, strict=True):
             right.barh(rows, widths, left=start, color=color, height=0.7, label=part)
             start += widths
-        left.set_yticks(rows, [_short(name) for name in names])
+        left.set_yticks(rows, names)
         left.set(xlim=(0, 1), ylim=(len(names) - 0.4, -0.6), title="AP (higher is better)")
         right.set(xlim=(0, 1), title="oLRP (lower is better)")
         right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.35 / (0.4 + 0.19 * len(names))), ncol=3)
@@ -113,8 +116,8 @@ def per_class_figure(analysis: Analysis) -> "Figure":
 
 def confusion_figure(names: Sequence[str], matrix: np.ndarray) -> "Figure":
     """Counts of (k + 1, k + 1) objects and detections, `names` naming the first k; colour: share of the row."""
-    side = 1.8 + 0.3 * len(matrix)
-    with _axes(side, side) as (figure, axes):
+    side, labels = 1.8 + 0.3 * len(matrix), _labels(names)
+    with _axes(side, side, names=labels) as (figure, axes):
         shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         for (row, column), count in np.ndenumerate(matrix):
@@ -122,8 +125,8 @@ def confusion_figure(names: Sequence[str], matrix: np.ndarray) -> "Figure":
                 color = "white" if shares[row, column] > 0.5 else INK
                 axes.text(column, row, str(count), ha="center", va="center", fontsize=7, color=color)
         ticks = np.arange(len(matrix))
-        axes.set_xticks(ticks, [*map(_short, names), "missed"], rotation=90)
-        axes.set_yticks(ticks, [*map(_short, names), "no object"])
+        axes.set_xticks(ticks, [*labels, "missed"], rotation=90)
+        axes.set_yticks(ticks, [*labels, "no object"])
         axes.set(xlabel="detected as", ylabel="object")
         axes.grid(visible=False)
     return figure
@@ -135,9 +138,10 @@ def comparison_figure(runs: Sequence[tuple[str, list[dict[str, Any]]]]) -> "Figu
     Args:
         runs: (name, evaluations in the form of metrics.jsonl).
     """
-    with _axes(9, 3.6, columns=2) as (figure, panels):
+    names = _labels([name for name, _ in runs], "run")
+    with _axes(9, 3.6, columns=2, names=names) as (figure, panels):
         for axes, metric, better in zip(panels, ("AP", "oLRP"), ("higher", "lower"), strict=True):
-            for index, (name, records) in enumerate(runs):
+            for index, (_, records) in enumerate(runs):
                 points = [(record["epoch"], record[metric]) for record in records if record[metric] >= 0]
                 axes.plot(
                     [epoch for epoch, _ in points],
@@ -146,11 +150,11 @@ def comparison_figure(runs: Sequence[tuple[str, list[dict[str, Any]]]]) -> "Figu
                     linestyle=("-", "--", ":")[index // len(PALETTE) % 3],
                     marker="o",
                     markersize=3,
-                    label=name,
+                    label=names[index],
                 )
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.set(xlabel="epoch", title=f"{metric} ({better} is better)")
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncol=min(len(runs), 3))
+        _legend(figure, panels[0])
     return figure
 
 
@@ -189,12 +193,14 @@ def figure_svg(figure: "Figure", label: str) -> str:
 
 
 @contextmanager
-def _axes(width: float, height: float, columns: int = 1, **options: Any) -> Iterator[tuple["Figure", Any]]:
-    """A figure of so many inches and its axes, or the array of them."""
+def _axes(
+    width: float, height: float, columns: int = 1, names: Sequence[str] = (), **options: Any
+) -> Iterator[tuple["Figure", Any]]:
+    """A figure of so many inches, with fonts for the names, and its axes, or the array of them."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context(STYLE):
+    with rc_context(STYLE | {"font.family": families(tuple(names))}):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure, figure.subplots(1, columns, **options)
 
@@ -203,8 +209,7 @@ def _axes(width: float, height: float, columns: int = 1, **options: Any) -> Iter
 def _quiet_style() -> Iterator[None]:
     from matplotlib import rc_context
 
-    with rc_context(STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # of names in scripts that matplotlib's font lacks
+    with rc_context(STYLE):
         yield
 
 
@@ -213,10 +218,19 @@ def _save(figure: "Figure", target: IO[Any], kind: str) -> None:
         figure.savefig(target, format=kind, dpi=DPI, transparent=kind == "svg")
 
 
-def _legend(axes: "Axes") -> None:
-    """Below the axes, where it covers no curve."""
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=3)
+def _legend(figure: "Figure", axes: "Axes") -> None:
+    """Below the figure, where it covers no curve, in as many columns as it is wide enough for."""
+    handles, labels = axes.get_legend_handles_labels()
+    for columns in range(min(3, len(labels)), 0, -1):
+        legend = figure.legend(handles, labels, loc="outside lower center", ncol=columns)
+        if columns == 1 or legend.get_window_extent().width < figure.bbox.width:  # both at the figure's own dpi
+            return
+        legend.remove()
+
+
+def _labels(names: Sequence[str], kind: str = "class") -> list[str]:
+    """Names as figures show them: cut to 20 letters, and by number where no font has their letters."""
+    return [drawable(_short(name), f"{kind} {number}") for number, name in enumerate(names, start=1)]
 
 
 def _short(name: str) -> str:

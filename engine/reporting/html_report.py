@@ -1,22 +1,16 @@
 """One evaluation as a self-contained HTML page: tables, error budget, curves, confusion and examples."""
 
-import base64
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
-
-from torch import Tensor
-from torchvision.transforms.functional import to_pil_image
 
 from engine.metrics.report import SUMMARY_TABLES, format_number
 from engine.reporting.analysis import Analysis, Errors
 from engine.reporting.figures import BUDGET_PARTS, figure_svg, lrp_figure, precision_recall_figure
+from engine.reporting.html_examples import Example, examples_section
 from engine.reporting.page_style import SCRIPT, STYLE
 
 TILES = ("AP", "AP50", "AP75", "oLRP", "oLRP_loc", "oLRP_fp", "oLRP_fn")
 CSS_PARTS = ("loc", "fp", "fn")
-JPEG_QUALITY = 85
 GLOSSARY = (
     ("AP, AP50, AP75", "Average precision over the classes and IoU thresholds 0.50 to 0.95, at 0.50, at 0.75."),
     ("AR1, AR10, AR100", "Average recall with at most so many detections in an image."),
@@ -29,24 +23,10 @@ GLOSSARY = (
     (
         "oLRP_loc, oLRP_fp, oLRP_fn",
         "At those thresholds: mean 1 - IoU of the detections that are right, share of the detections that are wrong, "
-        "share of the objects that are missed.",
+        "share of the objects that are missed. Unlike the parts of the bars they have divisors of their own.",
     ),
     ("-", "Not defined: no ground truth, or nothing detected rightly."),
 )
-
-
-@dataclass(frozen=True)
-class Example:
-    """One image of the report.
-
-    Attributes:
-        caption: text.
-        truth, detections: (3, H, W) uint8 pictures of ground truth and detections.
-    """
-
-    caption: str
-    truth: Tensor
-    detections: Tensor
 
 
 def render_page(
@@ -56,6 +36,7 @@ def render_page(
     analysis: Analysis,
     examples: dict[str, list[Example]],
     config: str,
+    verdict: str = "",
 ) -> str:
     """The page. Every number's `data-value` is that of `metrics` to the last digit, what is read has three decimals.
 
@@ -65,13 +46,14 @@ def render_page(
         analysis: of the same matches.
         examples: heading -> its images.
         config: YAML text.
+        verdict: one line to put first; "" for none.
     """
     sections = [
         _section("Summary", _summary(metrics)),
         _section("Error budget", _budget(metrics, analysis)),
         _section("Curves", _curves(analysis)),
         _section("Confusion", _confusion(analysis)),
-        _section("Examples", "".join(_examples(heading, group) for heading, group in examples.items())),
+        _section("Examples", examples_section(examples)),
         f"<section><details><summary>What the numbers mean</summary><dl>{_glossary()}</dl></details></section>",
         f"<section><details><summary>Configuration</summary><pre>{escape(config)}</pre></details></section>",
     ]
@@ -91,6 +73,7 @@ def render_page(
 <h1>{escape(title)}</h1>
 <p class="muted">{" · ".join(map(escape, facts))}</p>
 <div class="tiles">{tiles}</div>
+{f'<p class="verdict">{escape(verdict)}</p>' if verdict else ""}
 {"".join(sections)}
 <p class="muted">The figures and examples are PNG files beside this page.</p>
 </main>
@@ -127,11 +110,17 @@ def _budget(metrics: dict, analysis: Analysis) -> str:
     )
     head = "".join(f"<th{bar}>{name}</th>" for name, bar in CLASS_COLUMNS)
     return f"""<p>oLRP {total:.3f} is the sum of three parts, each the mean over the classes: how badly right detections
-are placed, wrong detections, and missed objects. What takes most of the bar is what to work on first.</p>
+are placed, wrong detections, and missed objects. What takes most of the bar is what to work on first.
+{SUM_OF_PARTS}</p>
 {_bar(analysis.budget, "large")}<ul class="key">{key}</ul>
 <div class="scroll"><table class="sortable wide"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"""
 
 
+SUM_OF_PARTS = (
+    "These parts add up because all are divided by right + false + missed (localisation by 0.5 as well, the most that "
+    "1 − IoU of a right detection can be); oLRP_loc, oLRP_fp and oLRP_fn above are the same errors, each divided by "
+    "its own kind, right detections, all detections and all objects, and do not add up."
+)
 CLASS_COLUMNS = (
     ("class", ""),
     ("objects", ""),
@@ -195,29 +184,6 @@ false positive counts for a missed object of another class that it overlaps with
 object. Rows of classes add up to their objects, columns to their detections.</p>
 <div class="scroll"><table class="confusion"><thead><tr><th></th>{head}</tr></thead>
 <tbody>{"".join(rows)}</tbody></table></div>"""
-
-
-def _examples(heading: str, group: Sequence[Example]) -> str:
-    if not group:
-        return ""
-    figures = "".join(
-        f"""<figure><figcaption>{escape(example.caption)}</figcaption><div class="pair">
-<div><span>ground truth</span>{_image(example.truth, f"ground truth of {example.caption}")}</div>
-<div><span>detections</span>{_image(example.detections, f"detections of {example.caption}")}</div></div></figure>"""
-        for example in group
-    )
-    return f'<h3>{escape(heading)}</h3><div class="examples">{figures}</div>'
-
-
-def _image(picture: Tensor, description: str) -> str:
-    buffer = io.BytesIO()
-    to_pil_image(picture).save(buffer, "JPEG", quality=JPEG_QUALITY)
-    height, width = picture.shape[1:]
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return (
-        f'<img src="data:image/jpeg;base64,{data}" width="{width}" height="{height}" loading="lazy" '
-        f'alt="{escape(description)}">'
-    )
 
 
 def _bar(shares: Sequence[float], size: str = "", css: Sequence[str] = CSS_PARTS) -> str:

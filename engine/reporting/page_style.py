@@ -2,7 +2,7 @@
 
 STYLE = """
 :root { color-scheme: light dark; --bg: #f7f7f5; --card: #ffffff; --ink: #24292f; --muted: #68717b; --grid: #d8dee3;
-  --loc: #0b84d8; --fp: #e4682a; --fn: #8c7bbd; --ap: #1a9e77; --heat: 11, 132, 216; }
+  --loc: #0b84d8; --fp: #e4682a; --fn: #7a5cbe; --ap: #1a9e77; --heat: 11, 132, 216; }
 @media (prefers-color-scheme: dark) { :root { --bg: #15181b; --card: #1d2125; --ink: #dde2e7; --muted: #97a1ab;
   --grid: #363d44; --loc: #3d9fe6; --fp: #e87f49; --fn: #a395d1; --ap: #35b48d; --heat: 61, 159, 230; } }
 * { box-sizing: border-box; }
@@ -39,17 +39,24 @@ th[scope=row] { font-weight: 400; color: var(--ink); text-align: left; max-width
 .key { display: flex; flex-wrap: wrap; gap: 4px 18px; margin: 0 0 14px; padding: 0; list-style: none;
   font-size: .9rem; }
 .key i { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 6px; }
+.right { background: rgb(26, 158, 119); } .false { background: rgb(228, 104, 42); } /* as in the pictures */
+.missed { background: rgb(122, 92, 190); }
+.verdict { border-left: 4px solid var(--fp); padding: 2px 0 2px 12px; max-width: 92ch; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(440px, 100%), 1fr)); gap: 18px; }
 .figures svg { width: 100%; height: auto; max-width: 560px; display: block; margin: 0 auto; }
 .figures svg text { font-family: inherit !important; }
 .confusion td { text-align: center; min-width: 36px; padding: 4px 6px; border: 1px solid var(--card); }
 .confusion thead th { padding: 4px 6px; vertical-align: bottom; text-align: center; }
 .confusion .tall { writing-mode: vertical-rl; transform: rotate(180deg); max-height: 11em; overflow: hidden; }
-.examples { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(460px, 100%), 1fr)); gap: 20px; }
+.examples { display: grid; gap: 22px; }
 figure { margin: 0; }
 figcaption { font-size: .88rem; margin-bottom: 6px; overflow-wrap: anywhere; }
-.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 6px; }
+.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 8px; }
 .pair img { width: 100%; height: auto; display: block; border-radius: 4px; }
+.enlarge { display: block; width: 100%; padding: 0; border: 0; background: none; cursor: zoom-in; }
+dialog { width: 100vw; height: 100vh; max-width: none; max-height: none; padding: 0; border: 0; cursor: zoom-out;
+  background: rgba(0, 0, 0, .88); }
+dialog img { width: 100%; height: 100%; object-fit: contain; }
 .pair span { font-size: .8rem; color: var(--muted); }
 summary { cursor: pointer; font-weight: 600; }
 pre { overflow-x: auto; font-size: .82rem; line-height: 1.45; margin: 10px 0 0; }
@@ -58,8 +65,18 @@ dt { font-weight: 600; margin-top: 8px; } dd { margin: 0; max-width: 78ch; }
   table { font-size: .82rem; } th, td { padding: 4px 6px; } .bar { min-width: 84px; } }
 """
 
-# A click on a heading sorts the table by that column; another click turns the order round. Dashes stay last.
+# A click on a picture shows it as large as the window, until another click or Escape. A click on a heading sorts the
+# table by that column; another click turns the order round. Dashes stay last.
 SCRIPT = """
+const dialog = document.querySelector("dialog");
+for (const button of document.querySelectorAll("button.enlarge")) {
+  const picture = button.firstElementChild;
+  button.addEventListener("click", () => {
+    [dialog.firstElementChild.src, dialog.firstElementChild.alt] = [picture.src, picture.alt];
+    dialog.showModal();
+  });
+}
+dialog?.addEventListener("click", () => dialog.close());
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells], body = table.tBodies[0];
   heads.forEach((head, column) => head.addEventListener("click", () => {

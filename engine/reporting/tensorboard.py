@@ -9,6 +9,7 @@ import yaml
 from torch import Tensor
 
 from engine.reporting.analysis import Analysis
+from engine.reporting.drawing import CARD
 from engine.reporting.figures import figure_pixels, lrp_figure, precision_recall_figure
 
 # the page "Custom Scalars": group -> chart -> patterns of the tags that it draws together
@@ -38,14 +39,17 @@ LAYOUT: dict[str, dict[str, tuple[str, ...]]] = {
 }
 DIAGNOSIS_LAYOUT: dict[str, dict[str, tuple[str, ...]]] = {
     "diagnosis": {
-        "ranking: precision of the positives": ("diagnose/precision",),
-        "ranking: median rank of the positives": ("diagnose/rank",),
+        "ranking: precision of the positives": ("train_diagnosis/precision",),
+        "ranking: median rank of the positives": ("train_diagnosis/rank",),
         "scores: median positive, 99th percentile of the negatives": (
-            "diagnose/score_positive",
-            "diagnose/score_negative",
+            "train_diagnosis/score_positive",
+            "train_diagnosis/score_negative",
         ),
-        "IoU of positives and of the best anchors with their objects": ("diagnose/matched_iou", "diagnose/anchor_iou"),
-        "positives of each level": ("diagnose/positives_.+",),
+        "IoU of positives and of the best anchors with their objects": (
+            "train_diagnosis/matched_iou",
+            "train_diagnosis/anchor_iou",
+        ),
+        "positives of each level": ("train_diagnosis/positives_.+",),
         "length of an update relative to the weights": ("train/update_ratio",),
     }
 }
@@ -117,7 +121,9 @@ class TensorBoardLogger(NullLogger):
         """Pictures curves/precision_recall and curves/lrp (over the score threshold); none without ground truth."""
         if analysis.budget is not None:
             for name, draw in (("precision_recall", precision_recall_figure), ("lrp", lrp_figure)):
-                self._writer.add_image(f"curves/{name}", figure_pixels(draw(analysis), CURVES_DPI), step)
+                self._writer.add_image(
+                    f"curves/{name}", figure_pixels(draw(analysis, CARD / CURVES_DPI), CURVES_DPI), step
+                )
 
     def _describe(self, config: dict[str, Any]) -> None:
         """Writes what never changes: the configuration, as text and as hyper-parameters, and the charts."""

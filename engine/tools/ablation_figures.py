@@ -1,22 +1,54 @@
 """Figures of an ablation: AP of the runs, AP over training, and the gradient mass that the losses give."""
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from operator import methodcaller
 from pathlib import Path
 
 import numpy as np
 
 from data.files import write_atomically
-from engine.reporting.figures import PALETTE, STYLE, figure_png
+from engine.reporting.figures import INK, PALETTE, STYLE, figure_png
 from engine.tools.ablation import Cell, Result
 
 FIGURES = ("ap.png", "training.png", "gradient_mass.png")
 MASSES = {"positives": "train/grad_mass_positive", "negatives": "train/grad_mass_negative"}
 SMOOTHING = 5  # logged steps
+LOSS_COLORS = {  # settings of the loss, but for the width of its step -> its colour in every figure
+    (): PALETTE[0],
+    ("loss.loc_error=iou",): PALETTE[1],
+    ("loss.self_balance=false",): PALETTE[2],
+    ("loss.name=rs",): PALETTE[3],
+    ("loss.name=ap",): PALETTE[4],
+    ("loss.name=focal",): PALETTE[5],
+    ("loss.box_loss=giou", "loss.name=focal"): PALETTE[6],
+    ("loss.box_weights=equal",): PALETTE[7],
+    ("loss.name=dr",): PALETTE[8],
+}
 
 
-def draw_figures(cells: list[Cell], results: dict[Cell, Result], runs: Path, output: Path) -> list[Path]:
-    """Writes FIGURES of the given finished cells; returns their paths."""
+def variant_colors(variants: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Colour of each variant: that of its loss, so that figures of several grids go together; another one for a loss
+    that has none of its own, or whose colour an earlier variant has.
+
+    Args:
+        variants: name -> overrides.
+    """
+    colors: dict[str, str] = {}
+    for name, overrides in variants.items():
+        settings = (text for text in overrides if text.startswith("loss.") and not text.startswith("loss.delta="))
+        own = LOSS_COLORS.get(tuple(sorted(settings)))
+        if own is not None and own not in colors.values():
+            colors[name] = own
+    free = [color for color in reversed(PALETTE) if color not in colors.values()]
+    others = [name for name in variants if name not in colors]
+    return colors | {name: (free or PALETTE)[index % len(free or PALETTE)] for index, name in enumerate(others)}
+
+
+def draw_figures(
+    cells: list[Cell], results: dict[Cell, Result], runs: Path, output: Path, colors: Mapping[str, str]
+) -> list[Path]:
+    """Writes FIGURES of the given finished cells in the colours of their variants; returns their paths."""
     import matplotlib
 
     by_variant: dict[str, list[Cell]] = defaultdict(list)
@@ -25,7 +57,7 @@ def draw_figures(cells: list[Cell], results: dict[Cell, Result], runs: Path, out
     paths = []
     for name, draw in zip(FIGURES, (_draw_ap, _draw_training, _draw_gradient_mass), strict=True):
         with matplotlib.rc_context(STYLE):
-            png = figure_png(draw(by_variant, results, runs))
+            png = figure_png(draw(by_variant, results, runs, colors))
         write_atomically(output / name, methodcaller("write", png))
         paths.append(output / name)
     return paths
@@ -37,13 +69,13 @@ def _figure(width: float, height: float):
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _draw_ap(by_variant: dict[str, list[Cell]], results: dict[Cell, Result], runs: Path):
+def _draw_ap(by_variant: dict[str, list[Cell]], results: dict[Cell, Result], runs: Path, colors: Mapping[str, str]):
     """A dot for each seed, a line at the mean."""
     figure = _figure(6.5, 0.8 + 0.35 * len(by_variant))
     axes = figure.subplots()
-    for row, cells in enumerate(by_variant.values()):
+    for row, (variant, cells) in enumerate(by_variant.items()):
         values = [results[cell].tested["AP"] for cell in cells]
-        color = PALETTE[row % len(PALETTE)]
+        color = colors[variant]
         axes.plot(values, [row] * len(values), "o", color=color, alpha=0.6, markersize=5)
         axes.plot([np.mean(values)] * 2, [row - 0.3, row + 0.3], color=color, linewidth=2)
     axes.set_yticks(range(len(by_variant)), list(by_variant))
@@ -51,11 +83,14 @@ def _draw_ap(by_variant: dict[str, list[Cell]], results: dict[Cell, Result], run
     return figure
 
 
-def _draw_training(by_variant: dict[str, list[Cell]], results: dict[Cell, Result], runs: Path):
+def _draw_training(
+    by_variant: dict[str, list[Cell]], results: dict[Cell, Result], runs: Path, colors: Mapping[str, str]
+):
     """AP on val over the epochs, mean and range over the seeds."""
     figure = _figure(6.5, 4)
     axes = figure.subplots()
-    for color, (variant, cells) in zip(PALETTE, by_variant.items(), strict=False):
+    for variant, cells in by_variant.items():
+        color = colors[variant]
         epochs = [record["epoch"] for record in results[cells[0]].history]
         histories = [[record["AP"] for record in results[cell].history] for cell in cells]
         curves = np.array([history for history in histories if len(history) == len(epochs)])
@@ -66,8 +101,11 @@ def _draw_training(by_variant: dict[str, list[Cell]], results: dict[Cell, Result
     return figure
 
 
-def _draw_gradient_mass(by_variant: dict[str, list[Cell]], results: dict[Cell, Result], runs: Path):
-    """Σ|∂L/∂s| over positives and over negatives, first seed of each variant; ranking losses keep them equal."""
+def _draw_gradient_mass(
+    by_variant: dict[str, list[Cell]], results: dict[Cell, Result], runs: Path, colors: Mapping[str, str]
+):
+    """Σ|∂L/∂s| over positives and, dashed, over negatives, first seed of each variant; ranking losses keep them
+    equal."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     columns = min(4, len(by_variant))
@@ -78,7 +116,7 @@ def _draw_gradient_mass(by_variant: dict[str, list[Cell]], results: dict[Cell, R
         axes.set_axis_off()
     for axes, (variant, cells) in zip(grid, by_variant.items(), strict=False):
         events = EventAccumulator(str(runs / cells[0].name)).Reload()
-        for (label, tag), color, style in zip(MASSES.items(), PALETTE, ("-", "--"), strict=False):
+        for (label, tag), color, style in zip(MASSES.items(), (colors[variant], INK), ("-", "--"), strict=True):
             if tag in events.Tags()["scalars"]:
                 points = events.Scalars(tag)
                 width = min(SMOOTHING, len(points))

@@ -28,7 +28,7 @@ from engine.tools.ablation import (
     metrics_with_correlation,
     search_cells,
 )
-from engine.tools.ablation_figures import FIGURES, draw_figures
+from engine.tools.ablation_figures import FIGURES, draw_figures, variant_colors
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ def write_report(grid: Grid, output: Path) -> None:
     tested = [cell for cell in chosen if cell in results and results[cell].test is not None]
     written = [output / "table.md", output / "results.csv"]
     if tested:
-        written += draw_figures(tested, results, output / "runs", output)
+        written += draw_figures(tested, results, output / "runs", output, variant_colors(grid.variants))
     print(table)
     done = results.keys() & {*search_cells(grid), *chosen}  # others are of an earlier choice
     print(f"\n{len(done)} of {grid.size} cells; written: {', '.join(map(str, written))}")

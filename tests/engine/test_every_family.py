@@ -76,7 +76,7 @@ def test_curves_and_diagnosis(run, variant):
     record = [line for line in records if "loss" in line][-1]
     assert record["num_positives"] == sum(record["positives_per_level"]) > 0
     assert record["matched_iou"] is not None and record["precision"] > 0 and record["num_negatives"] > 1000
-    assert "diagnose/positives_P3" in tags
+    assert "train_diagnosis/positives_P3" in tags
     assert ("anchor_iou" in record) == (config.model.family == "retinanet")
     assert folder.metrics()[-1]["AR100"] >= 0
 

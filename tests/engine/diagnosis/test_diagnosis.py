@@ -91,7 +91,7 @@ def test_tensorboard_has_the_pages_of_the_diagnosis(healthy):
     shown = events.Tags()["scalars"]
     assert all(any(re.fullmatch(tag, name) for name in shown) for tag in tags)
     for name in ("logit_positive", "logit_negative", "log10_rank_positive", "matched_iou"):
-        histograms = events.Histograms(f"diagnose/{name}")
+        histograms = events.Histograms(f"train_diagnosis/{name}")
         assert [histogram.step for histogram in histograms] == [1, 6, 11]
         assert sum(histograms[0].histogram_value.bucket) == histograms[0].histogram_value.num > 0
 

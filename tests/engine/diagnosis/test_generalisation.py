@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.diagnosis.generalisation import check_generalisation
+from engine.diagnosis.generalisation import check_generalisation, verdict_of
 from engine.run.config import parse_config
 
 SCRATCH = parse_config({"model": {"weights": None}}, "test")
@@ -43,3 +43,13 @@ def test_the_remedy_is_one_that_is_left():
         config = parse_config({"data": {"augmentation": augmentation}}, "test")
         message = check_generalisation(0.1, 0.5, 5000, config, finished=True).message
         assert ("data.augmentation=ssd" in message) == advised
+
+
+def test_the_verdict_of_a_checkpoint():
+    state = {"evaluated_ap": {"AP": 0.059, "train_AP": 0.446}, "training_set": {"images": 164, "digest": "0"}}
+    assert verdict_of(state, SCRATCH).startswith("Too few images: AP is 0.446 on training images and 0.059 on")
+    healthy = verdict_of(state | {"evaluated_ap": {"AP": 0.523, "train_AP": 0.649}}, SCRATCH)
+    assert "no overfitting" in healthy and "0.649" in healthy
+    for unknown in ({}, {"AP": 0.5}, {"AP": -1.0, "train_AP": 0.5}):
+        assert verdict_of(state | {"evaluated_ap": unknown}, SCRATCH) == ""
+    assert verdict_of({"evaluated_ap": {"AP": 0.1, "train_AP": 0.5}}, SCRATCH) == ""  # of an older version

@@ -79,7 +79,25 @@ def test_images_worked_by_hand(by_hand):
     analysis = analyse(by_hand)
     assert analysis.images[1].lrp == pytest.approx((0.4 + 1 + 2) / 4)
     assert analysis.images[2].lrp == pytest.approx((0.2 + 1) / 2)
-    assert analysis.ranked_images() == [2, 1]  # image 3 has nothing that counts
+    assert analysis.best_and_worst(4) == ([2], [1])  # image 3 has nothing that counts
+
+
+def test_which_they_are_worked_by_hand(by_hand):
+    outcomes = analyse(by_hand).outcomes
+    assert (outcomes[1].right, outcomes[1].false, outcomes[1].missed) == ([1], [0], [1, 2])
+    assert (outcomes[2].right, outcomes[2].false, outcomes[2].missed) == ([5], [4], [])
+
+
+def test_no_image_as_good_as_one_of_the_best_is_among_the_worst(tmp_path):
+    box = [0, 0, 10, 10]
+    objects = [(image, 1, box, 0) for image in (1, 2, 3, 4, 5, 6)] + [(6, 1, [50, 0, 10, 10], 0)]
+    truth = coco_file(tmp_path / "t.json", objects, num_images=6)
+    nothing = analyse(match_detections(truth, []))
+    assert nothing.best_and_worst(2) == ([1, 2], [6])  # all have LRP 1; image 6 misses two objects
+    assert nothing.best_and_worst(4) == ([1, 2, 3], [6])
+    perfect = [(image, 1, box, 0.9) for image in (1, 2, 3, 4, 5)]
+    some = analyse(match_detections(truth, results(*perfect)))
+    assert some.best_and_worst(4) == ([1, 2, 3], [6])  # 4 and 5 are as perfect as these
 
 
 def test_one_missed_object_explains_one_false_positive(tmp_path):

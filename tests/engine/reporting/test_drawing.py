@@ -2,7 +2,8 @@
 
 import torch
 
-from engine.reporting.drawing import class_color, draw_detections, side_by_side
+from engine.evaluation.evaluator import Example
+from engine.reporting.drawing import CARD, CARD_PEN, Box, class_color, draw_boxes, draw_detections, draw_example, joined
 
 NAMES = [f"class {i}" for i in range(80)]
 GREY = torch.full((3, 120, 160), 90, dtype=torch.uint8)
@@ -80,18 +81,45 @@ def test_classes_have_colours_of_their_own():
     assert torch.cdist(colors[:20], colors[:20]).fill_diagonal_(999).min() > 40
 
 
-def test_side_by_side_shows_truth_left_and_detections_right():
-    target = {"boxes": torch.tensor([[40.0, 50.0, 100.0, 90.0]]), "labels": torch.tensor([4]), "image_id": 7}
-    detections = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.long), "scores": torch.zeros(0)}
-    joined = side_by_side(GREY, target, detections, NAMES)
+def test_pictures_are_joined_beside_or_below_each_other_under_their_titles():
+    pictures = [("ground truth: 1", GREY), ("", draw([[40.0, 50.0, 100.0, 90.0]], [4]))]
     height, width = GREY.shape[1:]
-    header = joined.shape[1] - height
-    assert joined.shape[2] == 2 * width + 8 and header > 10
-    left = draw_detections(GREY, target["boxes"], target["labels"], None, NAMES)
-    assert torch.equal(joined[:, header:, :width], left)
-    assert torch.equal(joined[:, header:, -width:], GREY)
-    for half in (joined[:, :header, :width], joined[:, :header, -width:]):
-        assert (half < 100).any() and (half == 255).any()  # black letters on white
+    beside = joined(pictures)
+    header = beside.shape[1] - height
+    assert beside.shape[2] == 2 * width + 8 and header > 10
+    assert torch.equal(beside[:, header:, :width], GREY)
+    assert torch.equal(beside[:, header:, -width:], pictures[1][1])
+    assert (beside[:, :header, :width] < 100).any() and (beside[:, :header, -width:] == 255).all()
+    below = joined(pictures, upright=True)
+    assert below.shape[1:] == (2 * (header + height), width)
+    assert torch.equal(below[:, -height:], pictures[1][1])
+
+
+def test_an_example_is_as_wide_as_its_card_with_lines_of_three_pixels():
+    target = {"boxes": torch.tensor([[40.0, 50.0, 100.0, 90.0]]), "labels": torch.tensor([4]), "size": (120, 160)}
+    found = {"boxes": target["boxes"].repeat(2, 1), "labels": torch.tensor([1, 2]), "scores": torch.tensor([0.6, 0.4])}
+    picture = draw_example(Example(GREY, target, found), [0.5] * len(NAMES), NAMES)
+    assert picture.shape[2] == CARD
+    upper, lower = picture.split(picture.shape[1] // 2, dim=1)
+    line = pixels_of(upper[:, -20:], 4)  # no caption down there
+    assert not len(line)
+    column = pixels_of(upper[:, :, 200:201], 4)[:, 0]  # across both sides of the box, right of the caption
+    assert len(column) == 2 * CARD_PEN[0]
+    assert len(pixels_of(lower, 1)) and not len(pixels_of(lower, 2))  # below the threshold
+
+
+def test_dashed_boxes_are_drawn_below_those_that_come_later():
+    box = (40.0, 50.0, 100.0, 90.0)
+    image = draw_boxes(GREY, [Box(box, "missed", (1, 2, 3), dashed=True), Box(box, "found", (4, 5, 6))])
+    assert image[:, 90, 70].tolist() == [4, 5, 6]
+
+
+def test_a_name_that_no_font_can_write_is_shown_by_its_number(monkeypatch):
+    names = ["a", "\U000f0000\U000f0001"]  # of the private use area
+    box, labels = torch.tensor([[40.0, 60.0, 100.0, 90.0]]), torch.tensor([1])
+    drawn = draw_detections(GREY, box, labels, None, names)
+    assert torch.equal(drawn, draw_detections(GREY, box, labels, None, ["a", "class 2"]))
+    assert not torch.equal(drawn, draw_detections(GREY, box, labels, None, ["a", "Größe"]))
 
 
 def test_crowd_regions_are_dashed_and_named_so():

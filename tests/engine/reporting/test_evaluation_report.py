@@ -3,15 +3,21 @@
 import importlib
 import json
 import re
+import warnings
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from data import CocoDetection
 from data.output_folder import HEADER, LIST_NAME
 from engine.metrics.coco_metrics import match_detections, metrics_of
 from engine.reporting.analysis import analyse
+from engine.reporting.drawing import FALSE, MISSED, RIGHT
+from engine.reporting.evaluation_report import _example
 from engine.reporting.figures import (
     confusion_figure,
     figure_png,
@@ -121,12 +127,68 @@ def test_undefined_numbers_are_dashes(tmp_path):
 
 def test_names_are_text_and_nothing_else(tmp_path):
     page, _, analysis, text = page_of(tmp_path, 3, [(1, 0), (2, 50), (3, 90)], [(1, 0, 0.9), (2, 50, 0.5)], NASTY)
-    assert page.tags.count("script") == 1 and "best" not in page.tags and "b>" not in page.tags
+    assert (
+        page.tags.count("script") == 1
+        and "dialog" not in page.tags
+        and "best" not in page.tags
+        and "b>" not in page.tags
+    )
     assert "<script>alert" not in text
     assert {row[0] for row in page.rows if row} >= set(NASTY)
     assert "".join(page.text).count(NASTY[1]) >= 3  # table, confusion, legend
     assert figure_png(per_class_figure(analysis))  # with a $ that is no formula
     assert "a: <b>" in page.text
+
+
+def test_pictures_tell_right_false_and_missed_apart(shapes, write_checkpoint, tmp_path):
+    """Each in its colour, where an object is, where a detection on nothing is, and where an object was not found."""
+    dataset = CocoDetection(shapes, "val")
+    truth = dataset.ground_truth
+    content = json.loads(Path(truth).read_text())
+    image_id = content["images"][0]["id"]
+    own = [entry for entry in content["annotations"] if entry["image_id"] == image_id]
+    assert len(own) >= 2
+    key = ("image_id", "category_id", "bbox")
+    found = [{name: own[0][name] for name in key} | {"score": 0.9}]
+    others = [
+        {name: entry[name] for name in key} | {"score": 0.8} for entry in content["annotations"] if entry not in own
+    ]
+    matches = match_detections(truth, found + others, dataset.category_ids, dataset.image_ids.tolist())
+    analysis = analyse(matches)
+    example, _ = _example(image_id, analysis, matches, dataset)
+    counts = analysis.images[image_id]
+    assert (counts.tp, counts.fp, counts.fn) == (1, 0, len(own) - 1)
+
+    def has(picture, color):
+        return bool((picture == torch.tensor(color).view(3, 1, 1)).all(dim=0).any())
+
+    assert has(example.detections, RIGHT) and has(example.detections, MISSED) and not has(example.detections, FALSE)
+    assert not any(has(example.truth, color) for color in (RIGHT, MISSED, FALSE))
+
+
+def test_legends_are_whole_and_no_name_becomes_boxes(tmp_path):
+    names = ["W" * 40, "V" * 40, "東京", "\U000f0000"]
+    objects = [(label, 20 * label) for label in (1, 2, 3, 4)]
+    detections = [(label, 20 * label, 0.9) for label in (1, 2, 3, 4)]
+    _, _, analysis, _ = page_of(tmp_path, 4, objects, detections, names)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib warns of glyphs that it lacks
+        for draw in (lrp_figure, per_class_figure):
+            figure_png(draw(analysis))
+        figure_png(confusion_figure(*analysis.most_confused()))
+    figure = lrp_figure(analysis, 3.5)
+    figure_png(figure)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()][-1] == "class 4"
+    frame = legend.get_window_extent()
+    assert frame.x0 >= 0 and frame.x1 <= figure.bbox.x1 and frame.y0 >= 0
+
+
+def test_the_page_shows_the_verdict_as_text(tmp_path):
+    _, metrics, analysis, _ = page_of(tmp_path, *CASES["one class"])
+    text = render_page("t", [], metrics, analysis, {}, "", "AP is <b>low</b>")
+    assert "AP is &lt;b&gt;low&lt;/b&gt;" in text
+    assert 'class="verdict"' not in render_page("t", [], metrics, analysis, {}, "")
 
 
 def test_marks_are_at_the_lrp_optimal_thresholds(tmp_path):
@@ -182,10 +244,11 @@ def test_eval_writes_page_and_pictures(write_checkpoint, shapes, tmp_path, monke
     check_numbers(page, metrics)
     written = {path.stem for path in (tmp_path / "report").glob("*.png")}
     examples = {f"best_{i}" for i in (1, 2, 3)} | {f"worst_{i}" for i in (1, 2, 3)}  # six images in all
+    assert page.tags.count("dialog") == 1 and page.tags.count("button") == 2 * len(examples)
     assert written == {"per_class", "precision_recall", "lrp", "confusion", "best_holiday"} | examples
     assert sum(reference.startswith("data:image/jpeg") for reference in page.references) == 2 * len(examples)
     with Image.open(tmp_path / "report/best_1.png") as picture:
-        assert picture.width == 2 * 640 + 8
+        assert picture.width == 2 * 960 + 8
 
 
 @pytest.mark.parametrize("name", ["index.html", "lrp.png"])

@@ -78,5 +78,5 @@ def test_curves_are_pictures_and_none_without_ground_truth(tmp_path):
         (image,) = events.Images(tag)
         assert image.step == 1
         picture = Image.open(io.BytesIO(image.encoded_image_string)).convert("L")
-        assert picture.size == (460, 360)
+        assert picture.size == (350, 280)
         assert picture.getextrema()[0] < 80 and picture.getextrema()[1] == 255

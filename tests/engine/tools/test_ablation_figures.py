@@ -1,0 +1,33 @@
+"""Colours of an ablation's variants: those of their losses, in every grid."""
+
+from pathlib import Path
+
+import pytest
+
+from engine.tools.ablation import load_grid
+from engine.tools.ablation_figures import variant_colors
+
+GRIDS = Path(__file__).resolve().parents[3] / "configs/ablations"
+
+
+def test_the_same_loss_has_the_same_colour_in_all_grids():
+    shapes, bccd, coco = (
+        variant_colors(load_grid(GRIDS / f"{name}.yaml").variants) for name in ("shapes", "bccd", "coco")
+    )
+    shared = shapes.keys() & bccd.keys() & coco.keys()
+    assert len(shared) == 7
+    for name in shared:
+        assert shapes[name] == bccd[name] == coco[name]
+
+
+@pytest.mark.parametrize("path", [GRIDS / f"{name}.yaml" for name in ("bccd", "coco", "shapes", "table1_bccd")], ids=lambda path: path.stem)
+def test_variants_have_colours_of_their_own(path):
+    colors = variant_colors(load_grid(path).variants)
+    assert len(set(colors.values())) == len(colors)
+
+
+def test_the_width_of_the_step_changes_no_colour_and_a_repeated_loss_gets_another():
+    colors = variant_colors({"a": ["loss.name=rs", "loss.delta=0.5"], "b": ["loss.name=rs"], "c": ["loss.name=ap"]})
+    assert colors["a"] == variant_colors({"x": ["loss.name=rs"]})["x"]
+    assert colors["c"] == variant_colors({"x": ["loss.name=ap"]})["x"]
+    assert len(set(colors.values())) == 3
