@@ -45,8 +45,12 @@ def check_generalisation(
     if finished and train_ap < LOW_AP:
         return Finding(
             "undertrained",
-            f"{seen}, low on both: not trained enough; raise schedule.epochs (now {config.schedule.epochs}), and if "
-            "the loss has long stopped falling, let run.diagnose=true look for a cause",
+            f"{seen}, low on both: not trained enough; raise schedule.epochs (now {config.schedule.epochs})"
+            + (
+                ""
+                if config.run.diagnose
+                else ", or if the loss has long stopped falling, let run.diagnose=true find out why"
+            ),
         )
     return None
 

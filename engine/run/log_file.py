@@ -6,8 +6,6 @@ import sys
 import traceback
 from pathlib import Path
 
-FORMAT = "%(asctime)s %(message)s"
-
 
 class _HeldLines(logging.handlers.MemoryHandler):
     """Lines from before there is a run folder to write them to."""
@@ -26,7 +24,7 @@ class LogFile:
 
     def __init__(self, path: Path) -> None:
         self._handler = logging.FileHandler(path, encoding="utf-8")
-        self._handler.setFormatter(logging.Formatter(FORMAT))
+        self._handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         root = logging.getLogger()
         for held in [handler for handler in root.handlers if isinstance(handler, _HeldLines)]:
             held.setTarget(self._handler)

@@ -48,10 +48,10 @@ class EpochLine:
 
 
 def _numbers(stats: Mapping[str, float]) -> str:
-    """The loss and its parts, the rate and the positives, as far as they are known."""
-    parts = ", ".join(
-        f"{name.removeprefix('loss_')} {value:.3g}" for name, value in stats.items() if name.startswith("loss_")
-    )
+    """The loss with its parts and their weight, the rate and the positives, as far as they are known."""
+    names = {name: name.removeprefix("loss_") for name in stats if name.startswith("loss_")}
+    names |= {name: name.replace("self_balance", "weight") for name in stats if name.startswith("self_balance")}
+    parts = ", ".join(f"{shown} {stats[name]:.3g}" for name, shown in names.items())
     texts = [f"loss {stats['loss']:.3g}" if "loss" in stats else "", f"({parts})" if parts else ""]
     texts = [" ".join(filter(None, texts))]
     if "lr" in stats:

@@ -123,7 +123,6 @@ class RunLog:
 
     def add_evaluation(self, result: Evaluation, epoch: int, step: int) -> None:
         """Shows an evaluation that has ground truth, and adds its numbers to metrics.jsonl."""
-        self.epoch_line.start()  # the time of an evaluation is not an epoch's
         if not self.processes.is_main or result.metrics is None:
             return
         assert result.matches is not None and result.thresholds is not None  # they come with the metrics

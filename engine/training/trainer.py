@@ -146,6 +146,7 @@ class Trainer:
                     self.run_log.warn_of_unreadable()
                     self._save(clock)
                     clock.restart()
+                    self.run_log.epoch_line.start()
                 if self.finished:
                     return False
                 # After a signal the next batch may come too late: whoever sent it kills what does not end in time.

@@ -11,10 +11,10 @@ SCHEDULE = build_schedule(parse_config({"data": {"batch_size": 4}, "schedule": {
 
 def test_the_bar_shows_the_step_and_the_newest_positives():
     line = EpochLine(SCHEDULE, 4)
-    stats = {"loss": 1.5, "loss_cls": 0.5, "loss_loc": 0.02, "grad_norm": 3.0, "lr": 0.01}
-    assert line.add(stats, 1) == "loss 1.5 (cls 0.5, loc 0.02), lr 0.01, epoch 1/3"
+    stats = {"loss": 1.5, "loss_cls": 0.5, "loss_loc": 0.02, "grad_norm": 3.0, "self_balance": 50.0, "lr": 0.01}
+    assert line.add(stats, 1) == "loss 1.5 (cls 0.5, loc 0.02, weight 50), lr 0.01, epoch 1/3"
     assert line.add(stats | {"num_positives": 12.0}, 2) == (
-        "loss 1.5 (cls 0.5, loc 0.02), lr 0.01, 12 positives, epoch 1/3"
+        "loss 1.5 (cls 0.5, loc 0.02, weight 50), lr 0.01, 12 positives, epoch 1/3"
     )
     assert line.add({"loss": math.nan, "loss_cls": math.nan, "lr": 0.02}, 3) == (
         "loss nan (cls nan), lr 0.02, 12 positives, epoch 2/3"
