@@ -5,6 +5,8 @@ python scripts/ablation.py --grid configs/ablations/bccd.yaml --output runs/abla
 
 Interrupt it as you like (Ctrl-C, SIGTERM): the same command continues, finished cells are skipped. Every variant is
 first run at every learning rate; the best on val then runs with the other seeds, and is evaluated on the test split.
+What is kept of a finished cell, its metrics and the outcomes of its detections, is in DIR/cells: some kilobytes,
+which go to another machine as a bundle.
 """
 
 import logging
@@ -25,34 +27,44 @@ def main() -> int:
     parser.add_argument(
         "--processes", type=int, metavar="N", help="cells at a time (default: one per GPU, or per core)"
     )
+    parser.add_argument("--minutes", type=float, metavar="M", help="start no cell that would end later; then stop")
+    parser.add_argument("--merge", nargs="+", default=[], metavar="FILE", help="first take the cells of these bundles")
+    parser.add_argument("--bundle", metavar="FILE", help="at the end write the cells that ended to this .tar.gz file")
     parser.add_argument("--report", action="store_true", help="run nothing, report what there is")
     args = parser.parse_args()
 
     import torch
 
-    from data.output_folder import OutputFolder
+    from data.output_folder import OutputFolder, refuse_inputs
     from engine.run.progress import progress
-    from engine.tools.ablation import chosen_cells, load_grid, search_cells
-    from engine.tools.ablation_runs import REPORT_FILES, Runner, read_results, write_report
+    from engine.tools.ablation.cells import KeptCells
+    from engine.tools.ablation.grid import load_grid, search_cells
+    from engine.tools.ablation.runs import REPORT_FILES, Runner, run_grid, write_report
+    from engine.tools.ablation.time_limit import TimeLimit
 
     log_to_console(is_main=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does, and its cells with it
     logging.getLogger("tensorboard").setLevel(logging.WARNING)  # it tells of every file that it reads
     with user_errors():
+        limit = TimeLimit(args.minutes)
         grid, output = load_grid(args.grid), Path(args.output).resolve()
         for cell in search_cells(grid):
             grid.cell_config(cell, output)  # a mistake in any shows before hours of work
         OutputFolder(output).check(REPORT_FILES)
+        refuse_inputs([args.bundle], args.merge)
+        cells = KeptCells(grid, output / "cells")
+        for bundle in args.merge:
+            print(f"{bundle}: {cells.merge(Path(bundle))} cells that were not here")
         failed = []
         if not args.report:
-            runner = Runner(grid, output, args.processes or torch.cuda.device_count() or os.cpu_count() or 1)
+            runner = Runner(grid, output, args.processes or torch.cuda.device_count() or os.cpu_count() or 1, limit)
             with progress(total=grid.size, desc="ablation", unit="cell") as bar:
-                failed = runner.run(search_cells(grid), test=False, bar=bar)
-                results = read_results(grid, output)
-                chosen = chosen_cells(grid, results)
-                bar.update(-sum(cell.seed == grid.seeds[0] for cell in chosen))  # these now get their test
-                failed += runner.run(chosen, test=True, bar=bar)
+                failed = run_grid(grid, runner, bar)
+            if runner.left_out or runner.stopped:
+                print(f"the time is over: {runner.left_out} cells were not begun; the same command goes on")
         write_report(grid, output)
+        if args.bundle:
+            print(f"{args.bundle}: {cells.bundle(Path(args.bundle))} cells")
     return 1 if failed else 0
 
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.tools.ablation import load_grid
-from engine.tools.ablation_figures import variant_colors
+from engine.tools.ablation.figures import variant_colors
+from engine.tools.ablation.grid import load_grid
 
-GRIDS = Path(__file__).resolve().parents[3] / "configs/ablations"
+GRIDS = Path(__file__).resolve().parents[4] / "configs/ablations"
 
 
 def test_the_same_loss_has_the_same_colour_in_all_grids():

@@ -11,21 +11,19 @@ import pytest
 
 from engine.metrics.coco_metrics import match_detections, metrics_of
 from engine.run.config import ConfigError
-from engine.tools.ablation import (
-    METRICS,
+from engine.tools.ablation.grid import (
     Cell,
     Result,
-    ap_at,
     chosen_cells,
-    csv_rows,
+    chosen_rate,
     load_grid,
-    markdown_table,
-    paired_difference,
-    score_iou_correlation,
+    rates_at_the_edge,
     search_cells,
+    tie_cells,
 )
+from engine.tools.ablation.tables import METRICS, ap_at, csv_rows, markdown_table, score_iou_correlation
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 GRID = """
 config: tiny.yaml
 learning_rates: [0.01, 0.02]
@@ -60,7 +58,7 @@ def test_settings_are_chosen_on_val_and_compared_over_the_seeds(grid):
     # differences -.03, -.02, -.04: sd .01, t = 4.303
     assert "| -0.030 ± 0.025 |" in table[3]
     rows = csv_rows(grid, found)
-    assert len(rows) == 1 + 8 and sum(row[3] for row in rows[1:]) == 6
+    assert len(rows) == 1 + 8 and sum(row[4] for row in rows[1:]) == 6
 
 
 def test_a_variant_without_a_finished_run_is_left_out(grid):
@@ -69,12 +67,37 @@ def test_a_variant_without_a_finished_run_is_left_out(grid):
     assert "Focal" not in markdown_table(grid, found)
 
 
-def test_intervals_are_students():
-    assert paired_difference([1.0], [0.5]) == (0.5, None)
-    mean, half_width = paired_difference([1.0, 3.0], [0.0, 0.0])
-    assert (mean, half_width) == pytest.approx((2.0, 12.706 * np.sqrt(2) / np.sqrt(2)), rel=1e-3)
-    values = np.arange(21.0)  # 20 degrees of freedom: t = 2.086
-    assert paired_difference(values, 0 * values)[1] == pytest.approx(2.086 * values.std(ddof=1) / np.sqrt(21), rel=1e-3)
+@pytest.fixture
+def searched(tmp_path):
+    text = (
+        GRID.replace("[0.01, 0.02]", "[0.01, 0.02, 0.04]") + "search: {overrides: [schedule.epochs=1], seeds: [0, 7]}\n"
+    )
+    (tmp_path / "grid.yaml").write_text(text)
+    return load_grid(tmp_path / "grid.yaml")
+
+
+def test_rates_may_be_searched_by_runs_of_their_own(searched):
+    cells = search_cells(searched)
+    assert len(cells) == 6 and {cell.seed for cell in cells} == {0} and all(cell.of_search for cell in cells)
+    assert cells[0].name == "search_alrp_lr0.01_seed0" and searched.size == 2 * (3 + 3)
+    aps = {0.01: 0.305, 0.02: 0.31, 0.04: 0.2}
+    found = dict(result(cell, aps[cell.learning_rate]) for cell in cells)
+    assert [(cell.learning_rate, cell.seed) for cell in tie_cells(searched, found) if cell.variant == "aLRP"] == [
+        (0.02, 7),
+        (0.01, 7),
+    ]
+    assert chosen_rate(searched, "aLRP", found) == 0.02
+    second = {0.01: 0.4, 0.02: 0.3}  # means .3525 and .305
+    found |= dict(result(cell, second[cell.learning_rate]) for cell in tie_cells(searched, found))
+    assert chosen_rate(searched, "aLRP", found) == 0.01
+    assert [cell.name for cell in chosen_cells(searched, found)][:2] == ["alrp_lr0.01_seed0", "alrp_lr0.01_seed1"]
+    assert rates_at_the_edge(searched, found) == {"aLRP": 0.01, "Focal + GIoU": 0.01}
+
+
+def test_a_rate_that_leads_clearly_needs_no_second_seed(searched):
+    aps = {0.01: 0.2, 0.02: 0.31, 0.04: 0.29}
+    found = dict(result(cell, aps[cell.learning_rate]) for cell in search_cells(searched))
+    assert tie_cells(searched, found) == [] and rates_at_the_edge(searched, found) == {}
 
 
 def detections_on(boxes_and_scores):
@@ -114,6 +137,7 @@ def test_correlation_is_of_the_true_positives(tmp_path):
         (("seeds:", "sedes:"), "seeds"),
         (("aLRP: []", "aLRP: [], alrp: []"), "rename one"),
         (("config", "{"), "not valid YAML"),
+        (("reference: aLRP", "reference: aLRP\nclaims: [aLRP]"), "claims"),
     ],
 )
 def test_unusable_grids_are_refused(tmp_path, change, message):
@@ -136,9 +160,31 @@ def test_a_grid_runs_reports_and_continues(write_config, tmp_path):
     written = {name: (out / name).read_bytes() for name in ("table.md", "results.csv")}
     assert all((out / name).stat().st_size > 5000 for name in ("ap.png", "training.png", "gradient_mass.png"))
     rows = list(csv.DictReader((out / "results.csv").open()))
-    assert len(rows) == 4 and all(0 <= float(row["AP"]) <= 1 and float(row["step_ms"]) > 0 for row in rows)
+    assert len(rows) == 4 and all(
+        row["of"] == "final" and 0 <= float(row["AP"]) <= 1 and float(row["step_ms"]) > 0 for row in rows
+    )
+    bundle = tmp_path / "cells.tar.gz"
     weights = out / "runs" / Cell("aLRP", 0.01, 0).name / "checkpoints" / "last.pt"
     before = weights.stat().st_mtime_ns
-    again = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    again = subprocess.run([*line, "--bundle", bundle], cwd=ROOT, capture_output=True, text=True)
     assert again.returncode == 0 and weights.stat().st_mtime_ns == before
     assert {name: (out / name).read_bytes() for name in written} == written
+    assert bundle.stat().st_size < 1 << 16
+    line[-1] = tmp_path / "elsewhere"
+    merged = subprocess.run([*line, "--merge", bundle], cwd=ROOT, capture_output=True, text=True)
+    assert merged.returncode == 0 and "4 cells that were not here" in merged.stdout
+    assert {name: (tmp_path / "elsewhere" / name).read_bytes() for name in written} == written
+    assert not (tmp_path / "elsewhere" / "runs").exists()
+
+
+@pytest.mark.slow
+def test_a_grid_stops_when_its_time_is_over_and_goes_on_later(write_config, tmp_path):
+    config = write_config(tmp_path)
+    config.write_text(config.read_text().replace("val_split: val", "val_split: val, test_split: val"))
+    (tmp_path / "grid.yaml").write_text(GRID.replace("0.01, 0.02", "0.01").replace("[0, 1, 2]", "[0]"))
+    line = [sys.executable, "scripts/ablation.py", "--grid", tmp_path / "grid.yaml", "--output", tmp_path / "out"]
+    first = subprocess.run([*line, "--minutes", "0.01"], cwd=ROOT, capture_output=True, text=True)
+    assert first.returncode == 0, first.stderr
+    assert "the time is over" in first.stdout and "0 of 2 cells" in first.stdout
+    second = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    assert second.returncode == 0 and "2 of 2 cells" in second.stdout

@@ -9,7 +9,7 @@ import numpy as np
 
 from data.files import write_atomically
 from engine.reporting.figures import INK, PALETTE, STYLE, figure_png
-from engine.tools.ablation import Cell, Result
+from engine.tools.ablation.grid import Cell, Results
 
 FIGURES = ("ap.png", "training.png", "gradient_mass.png")
 MASSES = {"positives": "train/grad_mass_positive", "negatives": "train/grad_mass_negative"}
@@ -46,7 +46,7 @@ def variant_colors(variants: Mapping[str, Sequence[str]]) -> dict[str, str]:
 
 
 def draw_figures(
-    cells: list[Cell], results: dict[Cell, Result], runs: Path, output: Path, colors: Mapping[str, str]
+    cells: list[Cell], results: Results, runs: Path, output: Path, colors: Mapping[str, str]
 ) -> list[Path]:
     """Writes FIGURES of the given finished cells in the colours of their variants; returns their paths."""
     import matplotlib
@@ -69,7 +69,7 @@ def _figure(width: float, height: float):
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _draw_ap(by_variant: dict[str, list[Cell]], results: dict[Cell, Result], runs: Path, colors: Mapping[str, str]):
+def _draw_ap(by_variant: dict[str, list[Cell]], results: Results, runs: Path, colors: Mapping[str, str]):
     """A dot for each seed, a line at the mean."""
     figure = _figure(6.5, 0.8 + 0.35 * len(by_variant))
     axes = figure.subplots()
@@ -83,9 +83,7 @@ def _draw_ap(by_variant: dict[str, list[Cell]], results: dict[Cell, Result], run
     return figure
 
 
-def _draw_training(
-    by_variant: dict[str, list[Cell]], results: dict[Cell, Result], runs: Path, colors: Mapping[str, str]
-):
+def _draw_training(by_variant: dict[str, list[Cell]], results: Results, runs: Path, colors: Mapping[str, str]):
     """AP on val over the epochs, mean and range over the seeds."""
     figure = _figure(6.5, 4)
     axes = figure.subplots()
@@ -101,9 +99,7 @@ def _draw_training(
     return figure
 
 
-def _draw_gradient_mass(
-    by_variant: dict[str, list[Cell]], results: dict[Cell, Result], runs: Path, colors: Mapping[str, str]
-):
+def _draw_gradient_mass(by_variant: dict[str, list[Cell]], results: Results, runs: Path, colors: Mapping[str, str]):
     """Σ|∂L/∂s| over positives and, dashed, over negatives, first seed of each variant; ranking losses keep them
     equal."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -115,6 +111,8 @@ def _draw_gradient_mass(
     for axes in grid[len(by_variant) :]:
         axes.set_axis_off()
     for axes, (variant, cells) in zip(grid, by_variant.items(), strict=False):
+        if not (runs / cells[0].name).exists():  # it ran elsewhere, and its curves are not kept
+            continue
         events = EventAccumulator(str(runs / cells[0].name)).Reload()
         for (label, tag), color, style in zip(MASSES.items(), (colors[variant], INK), ("-", "--"), strict=True):
             if tag in events.Tags()["scalars"]:
@@ -124,7 +122,8 @@ def _draw_gradient_mass(
                 axes.plot([point.step for point in points][width - 1 :], mass, style, color=color, label=label)
         axes.set_ylim(0, None)
         axes.set_title(variant, loc="left")
-    grid[0].legend()
+    if grid[0].lines:
+        grid[0].legend()
     figure.supxlabel("step", fontsize=9)
     figure.supylabel("gradient mass on the logits", fontsize=9)
     return figure

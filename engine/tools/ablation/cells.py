@@ -1,0 +1,164 @@
+"""What of a finished cell is kept, so that no machine needs to run it again: small files, in folders and bundles.
+
+cells/<cell>/cell.json       the overrides that made it, where it ran, its metrics on the test split
+             metrics.jsonl   the evaluations on val
+             matches.npz     outcomes of its detections on the test split
+"""
+
+import json
+import logging
+import statistics
+import tarfile
+from operator import methodcaller
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from data.errors import DatasetError
+from data.files import write_atomically
+from data.text_files import read_json, read_lines
+from engine.metrics.coco_metrics import match_detections
+from engine.run.config import Config, ConfigError
+from engine.run.run_folder import RunFolder
+from engine.run.step_lines import read_step_lines
+from engine.tools.ablation.grid import Cell, Grid, Result, Results, all_cells
+from engine.tools.ablation.kept_matches import KeptMatches
+from engine.tools.ablation.tables import metrics_on_test
+
+log = logging.getLogger(__name__)
+
+CELL, HISTORY, MATCHES = "cell.json", "metrics.jsonl", "matches.npz"
+MOST_BYTES = 64 << 20  # of a file in a bundle; a stranger's could unpack to anything
+
+
+class KeptCells:
+    """The finished cells of a grid, in a folder.
+
+    Args:
+        folder: `cells` of the output folder.
+    """
+
+    def __init__(self, grid: Grid, folder: Path) -> None:
+        self.grid, self.folder = grid, folder
+
+    def has(self, cell: Cell, tested: bool) -> bool:
+        """Whether the cell is kept, with its test where that is asked for."""
+        here = self.folder / cell.name
+        return (here / CELL).exists() and (not tested or (here / MATCHES).exists())
+
+    def keep(self, cell: Cell, config: Config, run: Path) -> None:
+        """Keeps a run that ended, `run` being its folder: with its test where it was evaluated there."""
+        here = self.folder / cell.name
+        test = None
+        if (run / "test_detections.json").exists():
+            annotations = Path(config.data.root) / "annotations" / f"instances_{config.data.test_split}.json"
+            matches = match_detections(annotations, run / "test_detections.json")
+            test = metrics_on_test(matches)
+            KeptMatches.of(matches).save(here / MATCHES)
+        record = {
+            "overrides": self._overrides(cell),
+            "ran": read_step_lines(run / "provenance.jsonl")[-1],
+            "epochs": config.schedule.epochs,
+            **_speed_and_clipping(config, RunFolder(config).curves),
+            "test": test,
+        }
+        history = "".join(json.dumps(each) + "\n" for each in RunFolder(config).metrics())
+        write_atomically(here / HISTORY, lambda file: file.write(history.encode()))
+        text = json.dumps(record, indent=1) + "\n"
+        write_atomically(here / CELL, lambda file: file.write(text.encode()))  # last: with it the cell is there
+
+    def results(self) -> Results:
+        """Results of the cells that are kept, in the order of the grid.
+
+        Raises:
+            ConfigError: a cell was made by other overrides than the grid has now.
+            DatasetError: a file of a cell cannot be read.
+        """
+        return {cell: self._result(cell) for cell in all_cells(self.grid) if self.has(cell, tested=False)}
+
+    def matches(self, cell: Cell) -> KeptMatches:
+        """Outcomes of a tested cell. Raises DatasetError: the file cannot be read."""
+        path = self.folder / cell.name / MATCHES
+        try:
+            return KeptMatches.load(path)
+        except (OSError, ValueError, KeyError) as error:
+            raise DatasetError(
+                f"{path}: not the matches of a run ({error}); remove the folder to run it again"
+            ) from error
+
+    def bundle(self, path: Path) -> int:
+        """Writes all kept cells to a .tar.gz file; returns their number."""
+        cells = [cell for cell in all_cells(self.grid) if self.has(cell, tested=False)]
+
+        def write(file: Any) -> None:
+            with tarfile.open(fileobj=file, mode="w:gz") as archive:
+                for cell in cells:
+                    for each in sorted((self.folder / cell.name).glob("[!.]*")):
+                        archive.add(each, f"cells/{cell.name}/{each.name}")
+
+        write_atomically(path, write)
+        return len(cells)
+
+    def merge(self, path: Path) -> int:
+        """Takes the cells of a bundle that are of this grid and not here yet, or only untested; returns their number.
+
+        Raises:
+            ConfigError: not a bundle, or a cell was made by other overrides than the grid has now.
+        """
+        try:
+            files = _read_bundle(path)
+        except (OSError, tarfile.TarError, EOFError) as error:
+            raise ConfigError(f"{path}: not a bundle of cells ({error}); `--bundle` writes one") from error
+        taken = 0
+        for cell in all_cells(self.grid):
+            own = files.get(cell.name, {})
+            if CELL in own and not self.has(cell, tested=MATCHES in own):
+                for name in (MATCHES, HISTORY, CELL):
+                    if name in own:
+                        write_atomically(self.folder / cell.name / name, methodcaller("write", own[name]))
+                self._result(cell)
+                taken += 1
+        return taken
+
+    def _overrides(self, cell: Cell) -> list[str]:
+        """What makes a cell, wherever it runs."""
+        overrides, _ = self.grid.cell_config(cell, Path("."))
+        return [override for override in overrides if not override.startswith(("run.dir=", "data.root="))]
+
+    def _result(self, cell: Cell) -> Result:
+        here = self.folder / cell.name
+        record = read_json(here / CELL)
+        try:
+            history = [json.loads(line) for line in read_lines(here / HISTORY)]
+            made_by, test = record["overrides"], record["test"]
+            result = Result(cell, history, test, float(record["step_ms"]), record["clipped"])
+            result.val_ap  # noqa: B018  a cell without an evaluation is none
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            raise DatasetError(f"{here}: not a kept cell ({error!r}); remove the folder to run it again") from error
+        if made_by != self._overrides(cell):
+            differing = sorted(set(made_by) ^ set(self._overrides(cell)))
+            raise ConfigError(
+                f"{here}: was made by other settings than the grid's ({', '.join(differing)}); take another --output, "
+                "or remove the folder to run it again"
+            )
+        return result
+
+
+def _read_bundle(path: Path) -> dict[str, dict[str, bytes]]:
+    """cell -> file -> content; what else there may be in the archive is passed over."""
+    files: dict[str, dict[str, bytes]] = {}
+    with tarfile.open(path, "r:gz") as archive:
+        for member in archive:
+            parts = PurePosixPath(member.name).parts
+            wanted = len(parts) == 3 and parts[0] == "cells" and parts[2] in (CELL, HISTORY, MATCHES)
+            content = archive.extractfile(member) if wanted and member.isreg() and member.size <= MOST_BYTES else None
+            if content is not None:
+                files.setdefault(parts[1], {})[parts[2]] = content.read()
+    return files
+
+
+def _speed_and_clipping(config: Config, curves: Path) -> dict[str, float | None]:
+    points = read_step_lines(curves)
+    speed = statistics.median(point["images_per_second"] for point in points)
+    limit, norms = config.optimizer.clip_grad_norm, [point["grad_norm"] for point in points]
+    clipped = None if limit is None else sum(norm is None or norm > limit for norm in norms) / len(norms)
+    return {"step_ms": 1e3 * config.data.batch_size / speed, "clipped": clipped}

@@ -1,0 +1,102 @@
+"""Whether the reference of each grid is ahead: intervals and tests of every claim, Holm's correction over all."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from engine.run.config import ConfigError
+from engine.tools.ablation.cells import KeptCells
+from engine.tools.ablation.grid import chosen_cells
+from engine.tools.ablation.statistics import (
+    LEVEL,
+    bootstrap_differences,
+    bootstrap_interval,
+    bootstrap_p_value,
+    holm,
+    paired_difference,
+    paired_p_value,
+)
+
+DRAWS = 2000
+NOT_BEHIND = -0.01  # a lower end above it
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The difference of the reference to another variant in AP on the test split, over n seeds.
+
+    Attributes:
+        mean: of the paired differences.
+        student, bootstrap: their 95 % intervals.
+        student_p, bootstrap_p: two-sided.
+    """
+
+    grid: str
+    variant: str
+    seeds: int
+    mean: float
+    student: tuple[float, float]
+    bootstrap: tuple[float, float]
+    student_p: float
+    bootstrap_p: float
+
+    @property
+    def p_value(self) -> float:
+        """Of both tests, as a claim needs both."""
+        return max(self.student_p, self.bootstrap_p)
+
+
+def compare_with(cells: KeptCells, name: str, variant: str, draws: int = DRAWS) -> Claim:
+    """Compares the reference with a variant, over the seeds at which both were tested.
+
+    Raises:
+        ConfigError: fewer than two such seeds, or runs that were tested on different images.
+        DatasetError: a kept cell cannot be read.
+    """
+    grid, results = cells.grid, cells.results()
+    tested = [cell for cell in chosen_cells(grid, results) if cell in results and results[cell].test is not None]
+    own, other = ({cell.seed: cell for cell in tested if cell.variant == each} for each in (grid.reference, variant))
+    seeds = [seed for seed in grid.seeds if seed in own and seed in other]
+    if len(seeds) < 2:
+        raise ConfigError(f"{cells.folder}: {variant}: {len(seeds)} pairs of tested runs, a test needs two or more")
+    aps, other_aps = ([results[side[seed]].tested["AP"] for seed in seeds] for side in (own, other))
+    mean, half_width = paired_difference(aps, other_aps)
+    assert half_width is not None  # there are two or more
+    matches, other_matches = ([cells.matches(side[seed]) for seed in seeds] for side in (own, other))
+    drawn = bootstrap_differences(matches, other_matches, draws)
+    return Claim(
+        name,
+        variant,
+        len(seeds),
+        mean,
+        (mean - half_width, mean + half_width),
+        bootstrap_interval(drawn),
+        paired_p_value(aps, other_aps),
+        bootstrap_p_value(drawn),
+    )
+
+
+def claims_table(claims: list[Claim], references: Mapping[str, str]) -> str:
+    """Markdown, a row for each claim, with p-values after Holm's correction for their number.
+
+    Args:
+        references: grid -> its reference.
+    """
+    lines = [
+        "| data | comparison | seeds | ΔAP | 95 %, Student | 95 %, bootstrap | p, Student | p, bootstrap | p, Holm | |",
+        "|" + "---|" * 10,
+    ]
+    for claim, p_value in zip(claims, holm([claim.p_value for claim in claims]), strict=True):
+        student, bootstrap = (f"{low:+.4f} … {high:+.4f}" for low, high in (claim.student, claim.bootstrap))
+        pair = f"{references[claim.grid]} – {claim.variant}"
+        p_values = " | ".join(f"{value:.4f}" for value in (claim.student_p, claim.bootstrap_p, p_value))
+        lines.append(
+            f"| {claim.grid} | {pair} | {claim.seeds} | {claim.mean:+.4f} | {student} | {bootstrap} | {p_values} "
+            f"| {_verdict(claim, p_value)} |"
+        )
+    return "\n".join(lines)
+
+
+def _verdict(claim: Claim, p_value: float) -> str:
+    if p_value < 1 - LEVEL:
+        return "ahead" if claim.mean > 0 else "behind"
+    return "not behind" if min(claim.student[0], claim.bootstrap[0]) > NOT_BEHIND else "open"

@@ -1,0 +1,223 @@
+"""The grid of an ablation: which runs there are, and which of them are compared."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from data.errors import DatasetError
+from data.yaml_files import read_yaml
+from engine.run.config import Config, ConfigError, load_config
+
+STRICT = ConfigDict(extra="forbid", frozen=True)
+TIE = 0.01  # AP on val within which two rates are told apart by a second seed
+
+
+class Search(BaseModel):
+    """How learning rates are searched apart from the runs that are compared.
+
+    Attributes:
+        overrides: KEY=VALUE of these runs alone, such as half the length.
+        seeds: the first for every rate, the others for those within `TIE` of a variant's best.
+    """
+
+    model_config = STRICT
+
+    overrides: list[str] = []
+    seeds: list[int] = Field(min_length=1)
+
+
+class Grid(BaseModel):
+    """The runs of `scripts/ablation.py`: every variant at every learning rate with one seed, and at the rate with the
+    best val AP with all seeds.
+
+    Attributes:
+        config: experiment that the cells override; in the file relative to it.
+        overrides: KEY=VALUE of all cells.
+        learning_rates: tried for each variant, ascending or not.
+        search: of the rates by runs of their own; null: by the final runs of the first seed.
+        seeds: of the final comparison.
+        variants: name -> KEY=VALUE overrides.
+        reference: variant that the others are compared with.
+        claims: variants that the reference is claimed to be ahead of; the tests of scripts/claims.py.
+    """
+
+    model_config = STRICT
+
+    config: Path
+    overrides: list[str] = []
+    learning_rates: list[float] = Field(min_length=1)
+    search: Search | None = None
+    seeds: list[int] = Field(min_length=1)
+    variants: dict[str, list[str]] = Field(min_length=1)
+    reference: str
+    claims: list[str] = []
+
+    @model_validator(mode="after")
+    def _has_reference(self) -> "Grid":
+        if self.reference not in self.variants:
+            raise ValueError(f"reference {self.reference!r} is none of the variants")
+        for variant in self.claims:
+            if variant not in self.variants or variant == self.reference:
+                raise ValueError(f"claims: {variant!r} is none of the other variants")
+        return self
+
+    @property
+    def size(self) -> int:
+        """Number of cells, less those that break ties."""
+        finals = len(self.seeds) if self.search else len(self.seeds) - 1
+        return len(self.variants) * (len(self.learning_rates) + finals)
+
+    def cell_config(self, cell: "Cell", folder: Path) -> tuple[list[str], Config]:
+        """Overrides of a cell whose run lies in `folder`, and what they make. Raises ConfigError."""
+        overrides = [
+            *self.overrides,
+            *self.variants[cell.variant],
+            *(self.search.overrides if self.search and cell.of_search else ()),
+            f"optimizer.lr={cell.learning_rate}",
+            f"run.seed={cell.seed}",
+            f"run.dir={folder}",
+            f"run.name={cell.name}",
+        ]
+        return overrides, load_config(self.config, overrides)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run of a grid; `of_search` where it serves the choice of the rate alone."""
+
+    variant: str
+    learning_rate: float
+    seed: int
+    of_search: bool = False
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        variant = re.sub("[^a-z0-9]+", "-", self.variant.lower()).strip("-")
+        return f"{'search_' if self.of_search else ''}{variant}_lr{self.learning_rate:g}_seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """Results of a finished cell.
+
+    Attributes:
+        history: the evaluations on val while training, oldest first.
+        test: `METRICS` on the test split, None where the cell was not evaluated there.
+        step_ms: median time of a step in milliseconds.
+        clipped: share of the steps whose gradient was clipped, None where it is not known.
+    """
+
+    cell: Cell
+    history: list[dict[str, Any]]
+    test: dict[str, float] | None
+    step_ms: float
+    clipped: float | None = None
+
+    @property
+    def val_ap(self) -> float:
+        return self.history[-1]["AP"]
+
+    @property
+    def tested(self) -> dict[str, float]:
+        """`test` of a cell that was evaluated there."""
+        assert self.test is not None
+        return self.test
+
+
+Results = Mapping[Cell, Result]
+
+
+def load_grid(path: str | Path) -> Grid:
+    """Reads a grid file. Raises ConfigError: missing, broken, unknown keys, impossible values."""
+    path = Path(path)
+    try:
+        grid = Grid.model_validate(read_yaml(path))
+    except DatasetError as error:
+        raise ConfigError(f"{error}; see configs/ablations/") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "grid"
+        raise ConfigError(f"{path}: {place}: {first['msg']}; see configs/ablations/ for the keys") from error
+    grid = grid.model_copy(update={"config": path.parent / grid.config})
+    names = [cell.name for cell in all_cells(grid)]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"{path}: two variants have names that differ in punctuation only; rename one")
+    return grid
+
+
+def all_cells(grid: Grid) -> list[Cell]:
+    """Every cell that the grid could come to."""
+    kinds = [(False, grid.seeds), *([(True, grid.search.seeds)] if grid.search else [])]
+    return [
+        Cell(variant, rate, seed, of_search)
+        for of_search, seeds in kinds
+        for rate in grid.learning_rates
+        for variant in grid.variants
+        for seed in seeds
+    ]
+
+
+def search_cells(grid: Grid) -> list[Cell]:
+    """Every variant at every learning rate, with the first seed."""
+    seed, of_search = (grid.search.seeds[0], True) if grid.search else (grid.seeds[0], False)
+    return [Cell(variant, rate, seed, of_search) for rate in grid.learning_rates for variant in grid.variants]
+
+
+def tie_cells(grid: Grid, results: Results) -> list[Cell]:
+    """The further seeds of the search, for the rates within `TIE` of a variant's best where there are several."""
+    if grid.search is None:
+        return []
+    cells = []
+    for variant in grid.variants:
+        contenders = _contenders(grid, variant, results)
+        if len(contenders) > 1:
+            cells += [Cell(variant, rate, seed, True) for rate in contenders for seed in grid.search.seeds[1:]]
+    return cells
+
+
+def chosen_rate(grid: Grid, variant: str, results: Results) -> float | None:
+    """The rate of best AP on val; among those within `TIE` of it, by the mean over the seeds that all of them have.
+    None where no run of the search ended."""
+    contenders = _contenders(grid, variant, results)
+    if not contenders:
+        return None
+    if grid.search is None:
+        return contenders[0]
+    values = {
+        rate: [
+            results[cell].val_ap for seed in grid.search.seeds if (cell := Cell(variant, rate, seed, True)) in results
+        ]
+        for rate in contenders
+    }
+    common = min(map(len, values.values()))
+    return max(contenders, key=lambda rate: mean(values[rate][:common]))
+
+
+def _contenders(grid: Grid, variant: str, results: Results) -> list[float]:
+    """Rates of the variant that may be the best, best first; without `search` the best alone."""
+    found = {
+        cell.learning_rate: results[cell].val_ap
+        for cell in search_cells(grid)
+        if cell.variant == variant and cell in results
+    }
+    rates = sorted(found, key=lambda rate: -found[rate])
+    return [rate for rate in rates if found[rate] > found[rates[0]] - TIE] if grid.search else rates[:1]
+
+
+def chosen_cells(grid: Grid, results: Results) -> list[Cell]:
+    """Every variant with every seed at its best learning rate on val; left out if none of its runs ended."""
+    rates = {variant: chosen_rate(grid, variant, results) for variant in grid.variants}
+    return [Cell(variant, rate, seed) for variant, rate in rates.items() if rate is not None for seed in grid.seeds]
+
+
+def rates_at_the_edge(grid: Grid, results: Results) -> dict[str, float]:
+    """Variants whose chosen rate is the lowest or the highest that was tried, with that rate."""
+    edges = (min(grid.learning_rates), max(grid.learning_rates))
+    rates = {variant: chosen_rate(grid, variant, results) for variant in grid.variants}
+    return {variant: rate for variant, rate in rates.items() if rate in edges and len(grid.learning_rates) > 1}

@@ -1,0 +1,180 @@
+"""The runs of an ablation: cells trained and tested in processes of their own, kept as they end, and the report."""
+
+import csv
+import io
+import logging
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data.files import write_atomically
+from data.output_folder import OutputFolder
+from engine.run.config import Config
+from engine.run.run_folder import RunFolder
+from engine.run.step_lines import read_step_lines
+from engine.tools.ablation.cells import KeptCells
+from engine.tools.ablation.figures import FIGURES, draw_figures, variant_colors
+from engine.tools.ablation.grid import Cell, Grid, chosen_cells, rates_at_the_edge, search_cells, tie_cells
+from engine.tools.ablation.tables import csv_rows, markdown_table
+from engine.tools.ablation.time_limit import FIRST_LOOK, TimeLimit
+
+log = logging.getLogger(__name__)
+
+ROOT = Path(__file__).resolve().parents[3]
+REPORT_FILES = ("table.md", "results.csv", *FIGURES)
+
+
+class Runner:
+    """Runs cells, several at a time, each in a process of its own. Cells that are kept are not run again.
+
+    Args:
+        output: folder; the runs go to `output/runs`, what they print to `output/logs`, what is kept of those that end
+            to `output/cells`.
+        processes: cells at a time. They share GPUs or CPU cores evenly; a GPU may have several.
+        limit: no cell starts that will not end before it; those that run then stop with a checkpoint.
+    """
+
+    def __init__(self, grid: Grid, output: Path, processes: int, limit: TimeLimit) -> None:
+        self.grid, self.runs, self.logs, self.processes = grid, output / "runs", output / "logs", processes
+        self.limit, self.cells = limit, KeptCells(grid, output / "cells")
+        self.logs.mkdir(parents=True, exist_ok=True)
+        self.slots: queue.Queue[int] = queue.Queue()
+        for slot in range(processes):
+            self.slots.put(slot)
+        self.running: set[subprocess.Popen] = set()
+        self.stopped = False
+        self.left_out = 0  # for want of time
+
+    def run(self, cells: list[Cell], test: bool, bar: Any) -> list[Cell]:
+        """Trains the cells, and with `test` evaluates them on the test split; returns those that failed."""
+        alarm = None
+        if cells and self.limit.seconds_left < threading.TIMEOUT_MAX:
+            alarm = threading.Timer(max(0.0, self.limit.seconds_left), self.stop)
+            alarm.start()
+        try:
+            with ThreadPoolExecutor(self.processes) as pool:
+                jobs = {cell: pool.submit(self._run_cell, cell, test) for cell in cells}
+                failed = []
+                try:
+                    for cell, job in jobs.items():
+                        if not job.result() and not self.stopped:
+                            failed.append(cell)
+                        bar.update()
+                except KeyboardInterrupt:
+                    self.stop()
+                    pool.shutdown(cancel_futures=True)
+                    raise
+            return failed
+        finally:
+            if alarm is not None:
+                alarm.cancel()
+
+    def stop(self) -> None:
+        """Starts nothing more, and has what runs write its checkpoint and end."""
+        self.stopped = True
+        for process in list(self.running):
+            process.terminate()
+
+    def _run_cell(self, cell: Cell, test: bool) -> bool:
+        if self.cells.has(cell, test):
+            return True
+        slot = self.slots.get()
+        try:
+            overrides, config = self.grid.cell_config(cell, self.runs)
+            if self.stopped or not self.limit.fits(config.schedule.epochs):
+                self.left_out += 1
+                return True
+            began, fresh = time.monotonic(), not (self.runs / cell.name).exists()
+            watch = threading.Timer(FIRST_LOOK, self._look, (config,))
+            watch.daemon = True
+            watch.start()
+            done = self._train(cell, overrides, config, slot) and (not test or self._test(cell, slot))
+            watch.cancel()
+            if done:
+                self.cells.keep(cell, config, self.runs / cell.name)
+                if fresh:
+                    self.limit.ended(time.monotonic() - began, config.schedule.epochs)
+            return done
+        finally:
+            self.slots.put(slot)
+
+    def _train(self, cell: Cell, overrides: list[str], config: Config, slot: int) -> bool:
+        history = RunFolder(config).metrics()
+        if history and history[-1]["epoch"] >= config.schedule.epochs:
+            return True
+        return self._call(["train.py", "--config", self.grid.config, "--resume", "auto", *overrides], cell, slot)
+
+    def _test(self, cell: Cell, slot: int) -> bool:
+        run = self.runs / cell.name
+        outputs = ["--detections", run / "test_detections.json", "--json", run / "test.json"]
+        line = ["eval.py", "--ckpt", run / "checkpoints" / "last.pt", "--split", "test", *outputs]
+        return (run / "test.json").exists() or self._call(line, cell, slot)
+
+    def _look(self, config: Config) -> None:
+        """Tells the limit how fast a cell is that began a minute ago, by its last point on the curves."""
+        points = read_step_lines(RunFolder(config).curves)
+        if points and points[-1]["epoch"] > 0 and self.limit.expected(1) is None:
+            self.limit.estimate(points[-1]["seconds"] / points[-1]["epoch"])
+            minutes = (self.limit.expected(config.schedule.epochs) or 0) / 60
+            log.info("a cell of %d epochs takes about %.1f minutes", config.schedule.epochs, minutes)
+
+    def _call(self, line: list[object], cell: Cell, slot: int) -> bool:
+        if self.stopped:
+            return False
+        environment = dict(os.environ)
+        if torch.cuda.is_available():
+            environment["CUDA_VISIBLE_DEVICES"] = str(slot % torch.cuda.device_count())
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.processes)))
+        with open(self.logs / f"{cell.name}.log", "a") as output:
+            command = [sys.executable, *map(str, line)]
+            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+        self.running.add(process)
+        status = process.wait()
+        self.running.discard(process)
+        if status and not self.stopped:
+            log.warning("%s: status %d; see %s", cell.name, status, self.logs / f"{cell.name}.log")
+        return status == 0
+
+
+def run_grid(grid: Grid, runner: Runner, bar: Any) -> list[Cell]:
+    """Searches the rates, and trains and tests every variant at its best; returns the cells that failed."""
+    failed = runner.run(search_cells(grid), test=False, bar=bar)
+    failed += runner.run(tie_cells(grid, runner.cells.results()), test=False, bar=bar)
+    results = runner.cells.results()
+    missing = [cell for cell in search_cells(grid) if cell not in results and cell not in failed]
+    if missing:  # the choice of a rate waits for all of them
+        return failed
+    chosen = chosen_cells(grid, results)
+    if grid.search is None:
+        bar.update(-sum(cell.seed == grid.seeds[0] for cell in chosen))  # these now get their test
+    failed += runner.run(chosen, test=True, bar=bar)
+    for variant, rate in rates_at_the_edge(grid, results).items():
+        log.warning("%s: its best rate, %g, is the last one tried; add a rate beyond it", variant, rate)
+    return failed
+
+
+def write_report(grid: Grid, output: Path) -> None:
+    """Writes table.md, results.csv and the plots of the cells that are kept, and prints the table."""
+    results = KeptCells(grid, output / "cells").results()
+    table = markdown_table(grid, results)
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(csv_rows(grid, results))
+    OutputFolder(output).claim(REPORT_FILES)
+    write_atomically(output / "table.md", lambda file: file.write((table + "\n").encode()))
+    write_atomically(output / "results.csv", lambda file: file.write(text.getvalue().encode()))
+    chosen = chosen_cells(grid, results)
+    tested = [cell for cell in chosen if cell in results and results[cell].test is not None]
+    written = [output / "table.md", output / "results.csv"]
+    if tested:
+        written += draw_figures(tested, results, output / "runs", output, variant_colors(grid.variants))
+    print(table)
+    done = results.keys() & {*search_cells(grid), *chosen}  # others are of an earlier choice
+    print(f"\n{len(done)} of {grid.size} cells; written: {', '.join(map(str, written))}")

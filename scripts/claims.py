@@ -1,0 +1,49 @@
+"""Tests whether the reference loss of ablations is ahead of the variants that their grids claim it is ahead of.
+
+python scripts/claims.py --grid configs/ablations/proof/bccd.yaml=runs/proof_bccd \\
+    configs/ablations/proof/deeppcb.yaml=runs/proof_deeppcb
+
+Prints a table: the paired difference in AP, Student's interval over the seeds and a bootstrap's over images and seeds,
+both p-values, and Holm's correction over all claims of all grids. Only what is kept of the runs is read.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from engine.run.cli import ArgumentParser, user_errors
+
+
+def main() -> int:
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--grid", nargs="+", required=True, metavar="GRID=DIR", help="grid files with the folders of their runs"
+    )
+    parser.add_argument("--draws", type=int, default=2000, metavar="N", help="of the bootstrap (2000)")
+    args = parser.parse_args()
+
+    from engine.run.config import ConfigError
+    from engine.run.progress import progress
+    from engine.tools.ablation.cells import KeptCells
+    from engine.tools.ablation.claims import claims_table, compare_with
+    from engine.tools.ablation.grid import load_grid
+
+    with user_errors():
+        kept = {}
+        for pair in args.grid:
+            path, separator, folder = pair.partition("=")
+            if not separator:
+                raise ConfigError(f"--grid {pair}: not of the form GRID=DIR")
+            kept[Path(path).stem] = KeptCells(load_grid(path), Path(folder) / "cells")
+        named = [(name, variant) for name, cells in kept.items() for variant in cells.grid.claims]
+        claims = [
+            compare_with(kept[name], name, variant, args.draws)
+            for name, variant in progress(iterable=named, desc="claims", unit="claim")
+        ]
+        print(claims_table(claims, {name: cells.grid.reference for name, cells in kept.items()}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

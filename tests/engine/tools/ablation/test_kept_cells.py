@@ -1,0 +1,121 @@
+"""Cells that are kept: between folders by bundles, refused where they are of another grid or damaged."""
+
+import io
+import json
+import tarfile
+
+import numpy as np
+import pytest
+
+from data.errors import DatasetError
+from engine.run.config import ConfigError
+from engine.tools.ablation.cells import KeptCells
+from engine.tools.ablation.claims import claims_table, compare_with
+from engine.tools.ablation.grid import Cell, load_grid
+from engine.tools.ablation.kept_matches import KeptMatches
+from engine.tools.ablation.tables import METRICS
+
+GRID = """
+config: tiny.yaml
+overrides: [schedule.epochs=3]
+learning_rates: [0.01]
+seeds: [0, 1, 2]
+reference: aLRP
+claims: [AP]
+variants: {aLRP: [], AP: [loss.name=ap]}
+"""
+NUM_IMAGES = 40
+
+
+@pytest.fixture
+def grid(tmp_path, write_config):
+    write_config(tmp_path)
+    (tmp_path / "grid.yaml").write_text(GRID)
+    return load_grid(tmp_path / "grid.yaml")
+
+
+def keep(cells: KeptCells, cell: Cell, share: float) -> None:
+    """Puts a cell there as if a run of it had found so large a share of the objects, one an image."""
+    here = cells.folder / cell.name
+    here.mkdir(parents=True)
+    found = np.random.default_rng(cell.seed).random(NUM_IMAGES) < share
+    true = found.astype(np.uint16)
+    places = np.arange(NUM_IMAGES, dtype=np.uint32)
+    objects = np.ones((1, NUM_IMAGES), np.uint32)
+    matches = KeptMatches(places, true, 1 - true, np.array([0, NUM_IMAGES]), objects, np.array(1))
+    matches.save(here / "matches.npz")
+    test = dict.fromkeys(METRICS, 0.5) | {"AP": matches.average_precision(np.ones(NUM_IMAGES, dtype=int))}
+    overrides = ["schedule.epochs=3", *cells.grid.variants[cell.variant], "optimizer.lr=0.01"]
+    overrides += [f"run.seed={cell.seed}", f"run.name={cell.name}"]
+    record = {"overrides": overrides, "ran": {}, "epochs": 3, "step_ms": 10.0, "clipped": 0.25, "test": test}
+    (here / "cell.json").write_text(json.dumps(record))
+    (here / "metrics.jsonl").write_text(json.dumps({"epoch": 3, "step": 9, "AP": 0.4}) + "\n")
+
+
+def all_kept(grid, folder) -> KeptCells:
+    cells = KeptCells(grid, folder / "cells")
+    for seed in grid.seeds:
+        keep(cells, Cell("aLRP", 0.01, seed), 0.9)
+        keep(cells, Cell("AP", 0.01, seed), 0.4)
+    return cells
+
+
+def test_bundles_carry_cells_to_where_they_are_not(grid, tmp_path):
+    here, there = all_kept(grid, tmp_path / "a"), KeptCells(grid, tmp_path / "b" / "cells")
+    keep(there, Cell("AP", 0.01, 1), 0.7)  # its own run stays
+    assert here.bundle(tmp_path / "cells.tar.gz") == 6
+    assert there.merge(tmp_path / "cells.tar.gz") == 5 and there.merge(tmp_path / "cells.tar.gz") == 0
+    mine, theirs = here.results(), there.results()
+    assert mine.keys() == theirs.keys()
+    assert [cell for cell in mine if mine[cell] != theirs[cell]] == [Cell("AP", 0.01, 1)]
+    assert mine[Cell("aLRP", 0.01, 0)].clipped == 0.25
+
+
+def test_cells_of_other_settings_are_refused(grid, tmp_path):
+    cells = all_kept(grid, tmp_path / "a")
+    other = grid.model_copy(update={"overrides": ["schedule.epochs=4"]})
+    with pytest.raises(ConfigError, match=r"schedule\.epochs=3, schedule\.epochs=4"):
+        KeptCells(other, cells.folder).results()
+
+
+def test_what_is_no_bundle_is_refused(grid, tmp_path):
+    (tmp_path / "text.tar.gz").write_text("not an archive")
+    with pytest.raises(ConfigError, match="not a bundle"):
+        KeptCells(grid, tmp_path / "cells").merge(tmp_path / "text.tar.gz")
+
+
+def test_a_bundle_writes_nowhere_else(grid, tmp_path):
+    all_kept(grid, tmp_path / "a").bundle(tmp_path / "good.tar.gz")
+    name = Cell("aLRP", 0.01, 0).name
+    with tarfile.open(tmp_path / "evil.tar.gz", "w:gz") as archive:
+        for path in ("../evil.json", "cells/../../cell.json", f"cells/{name}/../x", "cells/other/cell.json", "/etc/x"):
+            member = tarfile.TarInfo(path)
+            member.size = 2
+            archive.addfile(member, io.BytesIO(b"{}"))
+    before = sorted(tmp_path.rglob("*"))
+    assert KeptCells(grid, tmp_path / "b" / "cells").merge(tmp_path / "evil.tar.gz") == 0
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("file", ["cell.json", "metrics.jsonl"])
+def test_damaged_cells_are_one_line(grid, tmp_path, file):
+    cells = all_kept(grid, tmp_path / "a")
+    (cells.folder / Cell("AP", 0.01, 2).name / file).write_text("{}\n")
+    with pytest.raises(DatasetError, match="remove the folder to run it again"):
+        cells.results()
+
+
+def test_claims_are_tested_over_seeds_and_images(grid, tmp_path):
+    cells = all_kept(grid, tmp_path / "a")
+    claim = compare_with(cells, "tiny", "AP", draws=200)
+    assert claim.seeds == 3 and 0 < claim.bootstrap[0] < claim.mean < claim.bootstrap[1]
+    table = claims_table([claim], {"tiny": "aLRP"})
+    assert table.splitlines()[2].startswith("| tiny | aLRP – AP | 3 | +0.") and table.endswith("| ahead |")
+
+
+def test_a_claim_needs_two_pairs(grid, tmp_path):
+    cells = KeptCells(grid, tmp_path / "cells")
+    keep(cells, Cell("aLRP", 0.01, 0), 0.9)
+    keep(cells, Cell("AP", 0.01, 0), 0.4)
+    with pytest.raises(ConfigError, match="1 pairs of tested runs"):
+        compare_with(cells, "tiny", "AP", draws=10)
