@@ -1,7 +1,7 @@
 """Tests whether the reference loss of ablations is ahead of the variants that their grids claim it is ahead of.
 
-python scripts/claims.py --grid configs/ablations/proof/bccd.yaml=runs/proof_bccd \\
-    configs/ablations/proof/deeppcb.yaml=runs/proof_deeppcb
+python scripts/claims.py --grid configs/ablations/proof/bccd_cpu.yaml=runs/proof_bccd_cpu
+python scripts/claims.py --grid configs/ablations/proof/bccd.yaml=runs/a configs/ablations/proof/deeppcb.yaml=runs/b
 
 Prints a table: the paired difference in AP, Student's interval over the seeds and a bootstrap's over images and seeds,
 both p-values, and Holm's correction over all claims of all grids. Only what is kept of the runs is read.

@@ -3,8 +3,8 @@
 Reads PCBData/ of a clone of github.com/tangsanli5201/DeepPCB: its test.txt is the test split, every tenth image of its
 trainval.txt is val. Of each pair the tested image counts; the template without defects is passed over.
 
-git clone https://github.com/tangsanli5201/DeepPCB
 python scripts/deeppcb_to_coco.py DeepPCB/PCBData --output datasets/deeppcb
+python scripts/deeppcb_to_coco.py DeepPCB/PCBData --output datasets/deeppcb --overwrite --copy
 """
 
 import sys
