@@ -52,6 +52,7 @@ FAMILIES: dict[str, Family] = {
         retinanet.build_references,
         detections_from_outputs,
         {"alrp": from_alrp, "torchvision": from_torchvision},
+        losses=(*DENSE_LOSSES, "freeanchor"),
     ),
     "fcos": Family(
         FCOSConfig,
