@@ -60,7 +60,7 @@ class _BackgroundSum(torch.autograd.Function):
         surprise = torch.where(free, -F.logsigmoid(-logits), -rest.log())  # -ln(1 - z), finite for any logit
         modulation = z**gamma
         # With dz/dlogit = z · right, where right / (1 - z) is 1 for an entry of no object.
-        slope = gamma * surprise * right + z * torch.where(free, 1, right / rest)
+        slope = gamma * (surprise * right) + z * torch.where(free, 1, right / rest)
         ctx.save_for_backward(modulation * slope)
         return (modulation * surprise).sum(dtype=torch.float64)
 
@@ -133,8 +133,9 @@ class FreeAnchorLoss(Loss):
             scalars of the dtype of log_likelihoods: "loss", to differentiate, "loss_positive" and "loss_negative".
             Without objects the former part is 0 and attached to the graph, the latter the plain sum.
         """
-        settings, objects = self.settings, background.new_full((), len(log_likelihoods))
-        positive = ratio_over_group(bag_losses(log_likelihoods).sum(), objects, group)
+        settings, total = self.settings, bag_losses(log_likelihoods).sum()
+        objects = total.new_full((), len(log_likelihoods))
+        positive = ratio_over_group(total, objects, group)
         negative = ratio_over_group(background, settings.bag_size * objects, group)
         loss_positive = settings.alpha * positive
         loss_negative = (1 - settings.alpha) * negative.to(positive.dtype)
