@@ -146,9 +146,9 @@ def test_detections_are_torchvisions(name, sides, real_images, tmp_path):
         assert_same_detections(ours, theirs)
 
 
-@pytest.mark.parametrize("size", [(128, 160), (160, 96)])
-def test_fcos_in_float64_finds_exactly_what_torchvisions_does(size):
+def test_fcos_in_float64_finds_exactly_what_torchvisions_does():
     torch.manual_seed(0)
+    size = (128, 160)  # of which the sides of the upper levels are no divisors
     model = MODELS["fcos"](min_size=min(size), max_size=max(size)).eval()
     randomise(model, tiny_variances=False)
     state = convert("torchvision", model.state_dict(), "theirs.pth")
