@@ -9,6 +9,7 @@ from detector.config import DEFAULT_LOSS, ModelConfig, union_of
 from detector.contract import Detections, Detector
 from detector.fcos import build as fcos
 from detector.fcos import postprocess as fcos_postprocess
+from detector.fcos import released as fcos_released
 from detector.fcos.config import FCOSConfig
 from detector.references import References
 from detector.released import Released
@@ -52,12 +53,14 @@ FAMILIES: dict[str, Family] = {
         retinanet.build_references,
         detections_from_outputs,
         {"alrp": from_alrp, "torchvision": from_torchvision},
+        losses=(*DENSE_LOSSES, "freeanchor"),
     ),
     "fcos": Family(
         FCOSConfig,
         fcos.build_fcos,
         None,
         fcos_postprocess.detections_from_outputs,
+        {"torchvision": fcos_released.from_torchvision},
         loss_defaults={"name": "focal", "box_loss": "giou"},
     ),
 }
@@ -112,12 +115,19 @@ def with_own_defaults(model: Any, loss: Any) -> tuple[Any, Any]:
 
 
 def require_loss_of_family(model: ModelConfig, loss: LossSettings) -> None:
-    """Raises ValueError where the family's heads cannot learn by the loss."""
+    """Raises ValueError where the family's heads cannot learn by the loss, or a key does nothing with it."""
     losses = FAMILIES[model.family].losses
     if loss.name not in losses:
         raise ValueError(
             f"loss.name: {loss.name} does not go with model.family: {model.family}; {', '.join(losses)} do"
         )
+    fields = type(model).model_fields
+    for key in loss.unused_model_keys:
+        if key in fields and getattr(model, key) != fields[key].default:
+            raise ValueError(
+                f"model.{key}: does nothing with loss.name: {loss.name} (found {getattr(model, key)!r}); leave it at "
+                f"{fields[key].default}, or choose another loss"
+            )
 
 
 def build_references(model: ModelConfig) -> References | None:

@@ -20,8 +20,9 @@ class PyramidDetector(Detector):
         self.backbone = backbone
         self.fpn = fpn
         self.head = head
-        self.register_buffer("pixel_mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+        # all their digits, for a network in float64
+        for name, values in (("pixel_mean", IMAGENET_MEAN), ("pixel_std", IMAGENET_STD)):
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float64).view(3, 1, 1), persistent=False)
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Maps P3 to P7, (B, C, h, w) each, of images (B, 3, H, W) in 0..1, by the backbone and the pyramid.
@@ -32,7 +33,8 @@ class PyramidDetector(Detector):
         height, width = images.shape[-2:]
         if height % SIZE_DIVISOR or width % SIZE_DIVISOR:
             raise ValueError(f"images of {height}×{width} pixels: pad both sides to multiples of {SIZE_DIVISOR}")
-        return self.fpn(self.backbone((images - self.pixel_mean) / self.pixel_std))
+        mean, std = self.pixel_mean.to(images.dtype), self.pixel_std.to(images.dtype)
+        return self.fpn(self.backbone((images - mean) / std))
 
     def compile_network(self) -> None:
         """Compiles backbone, pyramid and head; on a CPU the backbone alone, as the others are slower compiled.

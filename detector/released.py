@@ -18,10 +18,24 @@ COCO_CLASSES = [CATEGORIES[i] for i in COCO_IDS]
 Rename = tuple[str, str | Callable[[re.Match[str]], str]]  # pattern of their name, and ours
 
 
+# of the backbone, the pyramid and the class head; up to torchvision 0.12 the pyramid's convolutions had no ".0"
+TORCHVISION_NAMES: list[Rename] = [
+    (r"backbone\.body\.(.+)", r"backbone.\1"),
+    (r"backbone\.fpn\.inner_blocks\.(\d)\.(?:0\.)?(weight|bias)", r"fpn.lateral_convs.\1.\2"),
+    (r"backbone\.fpn\.layer_blocks\.(\d)\.(?:0\.)?(weight|bias)", r"fpn.output_convs.\1.\2"),
+    (r"backbone\.fpn\.extra_blocks\.(p[67])\.(.+)", r"fpn.\1.\2"),
+    (r"head\.classification_head\.cls_logits\.(.+)", r"head.cls_logits.\1"),
+]
+
+
 class ReleasedError(ValueError):
     """Tensors that are of no released model; the message says why, who gave them adds the file."""
 
     exit_status = 2
+
+
+class OtherFamilyError(ReleasedError):
+    """Tensors that are clearly of another family."""
 
 
 class Released(NamedTuple):
@@ -64,12 +78,30 @@ def renamed(state: Mapping[str, Tensor], names: list[Rename]) -> dict[str, Tenso
     return result
 
 
-def replace_frozen_batchnorm(state: dict[str, Tensor]) -> None:
-    """Make of torchvision's frozen BatchNorm (ε 0, no batch counter), in place, the same function as ours."""
+def require_coco_columns(state: Mapping[str, Tensor], num_anchors: int) -> None:
+    """Raises ReleasedError unless the class head has torchvision's columns of COCO for every anchor of a cell."""
+    columns = rows_of(state, "head.classification_head.cls_logits.weight") / num_anchors
+    if columns != len(CATEGORIES):
+        raise ReleasedError(
+            f"{columns:g} class columns, expected torchvision's {len(CATEGORIES)} of COCO; a model of other classes "
+            "says nothing of their names"
+        )
+
+
+def keep_coco_columns(weights: dict[str, Tensor], num_anchors: int) -> None:
+    """Keep, in place, the columns of the class head that COCO uses, for every anchor of a cell."""
+    for name in ("head.cls_logits.weight", "head.cls_logits.bias"):
+        value = weights.get(name)
+        if value is not None and len(value) == num_anchors * len(CATEGORIES):
+            weights[name] = value.view(num_anchors, len(CATEGORIES), *value.shape[1:])[:, COCO_IDS].flatten(0, 1)
+
+
+def replace_frozen_batchnorm(state: dict[str, Tensor], eps: float) -> None:
+    """Make of torchvision's frozen BatchNorm (its ε, no batch counter), in place, the same function as ours."""
     for name in [name for name in state if name.endswith("running_var")]:
         prefix = name.removesuffix("running_var")
         if prefix + "num_batches_tracked" not in state and prefix + "weight" in state:
             state[prefix + "num_batches_tracked"] = torch.tensor(0)
             variance = state[name].double()
-            scale = ((variance + BATCHNORM_EPS) / variance).sqrt()
+            scale = ((variance + BATCHNORM_EPS) / (variance + eps)).sqrt()
             state[prefix + "weight"] = (state[prefix + "weight"] * scale).float()

@@ -30,6 +30,7 @@ class LossSettings:
             times that rate at least 3.9e-3 and 1.8e-3.
         model_defaults: keys of the group `model` that the loss was made for, in place of their usual defaults
             where the chosen family has them.
+        unused_model_keys: keys of the group `model` that do nothing with this loss, and are refused.
         hyper_parameters: settings that the paper's Table 1 counts as such, as against choices and switches.
     """
 
@@ -37,6 +38,7 @@ class LossSettings:
     ranks: ClassVar[bool]
     update_ratios: ClassVar[tuple[float, float]]
     model_defaults: ClassVar[Mapping[str, Any]] = {}
+    unused_model_keys: ClassVar[tuple[str, ...]] = ()
     hyper_parameters: ClassVar[tuple[str, ...]] = ()
 
     name: str

@@ -4,6 +4,7 @@ from .alrp import ALRPLoss
 from .ap import APLoss
 from .dr import DRLoss
 from .focal import FocalLoss
+from .free_anchor import FreeAnchorLoss
 from .loss import Loss, LossSettings
 from .rank_sort import RankSortLoss
 
@@ -15,6 +16,7 @@ LOSSES: dict[str, type[Loss]] = {
         RankSortLoss,
         FocalLoss,
         DRLoss,
+        FreeAnchorLoss,
     )
 }
 

@@ -29,10 +29,11 @@ def build_fcos(model: FCOSConfig, loss: LossSettings, num_classes: int, ignore_c
         model.distances == "exp",
         model.prior,
     )
-    cells = AnchorGenerator(STRIDES, ratios=(1.0,), octave_scales=(1.0,), base_scale=1.0, shift=0.5)
+    torchvisions = model.conventions == "torchvision"
+    cells = AnchorGenerator(STRIDES, (1.0,), (1.0,), 1.0, whole_pixels=torchvisions, shift=0.0 if torchvisions else 0.5)
     matcher = PointMatcher(STRIDES, model.center_radius, model.range_limits)
     objective = FCOSObjective(matcher, build_loss(loss), ignore_crowd, coding)
     postprocess = PostProcessor(
         model.score_thresh, model.topk_candidates, model.nms_thresh, model.detections_per_img, coding
     )
-    return FCOS(backbone, fpn, head, cells, objective, postprocess)
+    return FCOS(backbone, fpn, head, cells, objective, postprocess, score_thresh_of_root=torchvisions)

@@ -39,6 +39,9 @@ class FCOSConfig(ModelConfig):
     distances: Literal["relu", "exp"] = "relu"
     """What makes distances of the head's numbers: ReLU, in strides, or the exponential, in pixels."""
 
+    conventions: Literal["paper", "torchvision"] = "paper"
+    """torchvision: points on the corners of cells, which are image size // map size apart, and `score_thresh` is of
+    √(class · centreness), for weights that were trained so."""
     topk_candidates: PositiveInt = 1000
     """(point, class) entries that each pyramid level sends to NMS at most."""
     nms_thresh: Probability = 0.6

@@ -34,11 +34,13 @@ class FCOS(PyramidDetector):
         cells: AnchorGenerator,
         objective: FCOSObjective,
         postprocess: PostProcessor,
+        score_thresh_of_root: bool = False,
     ) -> None:
         super().__init__(backbone, fpn, head)
         self.cells = cells
         self.objective = objective
         self.postprocess = postprocess
+        self.score_thresh_of_root = score_thresh_of_root
 
     def forward(
         self,
@@ -56,7 +58,7 @@ class FCOS(PyramidDetector):
             if targets is not None and self.training:
                 return self.objective(*outputs, targets, group, monitor)
             image_sizes = image_sizes or [(images.shape[-2], images.shape[-1])] * len(images)
-            return detections_of_points(self.postprocess, *outputs, image_sizes)
+            return detections_of_points(self.postprocess, *outputs, image_sizes, self.score_thresh_of_root)
 
     def raw_outputs(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor | None, list[Tensor]]:
         """Predictions of the network for every point, in either mode.
@@ -78,7 +80,7 @@ class FCOS(PyramidDetector):
         return dict(zip(names, (cls_logits, distances, *branch, *cells_per_level), strict=True))
 
     def output_settings(self) -> dict[str, Any]:
-        return settings_of(self.postprocess, self._has_centerness)
+        return settings_of(self.postprocess, self._has_centerness, self.score_thresh_of_root)
 
     def balances(self) -> dict[str, SelfBalance]:
         return {} if self.objective.loss.balance is None else {"": self.objective.loss.balance}

@@ -20,11 +20,12 @@ def detections_of_points(
     centerness_logits: Tensor | None,
     cells_per_level: Sequence[Tensor],
     image_sizes: Sequence[tuple[int, int]],
+    score_thresh_of_root: bool = False,
 ) -> list[dict[str, Tensor]]:
     """Detections of each image, as `PostProcessor` gives them.
 
     With centreness the score is √(class · centreness), while the threshold is one of the class alone (the released
-    code; the paper has no root).
+    code; the paper has no root), unless `score_thresh_of_root` (torchvision).
 
     Args:
         cls_logits: (B, A, K), distances: (B, A, 4), centerness_logits: (B, A) or None, float32.
@@ -34,7 +35,10 @@ def detections_of_points(
     if centerness_logits is None:
         return postprocess.of_scores(scores, distances, cells_per_level, image_sizes)
     candidates = scores > postprocess.score_thresh
-    scores = (scores * centerness_logits.sigmoid()[..., None]).sqrt().masked_fill(~candidates, MASKED)
+    scores = (scores * centerness_logits.sigmoid()[..., None]).sqrt()
+    if score_thresh_of_root:
+        return postprocess.of_scores(scores, distances, cells_per_level, image_sizes)
+    scores = scores.masked_fill(~candidates, MASKED)
     return postprocess.of_scores(scores, distances, cells_per_level, image_sizes, BELOW_ALL)
 
 
@@ -45,11 +49,13 @@ def output_names(level_names: Sequence[str], centerness: bool) -> tuple[str, ...
     return "cls_logits", "distances", *branch, *(f"cells_{name.lower()}" for name in level_names)
 
 
-def settings_of(postprocess: PostProcessor, centerness: bool) -> dict[str, Any]:
-    """Arguments of the post-processor as plain values, and whether centreness is among the outputs."""
+def settings_of(postprocess: PostProcessor, centerness: bool, score_thresh_of_root: bool) -> dict[str, Any]:
+    """Arguments of the post-processor as plain values, whether centreness is among the outputs, and what the threshold
+    is of."""
     settings = dict(vars(postprocess))
     coding: DistanceCoding = settings.pop("coding")
-    return settings | {"in_strides": coding.in_strides, "centerness": centerness}
+    others = {"centerness": centerness, "score_thresh_of_root": score_thresh_of_root}
+    return settings | {"in_strides": coding.in_strides} | others
 
 
 def detections_from_outputs(
@@ -64,7 +70,8 @@ def detections_from_outputs(
     """
     arguments = dict(settings)
     centerness, coding = arguments.pop("centerness"), DistanceCoding(arguments.pop("in_strides"))
+    of_root = arguments.pop("score_thresh_of_root")
     cls_logits, distances, *rest = (torch.as_tensor(output) for output in outputs)
     logits = rest.pop(0) if centerness else None
     postprocess = PostProcessor(**arguments, coding=coding)
-    return detections_of_points(postprocess, cls_logits, distances, logits, rest, image_sizes)
+    return detections_of_points(postprocess, cls_logits, distances, logits, rest, image_sizes, of_root)

@@ -5,14 +5,13 @@ from detector.backbones.fpn import FPN
 from detector.backbones.resnet import ResNet
 from detector.boxes import PAPER_CODING, TORCHVISION_CODING
 from detector.matcher import ATSSMatcher, MaxIoUMatcher
-from detector.objectives import MatchedObjective
+from detector.objectives import build_objective
 from detector.postprocess import PostProcessor
 from detector.references import References
 from detector.retinanet.config import RetinaNetConfig
 from detector.retinanet.head import RetinaNetHead
 from detector.retinanet.retinanet import RetinaNet
 from losses.loss import LossSettings
-from losses.table import build_loss
 
 STRIDES = (8, 16, 32, 64, 128)
 LEVEL_NAMES = ("P3", "P4", "P5", "P6", "P7")
@@ -31,7 +30,7 @@ def build_retinanet(model: RetinaNetConfig, loss: LossSettings, num_classes: int
         model.head_norm == "group",
         model.prior,
     )
-    objective = MatchedObjective(references.matcher, build_loss(loss), ignore_crowd, coding)
+    objective = build_objective(references.matcher, loss, ignore_crowd, coding)
     postprocess = PostProcessor(
         model.score_thresh, model.topk_candidates, model.nms_thresh, model.detections_per_img, coding
     )

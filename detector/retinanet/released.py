@@ -3,15 +3,18 @@
 import re
 
 from detector.released import (
-    CATEGORIES,
     COCO_IDS,
+    TORCHVISION_NAMES,
+    OtherFamilyError,
     Released,
     ReleasedError,
     Rename,
     groups_of,
+    keep_coco_columns,
     named_tensors,
     renamed,
     replace_frozen_batchnorm,
+    require_coco_columns,
     rows_of,
 )
 
@@ -38,12 +41,8 @@ ALRP_NAMES: list[Rename] = [
     (r"bbox_head\.retina_cls\.(.+)", r"head.cls_logits.\1"),
     (r"bbox_head\.retina_reg\.(.+)", r"head.box_deltas.\1"),
 ]
-TORCHVISION_NAMES: list[Rename] = [
-    (r"backbone\.body\.(.+)", r"backbone.\1"),
-    (r"backbone\.fpn\.inner_blocks\.(\d)\.(?:0\.)?(weight|bias)", r"fpn.lateral_convs.\1.\2"),
-    (r"backbone\.fpn\.layer_blocks\.(\d)\.(?:0\.)?(weight|bias)", r"fpn.output_convs.\1.\2"),
-    (r"backbone\.fpn\.extra_blocks\.(p[67])\.(.+)", r"fpn.\1.\2"),
-    (r"head\.classification_head\.cls_logits\.(.+)", r"head.cls_logits.\1"),
+RETINANET_NAMES: list[Rename] = [
+    *TORCHVISION_NAMES,
     (r"head\.regression_head\.bbox_reg\.(.+)", r"head.box_deltas.\1"),
     # up to torchvision 0.12, of which the released v1 is, its towers were numbered as ours
     (r"head\.classification_head\.conv\.(\d\.[a-z]+)", r"head.cls_tower.\1"),
@@ -87,25 +86,15 @@ def from_torchvision(state: object) -> Released:
         ReleasedError: tensors of another model, or of other classes.
     """
     theirs = named_tensors(state)
-    box_rows, cls_rows = (
-        rows_of(theirs, f"head.{name}.weight")
-        for name in ("regression_head.bbox_reg", "classification_head.cls_logits")
-    )
-    num_anchors = max(1, box_rows // 4)
-    columns = cls_rows / num_anchors
-    if columns != len(CATEGORIES):
-        raise ReleasedError(
-            f"{columns:g} class columns, expected torchvision's {len(CATEGORIES)} of COCO; a model of other classes "
-            "says nothing of their names"
-        )
+    if "head.regression_head.bbox_ctrness.weight" in theirs:
+        raise OtherFamilyError("has a branch for centreness, as RetinaNet has none")
+    num_anchors = max(1, rows_of(theirs, "head.regression_head.bbox_reg.weight") // 4)
+    require_coco_columns(theirs, num_anchors)
     has_norm = "head.classification_head.conv.0.1.weight" in theirs
     layers = 3 if has_norm else 2  # per convolution of our towers
-    weights = renamed(theirs, [*TORCHVISION_NAMES, *(_tower_names(*tower, layers) for tower in TOWERS)])
-    for name in ("head.cls_logits.weight", "head.cls_logits.bias"):
-        value = weights.get(name)
-        if value is not None and len(value) == cls_rows:
-            weights[name] = value.view(num_anchors, len(CATEGORIES), *value.shape[1:])[:, COCO_IDS].flatten(0, 1)
-    replace_frozen_batchnorm(weights)
+    weights = renamed(theirs, [*RETINANET_NAMES, *(_tower_names(*tower, layers) for tower in TOWERS)])
+    keep_coco_columns(weights, num_anchors)
+    replace_frozen_batchnorm(weights, eps=0.0)
     return Released(weights, f"torchvision_r50{'_v2' if has_norm else ''}", len(COCO_IDS))
 
 

@@ -11,7 +11,7 @@ from detector.backbones.fpn import FPN
 from detector.backbones.resnet import ResNet
 from detector.contract import Detections, Targets
 from detector.monitor import Monitor
-from detector.objectives import MatchedObjective
+from detector.objectives import AnchorObjective
 from detector.postprocess import PostProcessor
 from detector.pyramid import PyramidDetector
 from detector.references import References
@@ -36,7 +36,7 @@ class RetinaNet(PyramidDetector):
         fpn: FPN,
         head: RetinaNetHead,
         references: References,
-        objective: MatchedObjective,
+        objective: AnchorObjective,
         postprocess: PostProcessor,
     ) -> None:
         super().__init__(backbone, fpn, head)
@@ -54,7 +54,7 @@ class RetinaNet(PyramidDetector):
         group: ProcessGroup | None = None,
         monitor: Monitor | None = None,
     ) -> dict[str, Tensor] | Detections:
-        """See `Detector`; the losses are those of `MatchedObjective`, the detections those of `PostProcessor`."""
+        """See `Detector`; the losses are those of the objective, the detections those of `PostProcessor`."""
         if self.training and targets is None:
             raise ValueError("training needs targets; call .eval() for detections")
         cls_logits, box_deltas, anchors_per_level = self.raw_outputs(images)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from detector import build_detector
 from detector.families import FAMILIES
-from detector.released import COCO_CLASSES, Released, ReleasedError
+from detector.released import COCO_CLASSES, OtherFamilyError, Released, ReleasedError
 from detector.state_file import StateFileError, read_state_file
 from detector.weights import is_of_training
 from engine.run.checkpoint import CheckpointError
@@ -68,7 +68,8 @@ def convert(origin: str, content: Mapping[str, Any], source: str) -> dict[str, A
                 problems.append(error)
             else:
                 return _checkpoint(released, source, content)
-    raise CheckpointError(f"{source}: {problems[0]}")
+    closest = min(problems, key=lambda problem: isinstance(problem, OtherFamilyError))
+    raise CheckpointError(f"{source}: {closest}")
 
 
 def _checkpoint(released: Released, source: str, content: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ FIRST_FCOS = ["model.center_radius=null", "model.centerness=cls", "model.distanc
 VARIANTS = {
     "retinanet": ([], PARTS),
     "retinanet dr": (["loss.name=dr"], PARTS),
+    "retinanet freeanchor": (["loss.name=freeanchor"], {"loss", "loss_positive", "loss_negative"}),
     "fcos": (["model.family=fcos"], PARTS | {"loss_centerness"}),
     "fcos as first published": (["model.family=fcos", *FIRST_FCOS], PARTS | {"loss_centerness"}),
     "fcos alrp": (["model.family=fcos", "loss.name=alrp"], PARTS),

@@ -1,4 +1,4 @@
-"""Converted weights: torchvision's RetinaNets find the same here as there, on real images through the evaluation."""
+"""Converted weights: torchvision's detectors find the same here as there, on real images through the evaluation."""
 
 import json
 import os
@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection import RetinaNet, retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
+from torchvision.models.detection import (
+    FCOS,
+    RetinaNet,
+    fcos_resnet50_fpn,
+    retinanet_resnet50_fpn,
+    retinanet_resnet50_fpn_v2,
+)
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
@@ -25,16 +31,19 @@ from engine.tools.released import convert, read_released
 WITHOUT_WEIGHTS = {"weights": None, "weights_backbone": None}
 
 
-def frozen_v1(**sizes: int) -> RetinaNet:
-    """As the one that COCO_V1's weights are loaded into: frozen BatchNorm, ε 0."""
-    backbone = resnet_fpn_backbone(
+def frozen_backbone() -> nn.Module:
+    return resnet_fpn_backbone(
         backbone_name="resnet50",
         weights=None,
         norm_layer=FrozenBatchNorm2d,
         returned_layers=[2, 3, 4],
         extra_blocks=LastLevelP6P7(256, 256),
     )
-    model = RetinaNet(backbone, 91, **sizes)
+
+
+def frozen_v1(**sizes: int) -> RetinaNet:
+    """As the one that COCO_V1's weights are loaded into: frozen BatchNorm, ε 0."""
+    model = RetinaNet(frozen_backbone(), 91, **sizes)
     for module in model.modules():
         if isinstance(module, FrozenBatchNorm2d):
             module.eps = 0.0
@@ -44,11 +53,13 @@ def frozen_v1(**sizes: int) -> RetinaNet:
 MODELS = {
     "v1": lambda **sizes: retinanet_resnet50_fpn(**WITHOUT_WEIGHTS, **sizes),
     "v1_frozen": frozen_v1,
+    "fcos": lambda **sizes: fcos_resnet50_fpn(**WITHOUT_WEIGHTS, **sizes),
+    "fcos_frozen": lambda **sizes: FCOS(frozen_backbone(), 91, **sizes),  # its COCO_V1's ε is the usual one
     "v2": lambda **sizes: retinanet_resnet50_fpn_v2(**WITHOUT_WEIGHTS, **sizes),
 }
 
 
-def randomise(model: RetinaNet, tiny_variances: bool) -> None:
+def randomise(model: RetinaNet | FCOS, tiny_variances: bool) -> None:
     """BatchNorm statistics and head weights that make detections of many classes at many places."""
     generator = torch.Generator().manual_seed(3)
     for module in model.backbone.body.modules():
@@ -109,7 +120,7 @@ def assert_same_detections(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -
 def test_detections_are_torchvisions(name, sides, real_images, tmp_path):
     torch.manual_seed(0)
     model = MODELS[name](min_size=sides[0], max_size=sides[1]).eval()
-    randomise(model, tiny_variances=name == "v1_frozen")
+    randomise(model, tiny_variances=name in ("v1_frozen", "fcos_frozen"))
     torch.save(model.state_dict(), tmp_path / "theirs.pth")
     state = convert("torchvision", read_released(tmp_path / "theirs.pth"), "theirs.pth")
     assert state["classes"] == COCO_CLASSES and len(COCO_CLASSES) == 80
@@ -133,6 +144,22 @@ def test_detections_are_torchvisions(name, sides, real_images, tmp_path):
         with torch.inference_mode():
             (theirs,) = model([image / 255])
         assert_same_detections(ours, theirs)
+
+
+def test_fcos_in_float64_finds_exactly_what_torchvisions_does():
+    torch.manual_seed(0)
+    size = (128, 160)  # of which the sides of the upper levels are no divisors
+    model = MODELS["fcos"](min_size=min(size), max_size=max(size)).eval()
+    randomise(model, tiny_variances=False)
+    state = convert("torchvision", model.state_dict(), "theirs.pth")
+    detector, _ = detector_from_state(state, "state", parse_config(state["config"], "state"), torch.device("cpu"))
+    image = torch.rand(3, *size, dtype=torch.float64)
+    with torch.inference_mode():
+        (theirs,), (ours,) = model.double()([image]), detector.double()(image[None])
+    assert len(theirs["scores"]) == 100 and theirs["scores"].min() > 0.2
+    assert torch.equal(torch.tensor(COCO_IDS)[ours["labels"]], theirs["labels"])
+    torch.testing.assert_close(ours["scores"], theirs["scores"], rtol=0, atol=1e-12)
+    torch.testing.assert_close(ours["boxes"], theirs["boxes"], rtol=0, atol=1e-9)
 
 
 def as_released(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -184,6 +211,15 @@ def test_what_does_not_fit_is_named(change, expected):
     with pytest.raises(CheckpointError) as error:
         convert("torchvision", state, "theirs.pth")
     assert expected in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_family_is_told_by_the_branch_of_centreness():
+    state = {name: torch.zeros(()).expand(value.shape) for name, value in meta_state("fcos").items()}
+    converted = convert("torchvision", state, "theirs.pth")
+    assert converted["config"]["model"]["family"] == "fcos" and (converted["model"]["head.level_scales"] == 1).all()
+    state["head.classification_head.cls_logits.weight"] = torch.zeros(18, 256, 3, 3)
+    with pytest.raises(CheckpointError, match=r"^theirs\.pth: 18 class columns"):
+        convert("torchvision", state, "theirs.pth")
 
 
 def test_class_names_are_cocos(shared):

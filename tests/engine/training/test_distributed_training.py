@@ -42,7 +42,9 @@ def test_global_ranking_and_evaluation_do_not_depend_on_the_number_of_processes(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("choice", ["loss.name=alrp", "loss.name=focal", "loss.name=dr", "model.family=fcos"])
+@pytest.mark.parametrize(
+    "choice", ["loss.name=alrp", "loss.name=focal", "loss.name=dr", "loss.name=freeanchor", "model.family=fcos"]
+)
 def test_fifty_steps_on_two_processes_equal_those_on_one(command, config_file, choice):
     # a larger rate would amplify the rounding of float32: every ReLU has a kink, and aLRP ranks positives hard
     overrides = (choice, "optimizer.lr=0.001", "schedule.epochs=17", "schedule.max_steps=50")
