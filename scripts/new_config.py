@@ -1,4 +1,4 @@
-"""Writes a short configuration for a data set in COCO format: splits, image size, anchors, epochs, each with its reason.
+"""Writes a short configuration for a data set: splits, image size, anchors and epochs, each with its reason.
 
 python scripts/new_config.py --root datasets/mine --output configs/mine.yaml
 python scripts/new_config.py --root datasets/mine --output configs/mine.yaml --from-scratch

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from engine.run.config import Config, parse_config
 from losses.overlaps import box_area
 
 DEFAULT_START = "torchvision/retinanet_resnet50_fpn_v2"
-ROLES = {"train": ("train",), "val": ("val", "dev"), "test": ("test",)}  # how the names of their splits begin
+SPLIT_NAMES = (("train",), ("val", "dev"), ("test",))  # beginnings, of train, val and test
 
 # The network of configs/bccd_r18_alrp.yaml, which learns without any weights.
 FROM_SCRATCH: dict[str, Any] = {
@@ -68,7 +68,7 @@ def new_config(root: str, init_from: str | None) -> str:
         CheckpointError: the checkpoint cannot be used.
     """
     splits = find_splits(Path(root))
-    dataset = CocoDetection(root, splits["train"], on_error="skip")
+    dataset = CocoDetection(root, splits.train, on_error="skip")
     sides = _object_sides(dataset)
     model, plan = _start(init_from)
     short, long = image_sides(dataset.sizes, sides, plan.small)
@@ -79,8 +79,11 @@ def new_config(root: str, init_from: str | None) -> str:
         "model": model,
         "data": {
             "root": root,
-            **{f"{role}_split": name for role, name in splits.items()},
-            **{"short_side": short, "long_side": long, "augmentation": "flip", "batch_size": batch},
+            **{f"{role}_split": name for role, name in splits._asdict().items()},
+            "short_side": short,
+            "long_side": long,
+            "augmentation": "flip",
+            "batch_size": batch,
         },
         "optimizer": {"lr": plan.lr * batch / 8, "base_batch_size": batch, "clip_grad_norm": 10.0},
         "schedule": {"epochs": epochs, "kind": "cosine", "warmup_steps": min(500, max(1, steps // 10))},
@@ -91,9 +94,9 @@ def new_config(root: str, init_from: str | None) -> str:
     reasons = {
         "model": "a trained detector; its class head starts afresh" if init_from else "nothing is pretrained",
         "model.anchor_base_scale": anchors,
-        "data.test_split": "none found" if splits["test"] is None else "",
-        "data.short_side": f"keeps the shape; half of the images exceed {median[1]}×{median[0]}, a tenth of the objects is "
-        f"below {np.quantile(sides, 0.1):.0f} pixels",
+        "data.test_split": "none found" if splits.test is None else "",
+        "data.short_side": f"keeps the shape; the images have {median[1]}×{median[0]} pixels (median), the objects "
+        f"{np.quantile(sides, 0.1):.0f} and more (nine of ten)",
         "data.batch_size": f"of {len(dataset)} training images",
         "optimizer.lr": f"for {batch} images a step; the first to vary, by factors of 2",
         "schedule.epochs": f"{steps} steps, {epochs * len(dataset)} images",
@@ -104,24 +107,32 @@ def new_config(root: str, init_from: str | None) -> str:
     return _as_text(values, reasons)
 
 
-def find_splits(root: Path) -> dict[str, str | None]:
-    """Names of the splits to train on, to validate with and to test with (None: there is none), by role.
+class Splits(NamedTuple):
+    """Names of the splits to train on, to validate with and to test with; None: there is none."""
+
+    train: str
+    val: str
+    test: str | None
+
+
+def find_splits(root: Path) -> Splits:
+    """The splits of a data set, told by how their names begin.
 
     Raises:
         DatasetError: nothing to train on, or nothing to validate with.
     """
     names = sorted(path.stem.partition("_")[2] for path in (root / "annotations").glob("instances_*.json"))
-    found = {
-        role: min((name for name in names if name.lower().startswith(starts)), key=len, default=None)
-        for role, starts in ROLES.items()
-    }
-    if found["train"] is None or found["val"] is None:
+    train, val, test = (
+        min((name for name in names if name.lower().startswith(starts)), key=len, default=None)
+        for starts in SPLIT_NAMES
+    )
+    if train is None or val is None:
         there = f"the splits there are {', '.join(names)}" if names else "there is no instances_<split>.json"
         raise DatasetError(
             f"{root / 'annotations'}: a split to train on and one to validate with are needed, named train… and val…; "
             f"{there}; docs/custom-data.md has the format, and the converters draw splits with --val 0.2"
         )
-    return found
+    return Splits(train, val, test)
 
 
 def image_sides(sizes: np.ndarray, sides: np.ndarray, small: int) -> tuple[int, int]:

@@ -78,7 +78,7 @@ def test_splits_are_found_by_how_their_names_begin(tmp_path):
     (tmp_path / "annotations").mkdir()
     for name in ("train2017", "valid", "Testing", "extra"):
         (tmp_path / f"annotations/instances_{name}.json").touch()
-    assert find_splits(tmp_path) == {"train": "train2017", "val": "valid", "test": "Testing"}
+    assert find_splits(tmp_path) == ("train2017", "valid", "Testing")
     with pytest.raises(DatasetError, match="there is no instances_<split>"):
         find_splits(tmp_path / "nothing")
 
