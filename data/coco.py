@@ -23,6 +23,8 @@ from data.transforms import Transform
 
 logger = logging.getLogger(__name__)
 
+IMAGE_REMEDY = "mend or remove such images, or pass over them: data.on_error=skip"  # ends every error of an image file
+
 
 class CocoDetection(Dataset):
     """Images of `root/<split>/` with the boxes of `root/annotations/instances_<split>.json`.
@@ -199,7 +201,7 @@ class CocoDetection(Dataset):
             except ImageError as error:
                 message = f"{error} (image id {image_id} in {self.annotation_file})"
                 if self.on_error == "stop":
-                    raise DatasetError(f"{message}; mend it, or pass over such images: data.on_error=skip") from error
+                    raise DatasetError(f"{message}; {IMAGE_REMEDY}") from error
                 kind = 1 + ImageError.KINDS.index(error.kind)
                 if not (self._unreadable == kind).any():
                     logger.warning("%s; skipped, as every other image that is %s will be", message, error.kind)

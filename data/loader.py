@@ -137,7 +137,8 @@ def _init_worker(worker: int) -> None:
     queue._on_queue_feeder_error = staticmethod(_end_without_a_batch)
     # Ctrl-C and a scheduler's signals reach the whole process group, but an orderly stop is the parent's business.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     # SIGTERM comes from schedulers too, but it is also how the parent ends a worker that does not listen.
     if hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # all threads of the worker inherit it

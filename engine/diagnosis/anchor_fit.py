@@ -9,10 +9,10 @@ from torch import Tensor
 
 from data import CocoDetection, padded_size
 from data.boxes import scale_boxes
-from data.transforms import Resize, ResizeShortSide
 from detector import ModelConfig, build_references
 from detector.monitor import REACHED_IOU, best_reference_ious
 from engine.metrics.matching import SIZES
+from engine.run.datasets import training_resize
 from engine.run.groups import DataConfig
 from losses.overlaps import box_area
 
@@ -73,10 +73,7 @@ class _Image(NamedTuple):
 
 
 def _sample(dataset: CocoDetection, data: DataConfig, num_images: int) -> list[_Image]:
-    transform: Resize | ResizeShortSide = Resize(data.train_size)
-    if data.short_sides is not None and data.long_side is not None:
-        transform = ResizeShortSide(sum(data.short_sides) // 2, data.long_side)
-    images = []
+    transform, images = training_resize(data), []
     for index in range(0, len(dataset), -(-len(dataset) // num_images)):
         target, (height, width) = dataset.objects(index), dataset.sizes[index].tolist()
         objects, size = ~target["crowd"], transform.output_size((height, width))

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from data import CocoDetection
+from data.counts import counted
 from engine.run.checkpoint import CheckpointError
 from engine.run.config import Config, ConfigError, parse_config
 from engine.run.distributed import Processes
@@ -103,7 +104,7 @@ def _config_differences(now: dict[str, Any], before: dict[str, Any]) -> list[str
 
 
 def _described(training_set: dict[str, Any]) -> str:
-    return f"{training_set['images']} images with ids and boxes of digest {training_set['digest'][:8]}"
+    return f"{counted(training_set['images'], 'image')} with ids and boxes of digest {training_set['digest'][:8]}"
 
 
 def _shown(names: list[str]) -> str:

@@ -9,6 +9,7 @@ from engine.run.clock import Clock
 from engine.run.config import Config
 from engine.run.datasets import check_together, evaluation_set, hold_files, training_set
 from engine.run.distributed import Processes
+from engine.run.image_check import require_readable
 from engine.run.loading import loader_errors, wait_for_each
 from engine.run.progress import progress
 from engine.run.resume import recipe_facts, require_same_recipe, require_same_step
@@ -47,6 +48,8 @@ class Trainer:
         self.eval_set = evaluation_set(config, "val")
         check_together(self.dataset, self.eval_set)
         require_shared_memory(config, self.dataset, self.eval_set)
+        if state is None and config.data.on_error == "stop":
+            require_readable([self.dataset, self.eval_set], processes)
         self.batches = train_loader(
             self.dataset,
             config.data.batch_size,

@@ -121,9 +121,9 @@ def test_what_is_left_out_is_counted_by_reason(tmp_path):
     assert names == {"train": ["1.jpg", "2.jpg"]}
     assert lines == [
         "files: 11 seen = 5 used + 6 left out",
-        "  1 XML files in no list of a split (Annotations/3.xml)",
-        "  1 files of other kinds (JPEGImages/notes.csv)",
-        "  1 images whose XML file is not used (JPEGImages/3.jpg)",
+        "  1 XML file in no list of a split (Annotations/3.xml)",
+        "  1 file of another kind (JPEGImages/notes.csv)",
+        "  1 image whose XML file is not used (JPEGImages/3.jpg)",
         "  2 images without an XML file (JPEGImages/4.jpg, JPEGImages/5.jpg)",
         "  1 lists of no split (ImageSets/Main/cat_train.txt)",
         f"{tmp_path}/ImageSets/Main/train.txt: lists 1 names twice; each counts once",
