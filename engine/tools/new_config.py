@@ -32,7 +32,7 @@ FROM_SCRATCH: dict[str, Any] = {
     "head_norm": "group",
 }
 EASY = 64  # pixels: objects of this side need no larger image
-LONG_SIDES = (320, 1024)  # pixels, lowest and highest
+LONG_SIDES = (320, 1024)  # pixels: images are made no smaller, and no larger
 MOST_ENLARGED = 2.0  # pixels made up tell nothing more
 ANCHOR_IMAGES = 40  # that anchors are chosen by
 
@@ -147,10 +147,11 @@ def image_sides(sizes: np.ndarray, sides: np.ndarray, small: int) -> tuple[int, 
     """
     tenth = float(np.quantile(sides, 0.1))
     scale = min(1.0, EASY / tenth) if tenth >= small else min(MOST_ENLARGED, small / tenth)
-    long = 32 * round(float(np.median(sizes.max(axis=1))) * scale / 32)
-    long = min(max(long, LONG_SIDES[0]), LONG_SIDES[1])
+    own = float(np.median(sizes.max(axis=1)))
+    lowest, highest = min(own, LONG_SIDES[0]), LONG_SIDES[1]
+    long = 32 * round(min(max(own * scale, lowest), highest) / 32)
     short = round(long * float(np.median(sizes.min(axis=1) / sizes.max(axis=1))))
-    return max(32, short), long
+    return max(32, short), max(32, long)
 
 
 def _object_sides(dataset: CocoDetection) -> np.ndarray:
