@@ -98,7 +98,12 @@ def eval_loader(
 
 def worker_count(workers: int) -> int:
     """Number of loader processes for `data.workers`: at most one a CPU, as more would wait for each other."""
-    return min(workers, os.cpu_count() or 1)
+    return min(workers, usable_cpus())
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may run on, at least one."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def blank_batch(count: int, size: tuple[int, int]) -> tuple[Tensor, BatchTargets]:
@@ -110,7 +115,8 @@ def blank_batch(count: int, size: tuple[int, int]) -> tuple[Tensor, BatchTargets
 
 def kill_workers() -> None:
     """Ends the loader processes of this process at once, whatever they wait for. It can load nothing after that."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would raise
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would raise
     for worker in multiprocessing.active_children():
         worker.kill()
 

@@ -34,7 +34,9 @@ def test_it_runs_from_top_to_bottom(tmp_path):
         (tmp_path / name).symlink_to(ROOT / name)
     code = "\n".join(code_cells())
     assert "STEPS = 300" in code
-    (tmp_path / "tour.py").write_text(code.replace("STEPS = 300", "STEPS = 2").replace("--train 300", "--train 24"))
+    (tmp_path / "tour.py").write_text(
+        code.replace("STEPS = 300", "STEPS = 2").replace("--train 300 --val 40", "--train 12 --val 4")
+    )
     environment = os.environ | {"MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     result = subprocess.run(
         [sys.executable, "tour.py"],

@@ -14,6 +14,7 @@ from data.coco import IMAGE_REMEDY
 from data.counts import counted
 from data.exif import Exif, ExifSizes, exif_sizes, is_shown
 from data.images import read_file
+from data.loader import usable_cpus
 from engine.run.distributed import Processes
 from engine.run.progress import progress
 
@@ -95,8 +96,7 @@ def look_at_images(dataset: CocoDetection, indices: Iterable[int] | None = None,
 
 def _threads() -> int:
     """Of this process, of those that a host has."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    return max(1, usable_cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 def exif_notes(looks: Sequence[Look], exif: Exif) -> Iterator[str]:

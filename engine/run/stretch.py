@@ -16,7 +16,7 @@ TOLERANCE = 1.02  # below it is rounding to whole pixels
 def described(resize: Resize | ResizeShortSide) -> str:
     """The size that images get: width×height, or the limits of their sides."""
     if isinstance(resize, ResizeShortSide):
-        return f"{resize.short_side} (short) to {resize.long_side}"
+        return f"short side {resize.short_side}, long ≤ {resize.long_side}"
     height, width = resize.size
     return f"{width}×{height}"
 

@@ -39,10 +39,10 @@ def format_split(name: str, report: SplitReport, resize: Resize | ResizeShortSid
         lines.append(f"Remedy: {IMAGE_REMEDY}")
     lines += [f"Note: {note}" for note in report.notes]
     if objects:
-        lines += ["", f"{'objects of COCO size':<34}{'small':>8}{'medium':>8}{'large':>8}"]
+        lines += ["", f"{'objects of COCO size':<42}{'small':>8}{'medium':>8}{'large':>8}"]
         for label, sides in (("in the files", report.sides), (f"resized to {described(resize)}", report.resized_sides)):
             shares = [np.mean((sides**2 >= low) & (sides**2 < high)) for low, high in SIZES.values()]
-            lines.append(f"  {label:<32}" + "".join(f"{share:>8.1%}" for share in shares))
+            lines.append(f"  {label:<40}" + "".join(f"{share:>8.1%}" for share in shares))
         lines += ["", f"{'class':<24}{'images':>8}{'objects':>9}{'crowd':>7}{'anchors each':>14}{'without':>9}"]
         for class_name, row in report.classes.items():
             lines.append(

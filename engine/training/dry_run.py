@@ -52,7 +52,7 @@ def dry_run(trainer: Trainer) -> str:
     rows = {
         "images": f"{len(trainer.dataset)} training, {len(trainer.eval_set)} validation",
         "classes": f"{len(trainer.dataset.class_names)}",
-        "batch": f"{counted(data.batch_size, 'image')} of {described(training_resize(data))} pixels over "
+        "batch": f"{counted(data.batch_size, 'image')} of {described(training_resize(data))} pixels, over "
         f"{counted(processes.world_size, 'process')}",
         "steps": f"{schedule.steps_per_epoch} an epoch, {trainer.stop_step} in all",
         "learning rate": f"{schedule.lr:g} after {schedule.warmup_steps} steps of warm-up, {decay}",
