@@ -36,9 +36,9 @@ def stretch_note(dataset: CocoDetection, config: Config, training: bool) -> str 
     group, work = ("data", "training") if training else ("evaluation", "evaluation")
     long = max(config.data.train_size)
     short = round(long * float(np.median(dataset.sizes.min(axis=1) / dataset.sizes.max(axis=1))))
-    count = f"{len(stretched)} of {counted(len(factors), 'image')}"
+    how_many = f"{len(stretched)} of {counted(len(factors), 'image')}"
     return (
-        f"{work} stretches {count}, by {np.median(stretched):.2f} (median) "
+        f"{work} stretches {how_many}, by {np.median(stretched):.2f} (median) "
         f"to {max(stretched):.2f} of width against height; {group}.short_side={short} {group}.long_side={long} keeps "
         "their shape"
     )
