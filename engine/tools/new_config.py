@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from data import CocoDetection, DatasetError
+from data.counts import counted
 from detector import build_references
 from detector.families import FAMILIES, start_keys
 from engine.diagnosis.anchor_fit import anchor_fit, best_base_scale
@@ -97,9 +98,9 @@ def new_config(root: str, init_from: str | None) -> str:
         "data.test_split": "none found" if splits.test is None else "",
         "data.short_side": f"keeps the shape; the images have {median[1]}×{median[0]} pixels (median), the objects "
         f"{np.quantile(sides, 0.1):.0f} and more (nine of ten)",
-        "data.batch_size": f"of {len(dataset)} training images",
-        "optimizer.lr": f"for {batch} images a step; the first to vary, by factors of 2",
-        "schedule.epochs": f"{steps} steps, {epochs * len(dataset)} images",
+        "data.batch_size": f"of {counted(len(dataset), 'training image')}",
+        "optimizer.lr": f"for {counted(batch, 'image')} a step; the first to vary, by factors of 2",
+        "schedule.epochs": f"{counted(steps, 'step')}, {counted(epochs * len(dataset), 'image')}",
         "evaluation.short_side": "as in training",
     }
     if "anchor_base_scale" not in values["model"]:
@@ -158,7 +159,7 @@ def _object_sides(dataset: CocoDetection) -> np.ndarray:
     targets = [dataset.objects(index) for index in range(len(dataset))]
     boxes = torch.cat([target["boxes"][~target["crowd"]] for target in targets])
     if not len(boxes):
-        raise DatasetError(f"{dataset.annotation_file}: no object in {len(dataset)} images, so nothing to train on")
+        raise DatasetError(f"{dataset.annotation_file}: no object in {counted(len(dataset), 'image')} to train on")
     return box_area(boxes).sqrt().numpy()
 
 
