@@ -24,6 +24,8 @@ def main() -> int:
     start.add_argument("--from-scratch", action="store_true", help="a smaller network that starts from nothing")
     args = parser.parse_args()
 
+    import torch
+
     from data.files import write_atomically
     from engine.run.config import ConfigError, load_config
     from engine.tools.new_config import DEFAULT_START, new_config, next_commands
@@ -36,6 +38,8 @@ def main() -> int:
         write_atomically(args.output, lambda file: file.write(text.encode()))
         load_config(args.output)
         print(text)
+        if not (args.from_scratch or args.init_from or torch.cuda.is_available()):
+            print("there is no GPU here, and this detector is slow without: --from-scratch writes a smaller one")
         print(f"{args.output} is written. Next:")
         for command in next_commands(args.output):
             print(f"  {command}")

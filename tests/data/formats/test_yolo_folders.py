@@ -84,7 +84,7 @@ def test_splits_without_objects_and_splits_that_share_images_are_said(tmp_path):
     described(tmp_path, "train: images\nval: images\ntest: images/none\nnames: [cat]\n")
     _, lines = convert(tmp_path)
     assert "test: not one of its 1 image has an object" in lines
-    assert "2 images are in more than one of the splits train, val, test" in lines
+    assert "in more than one of the splits train, val, test: 2 images" in lines
 
 
 @pytest.mark.parametrize(
