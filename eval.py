@@ -22,6 +22,7 @@ def main() -> int:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config values, such as data.root=PATH")
     args = parser.parse_intermixed_args()
 
+    from data.counts import counted
     from data.output_folder import refuse_inputs
     from engine.diagnosis.generalisation import verdict_of
     from engine.evaluation.evaluator import evaluate
@@ -43,7 +44,7 @@ def main() -> int:
         dataset = evaluation_set(config, args.split)
         if dataset.class_names != list(state["classes"]):
             raise ConfigError(
-                f"{args.ckpt}: trained on {len(state['classes'])} classes, and {dataset.annotation_file} has "
+                f"{args.ckpt}: trained on {counted(len(state['classes']), 'class')}, and {dataset.annotation_file} has "
                 f"{len(dataset.class_names)} or other ones; evaluate it on data with the classes it was trained on"
             )
         if not dataset.has_annotations and not args.detections:
@@ -70,8 +71,8 @@ def main() -> int:
         if args.report:
             facts = [
                 f"epoch {info.epoch}, step {info.step}",
-                f"{dataset.annotation_file} ({len(dataset)} images)",
-                f"{len(result.detections)} detections",
+                f"{dataset.annotation_file} ({counted(len(dataset), 'image')})",
+                counted(len(result.detections), "detection"),
             ]
             verdict = verdict_of(state, config)
             page = write_report(args.report, str(args.ckpt), facts, result, dataset, config, inputs, verdict)

@@ -4,8 +4,8 @@ Checks everything first on a few steps:
     python train.py --config configs/quickstart.yaml --dry-run
 One process, with two keys of the configuration set here:
     python train.py --config configs/r50_alrp.yaml data.root=datasets/coco data.batch_size=8
-Continues what was stopped, by Ctrl-C, a scheduler or a crash:
-    python train.py --config configs/r50_alrp.yaml --resume auto
+Continues what was stopped, by Ctrl-C, a scheduler or a crash, with its own configuration:
+    python train.py --resume runs/r50_alrp
 Eight GPUs of one host:
     torchrun --nproc-per-node 8 train.py --config configs/r50_alrp.yaml
 """
@@ -18,8 +18,12 @@ from engine.run.cli import ArgumentParser, log_to_console, run_process, user_err
 
 def main() -> int:
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--config", required=True, metavar="FILE", help="experiment, such as configs/r50_alrp.yaml")
-    parser.add_argument("--resume", metavar="auto|PATH", help="continue from the run's last.pt, or from a checkpoint")
+    parser.add_argument("--config", metavar="FILE", help="experiment, such as configs/r50_alrp.yaml")
+    parser.add_argument(
+        "--resume",
+        metavar="auto|PATH",
+        help="with --config: continue from last.pt, or from this checkpoint; without: the folder of the run",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the results of an earlier run")
     parser.add_argument(
         "--dry-run", action="store_true", help="try a few steps and print the plan; makes no run folder"
@@ -30,12 +34,15 @@ def main() -> int:
     args = parser.parse_intermixed_args()
     if args.resume and args.overwrite:
         parser.error("--resume continues a run and --overwrite replaces it: give one of them")
+    if args.config is None and args.resume in (None, "auto"):
+        parser.error("give --config FILE, or --resume RUN_FOLDER to continue a run with its own configuration")
 
     from engine.run.config import load_config
     from engine.run.datasets import prepare_data
     from engine.run.distributed import join_processes
     from engine.run.log_file import hold_lines
     from engine.run.old_formats import former_defaults
+    from engine.run.resume_command import stored_config
     from engine.run.run_folder import RunFolder
     from engine.run.run_lock import RunLock
     from engine.training.dry_run import dry_run
@@ -46,18 +53,19 @@ def main() -> int:
     hold_lines()
     with user_errors(quiet):
         overrides = args.overrides + ["data.inside_only=true"] * args.inside_only
-        config = load_config(args.config, overrides)
+        config = load_config(args.config, overrides) if args.config else stored_config(args.resume, overrides)
         folder = RunFolder(config)
         writes = int(os.environ.get("RANK", 0)) == 0 and not args.dry_run
     with user_errors(quiet), RunLock(folder.path) if writes else nullcontext():  # from before the checkpoint is read
         restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
         state = None
         if args.resume or not args.dry_run:
-            state = folder.find_checkpoint(args.resume, args.overwrite, restarted)
-        if state is not None:
+            state = folder.find_checkpoint(args.resume if args.config else "auto", args.overwrite, restarted)
+        if state is not None and args.config:
             config = load_config(args.config, overrides, below=former_defaults(state["config"]))
         with join_processes(config.run) as processes, user_errors(processes=processes):
-            prepare_data(config, processes)
+            if args.config:  # a stored configuration may not say where files go
+                prepare_data(config, processes)
             trainer = Trainer(config, processes, folder, state)
             if args.dry_run:
                 plan = dry_run(trainer)

@@ -23,6 +23,8 @@ from data.transforms import Transform
 
 logger = logging.getLogger(__name__)
 
+IMAGE_REMEDY = "mend or remove such images, or pass over them: data.on_error=skip"  # ends every error of an image file
+
 
 class CocoDetection(Dataset):
     """Images of `root/<split>/` with the boxes of `root/annotations/instances_<split>.json`.
@@ -199,7 +201,7 @@ class CocoDetection(Dataset):
             except ImageError as error:
                 message = f"{error} (image id {image_id} in {self.annotation_file})"
                 if self.on_error == "stop":
-                    raise DatasetError(f"{message}; mend it, or pass over such images: data.on_error=skip") from error
+                    raise DatasetError(f"{message}; {IMAGE_REMEDY}") from error
                 kind = 1 + ImageError.KINDS.index(error.kind)
                 if not (self._unreadable == kind).any():
                     logger.warning("%s; skipped, as every other image that is %s will be", message, error.kind)
@@ -234,9 +236,9 @@ def _find_annotations(root: Path, split: str) -> Path:
     elif "shapes" in root.name:
         remedy = f"generate the data with: python scripts/make_shapes.py --output {root}"
     elif "coco" in root.name.lower():
-        remedy = "get COCO 2017 from cocodataset.org (README, Training on COCO), or set data.root"
+        remedy = "get COCO 2017 from cocodataset.org (README, COCO), or set data.root"
     elif "bccd" in root.name.lower():
         remedy = "get it from github.com/Shenggan/BCCD_Dataset, converted to COCO format, or set data.root"
     else:
-        remedy = "set data.root to a folder in COCO format (README, Training on your own data)"
+        remedy = "set data.root to a folder in COCO format (README, Your own data)"
     raise DatasetError(f"{folder / f'instances_{split}.json'}: no such annotation file; {remedy}")

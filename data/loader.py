@@ -98,7 +98,12 @@ def eval_loader(
 
 def worker_count(workers: int) -> int:
     """Number of loader processes for `data.workers`: at most one a CPU, as more would wait for each other."""
-    return min(workers, os.cpu_count() or 1)
+    return min(workers, usable_cpus())
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may run on, at least one."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def blank_batch(count: int, size: tuple[int, int]) -> tuple[Tensor, BatchTargets]:
@@ -110,7 +115,8 @@ def blank_batch(count: int, size: tuple[int, int]) -> tuple[Tensor, BatchTargets
 
 def kill_workers() -> None:
     """Ends the loader processes of this process at once, whatever they wait for. It can load nothing after that."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would raise
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would raise
     for worker in multiprocessing.active_children():
         worker.kill()
 
@@ -137,7 +143,8 @@ def _init_worker(worker: int) -> None:
     queue._on_queue_feeder_error = staticmethod(_end_without_a_batch)
     # Ctrl-C and a scheduler's signals reach the whole process group, but an orderly stop is the parent's business.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     # SIGTERM comes from schedulers too, but it is also how the parent ends a worker that does not listen.
     if hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # all threads of the worker inherit it

@@ -6,8 +6,15 @@ from typing import Any
 
 from detector.config import ModelConfig, loss_settings
 from detector.contract import Detector
-from detector.families import FAMILIES, model_settings, require_loss_of_family, with_own_defaults
-from detector.weights import load_detector_weights, load_imagenet_weights
+from detector.families import (
+    FAMILIES,
+    model_settings,
+    require_loss_of_family,
+    require_start,
+    start_keys,
+    with_own_defaults,
+)
+from detector.weights import fetch_weights, load_detector_weights, load_imagenet_weights
 
 logger = logging.getLogger(__name__)
 
@@ -25,13 +32,15 @@ def build_detector(config: Any, num_classes: int, load_weights: bool = True) -> 
     Raises:
         pydantic.ValidationError: a mapping has an unknown key or an impossible value.
         WeightsError: the weights are not to be had, or do not fit.
-        ValueError: num_classes < 1, an unknown data.crowd, or a loss that the family cannot learn by.
+        ValueError: num_classes < 1, an unknown data.crowd, a loss that the family cannot learn by, or keys that
+            contradict the detector that model.init_from names.
     """
     if num_classes < 1:
         raise ValueError(f"num_classes is {num_classes}, must be at least 1")
     model_group, loss_group = with_own_defaults(_get(config, "model", {}), _get(config, "loss", {}))
     model, loss = model_settings(model_group), loss_settings(loss_group)
     require_loss_of_family(model, loss)
+    require_start(model)
     crowd = _get(_get(config, "data", {}), "crowd", "background")
     if crowd not in ("background", "ignore"):
         raise ValueError(f"data.crowd is {crowd!r}, must be background or ignore")
@@ -42,7 +51,13 @@ def build_detector(config: Any, num_classes: int, load_weights: bool = True) -> 
 
 
 def _load_weights(detector: Detector, model: ModelConfig) -> None:
-    if model.init_from is not None:
+    if start_keys(model) and model.init_from is not None:
+        origin, _, name = model.init_from.partition("/")
+        remedy = "or start from scratch: python scripts/new_config.py --from-scratch"
+        state = fetch_weights(name, "DEFAULT", f"model.init_from {model.init_from!r}", remedy)
+        released = FAMILIES[model.family].released[origin](state)
+        load_detector_weights(detector, {"model": released.weights}, class_head=False)
+    elif model.init_from is not None:
         load_detector_weights(detector, model.init_from)
     elif model.weights is not None:
         load_imagenet_weights(detector.backbone, model.backbone, model.weights)

@@ -47,7 +47,8 @@ class ModelConfig(BaseModel):
     weights: str | None = "DEFAULT"
     """ImageNet weights: a name of torchvision's weights API, a local file, or null."""
     init_from: str | None = None
-    """Detector checkpoint to fine-tune; everything but a class head of another size is loaded."""
+    """Detector to fine-tune: a checkpoint, of which everything but a class head of another size is loaded; or the name
+    of a released one, `torchvision/retinanet_resnet50_fpn` or `…_v2`, which brings the keys of its network with it."""
 
     score_thresh: Probability = 0.05
     """A detection scores more than this."""

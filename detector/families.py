@@ -1,6 +1,7 @@
 """The families of detectors that `model.family` can name: one folder each."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import Discriminator, Tag, TypeAdapter
@@ -16,7 +17,7 @@ from detector.released import Released
 from detector.retinanet import build as retinanet
 from detector.retinanet.config import RetinaNetConfig
 from detector.retinanet.export import detections_from_outputs
-from detector.retinanet.released import from_alrp, from_torchvision
+from detector.retinanet.released import STARTS, from_alrp, from_torchvision
 from losses.loss import LossSettings
 from losses.table import LOSSES
 
@@ -32,6 +33,8 @@ class Family(NamedTuple):
         references: (model) -> the boxes that predictions start from; None for a family without any.
         detections_from_outputs: (outputs in order, `output_settings`, image sizes) -> detections, without the network.
         released: who released weights of this family -> their state dict to ours. Raises ReleasedError.
+        starts: released detectors that `model.init_from` can name, as origin/name, and the keys of the group `model`
+            that make up their networks.
         losses: values of `loss.name` that the family's heads can learn by.
         loss_defaults: keys of the group `loss` in place of their usual defaults, where the chosen loss has them; "name"
             is the family's usual loss.
@@ -42,6 +45,7 @@ class Family(NamedTuple):
     references: Callable[[Any], References] | None
     detections_from_outputs: Callable[..., Detections]
     released: Mapping[str, Callable[[object], Released]] = {}
+    starts: Mapping[str, Mapping[str, Any]] = {}
     losses: tuple[str, ...] = DENSE_LOSSES
     loss_defaults: Mapping[str, Any] = {"name": DEFAULT_LOSS}
 
@@ -53,6 +57,7 @@ FAMILIES: dict[str, Family] = {
         retinanet.build_references,
         detections_from_outputs,
         {"alrp": from_alrp, "torchvision": from_torchvision},
+        STARTS,
         losses=(*DENSE_LOSSES, "freeanchor"),
     ),
     "fcos": Family(
@@ -67,8 +72,21 @@ FAMILIES: dict[str, Family] = {
 DEFAULT_FAMILY = "retinanet"
 
 
-def _family_name(value: Any) -> Any:
-    return value.get("family", DEFAULT_FAMILY) if isinstance(value, dict) else getattr(value, "family", None)
+def start_keys(model: Any) -> Mapping[str, Any]:
+    """Keys of the group `model` that the released detector which its `init_from` names needs; none where that is a
+    file, or nothing."""
+    name = model.get("init_from") if isinstance(model, Mapping) else getattr(model, "init_from", None)
+    for family, facts in FAMILIES.items():
+        if isinstance(name, str) and name in facts.starts:
+            return {"family": family, **facts.starts[name]}
+    return {}
+
+
+def family_name(value: Any) -> Any:
+    """`model.family`, given or not, of the group `model`, a mapping or settings."""
+    if isinstance(value, dict):
+        return value.get("family", start_keys(value).get("family", DEFAULT_FAMILY))
+    return getattr(value, "family", None)
 
 
 # The type of the group `model`: the settings class of the family that `family` says.
@@ -77,7 +95,7 @@ if TYPE_CHECKING:
 else:
     ModelField = Annotated[
         union_of([Annotated[family.config, Tag(name)] for name, family in FAMILIES.items()]),
-        Discriminator(_family_name),
+        Discriminator(family_name),
     ]
 _MODEL_FIELD: TypeAdapter[ModelConfig] = TypeAdapter(ModelField)
 
@@ -89,7 +107,7 @@ def model_settings(value: Any) -> ModelConfig:
 
 def usual_loss(model: Any) -> str:
     """`loss.name` where it is not given, for the group `model`, a mapping or settings."""
-    family = FAMILIES.get(str(_family_name(model)), FAMILIES[DEFAULT_FAMILY])
+    family = FAMILIES.get(str(family_name(model)), FAMILIES[DEFAULT_FAMILY])
     return family.loss_defaults["name"]
 
 
@@ -97,12 +115,15 @@ def with_own_defaults(model: Any, loss: Any) -> tuple[Any, Any]:
     """The groups `model` and `loss` with the defaults that each has for the other below the given keys.
 
     A family has some for its losses (`Family.loss_defaults`), a loss some for its detector
-    (`LossSettings.model_defaults`). Settings, as against mappings, are complete and stay as they are; so does what
-    is wrong, which is said where it is validated.
+    (`LossSettings.model_defaults`), a released detector to start from all of its network (`Family.starts`). Settings,
+    as against mappings, are complete and stay as they are; so does what is wrong, which is said where it is validated.
     """
-    if str(_family_name(model)) not in FAMILIES:
+    if str(family_name(model)) not in FAMILIES:
         return model, loss
-    family = FAMILIES[_family_name(model)]
+    family = FAMILIES[family_name(model)]
+    start = start_keys(model)
+    if isinstance(model, Mapping) and start.get("family") == family_name(model):
+        model = {**start, **model}
     if isinstance(loss, Mapping):
         name = loss.get("name", family.loss_defaults["name"])
         keys = LOSSES[str(name)].Settings.key_names() if str(name) in LOSSES else ("name",)
@@ -128,6 +149,31 @@ def require_loss_of_family(model: ModelConfig, loss: LossSettings) -> None:
                 f"model.{key}: does nothing with loss.name: {loss.name} (found {getattr(model, key)!r}); leave it at "
                 f"{fields[key].default}, or choose another loss"
             )
+
+
+def require_start(model: ModelConfig) -> None:
+    """Raises ValueError where `init_from` names a released detector of another network than the model's, with all
+    keys that contradict it, or none that is known."""
+    name, keys = model.init_from, start_keys(model)
+    if not keys:
+        origins = {origin for family in FAMILIES.values() for origin in family.released}
+        if name and name.partition("/")[0] in origins and not Path(name).suffix and not Path(name).exists():
+            known = ", ".join(known for family in FAMILIES.values() for known in family.starts)
+            raise ValueError(f"model.init_from: {name!r} is neither a file nor a detector known by name; {known} are")
+        return
+    theirs = model_settings(keys)
+    compared = keys if model.family == theirs.family else ["family"]
+    wrong = [
+        f"model.{key} is {_plain(getattr(model, key))}, there {_plain(getattr(theirs, key))}"
+        for key in compared
+        if getattr(model, key) != getattr(theirs, key)
+    ]
+    if wrong:
+        raise ValueError(f"keys contradict model.init_from={name}: {'; '.join(wrong)}; remove them")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def build_references(model: ModelConfig) -> References | None:

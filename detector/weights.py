@@ -1,6 +1,7 @@
 """Weights from elsewhere: ImageNet backbones and detectors to fine-tune."""
 
 import logging
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,13 @@ def load_imagenet_weights(backbone: nn.Module, name: str, weights: str) -> None:
     Raises:
         WeightsError: unknown name, no connection, unreadable file, or another network's weights.
     """
-    state = _read(weights, "model.weights") if Path(weights).is_file() else _download(name, weights)
+    if Path(weights).is_file():
+        state = _read(weights, "model.weights")
+    else:
+        remedy = (
+            "give a local file, or train from scratch with model.weights=null model.norm=group model.frozen_stages=0"
+        )
+        state = fetch_weights(name, weights, f"model.weights {weights!r}", remedy)
     state = {key: value for key, value in state.items() if not key.startswith("fc.")}
     own = backbone.state_dict()
     # ImageNet models count no batches in old files, and have no deformable convolutions
@@ -50,13 +57,16 @@ def load_imagenet_weights(backbone: nn.Module, name: str, weights: str) -> None:
     backbone.load_state_dict(state, strict=False)
 
 
-def load_detector_weights(detector: Detector, source: Mapping[str, Any] | str | Path) -> list[str]:
+def load_detector_weights(
+    detector: Detector, source: Mapping[str, Any] | str | Path, class_head: bool = True
+) -> list[str]:
     """Start a detector from another one's weights, for fine-tuning.
 
     Loads everything but a class head of another size and the state of training, such as self-balancing.
 
     Args:
         source: a checkpoint, or the path of one. Its "ema" weights are preferred to "model".
+        class_head: whether to load the class head where its size fits; its classes must then be the same.
     Returns:
         Names of the detector's parameters that were left as they are; logged too.
     Raises:
@@ -70,12 +80,15 @@ def load_detector_weights(detector: Detector, source: Mapping[str, Any] | str | 
     own = detector.state_dict()
     of_training = {key for key in own if is_of_training(key)}
     state = {key: value for key, value in upgraded_names(state).items() if not is_of_training(key)}
-    skipped = [key for key in detector.class_head if _shape(state.get(key)) not in (None, own[key].shape)]
+    skipped = [
+        key for key in detector.class_head if not class_head or _shape(state.get(key)) not in (None, own[key].shape)
+    ]
     state = {key: value for key, value in state.items() if key not in skipped}
     _check(state, own, of_training.union(skipped), f"{where} is of another network")
     detector.load_state_dict(state, strict=False)
     if skipped:
-        logger.warning("model.init_from: class head of another size, starts afresh (%s)", ", ".join(skipped))
+        which = "class head of another size" if class_head else "class head of other classes"
+        logger.warning("model.init_from: %s, starts afresh (%s)", which, ", ".join(skipped))
     return skipped
 
 
@@ -92,22 +105,26 @@ def is_of_training(key: str) -> bool:
     return OBJECTIVE in key.split(".")
 
 
-def _download(name: str, weights: str) -> dict[str, Tensor]:
+def fetch_weights(name: str, weights: str, asked: str, remedy: str) -> dict[str, Tensor]:
+    """Released weights by torchvision's weights API, which keeps a file that it has fetched once.
+
+    Args:
+        name: of torchvision's model. weights: one of its weights, such as "DEFAULT".
+        asked: key and value that ask for them; remedy: what to do without them; for errors.
+    Raises:
+        WeightsError: no weights of this name; not to be had: with the URL, and the folder to put the file into.
+    """
     choices = get_model_weights(name).__members__
     if weights not in choices:
         names = ", ".join(choices)
-        raise WeightsError(f"model.weights {weights!r} is neither a file nor weights of {name} ({names})")
+        raise WeightsError(f"{asked} is neither a file nor weights of {name} ({names})")
     url = choices[weights].url
     try:
-        return choices[weights].get_state_dict(progress=True, check_hash=True)
+        return choices[weights].get_state_dict(progress=sys.stderr.isatty(), check_hash=True)
     except Exception as error:  # network, disk, or a damaged file in the cache: nearly any type
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         folder = Path(torch.hub.get_dir(), "checkpoints")
-        raise WeightsError(
-            f"model.weights {weights!r} could not be fetched ({reason}): put {url} into {folder}, "
-            "give a local file, or train from scratch with "
-            "model.weights=null model.norm=group model.frozen_stages=0"
-        ) from error
+        raise WeightsError(f"{asked} could not be fetched ({reason}): put {url} into {folder}, {remedy}") from error
 
 
 def _read(path: str | Path, key: str) -> Mapping[str, Any]:

@@ -30,13 +30,15 @@ def main() -> int:
     from data import CocoDetection
     from data.output_folder import refuse_inputs
     from engine.run.config import load_config, parse_config
+    from engine.run.datasets import training_resize
+    from engine.run.stretch import stretch_note
     from engine.tools.dataset_check import check_split, check_together, training_refusals
     from engine.tools.dataset_report import draw_report, format_split
 
     log_to_console(is_main=False)  # the report says what reading the data would warn of
     with user_errors():
         config = load_config(args.config, args.overrides) if args.config else parse_config({}, "", args.overrides)
-        data = config.data
+        data, resize = config.data, training_resize(config.data)
         splits = args.split or [name for name in (data.train_split, data.val_split, data.test_split) if name]
         datasets, reports, inputs = {}, {}, [args.config] if args.config else []
         for split in dict.fromkeys(splits):
@@ -49,8 +51,11 @@ def main() -> int:
                 inside_only=data.inside_only or args.inside_only,
             )
             inputs += [datasets[split].annotation_file, *map(datasets[split].path, range(len(datasets[split])))]
-            reports[split] = check_split(datasets[split], config.model, data.train_size, not args.no_images)
-            print(format_split(str(datasets[split].annotation_file), reports[split], data.train_size), end="\n\n")
+            reports[split] = check_split(datasets[split], config.model, resize, not args.no_images)
+            training = split == data.train_split
+            if args.config and (note := stretch_note(datasets[split], config, training)) is not None:
+                reports[split].notes.append(note)
+            print(format_split(str(datasets[split].annotation_file), reports[split], resize), end="\n\n")
         together = check_together(datasets, reports)
         if args.config and data.train_split in datasets:
             together += training_refusals(config, datasets[data.train_split])

@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--output", metavar="FILE", help="default: the checkpoint's name ending in .pt2 or .onnx")
     args = parser.parse_args()
 
+    from data.counts import counted
     from data.output_folder import refuse_inputs
     from engine.run.load import load_detector
     from engine.tools.export import export_onnx, export_torch
@@ -34,7 +35,7 @@ def main() -> None:
         refuse_inputs([output], [args.ckpt])
         detector, info = load_detector(args.ckpt)
         export(detector, info, output)
-        print(f"{output}: {output.stat().st_size / 1e6:.0f} MB, {len(info.classes)} classes")
+        print(f"{output}: {output.stat().st_size / 1e6:.0f} MB, {counted(len(info.classes), 'class')}")
 
 
 if __name__ == "__main__":

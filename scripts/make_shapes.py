@@ -27,13 +27,14 @@ def main() -> None:
     if not splits:
         parser.error("nothing to generate: --train, --val and --test are all 0")
 
+    from data.counts import counted
     from data.output_folder import refuse_inputs
     from engine.tools.sample_sheet import draw_samples
 
     with user_errors():
         files = generate_shapes(args.output, splits, image_size=args.size, seed=args.seed)
         for split, file in files.items():
-            print(f"{split}: {splits[split]} images, {file}")
+            print(f"{split}: {counted(splits[split], 'image')}, {file}")
         if args.samples:
             refuse_inputs([args.samples], [*files.values(), *Path(args.output).glob("*/*.jpg")])
             draw_samples(next(iter(files.values())), Path(args.samples))

@@ -43,6 +43,7 @@ def main() -> None:
     if args.gpus > 1 and args.bandwidth is None:
         parser.error("--gpus above 1 needs --bandwidth")
 
+    from data.counts import counted
     from engine.run.config import load_config
     from engine.tools.cost_table import cost_row, rate_of_benchmark, rate_of_run
 
@@ -52,7 +53,7 @@ def main() -> None:
             rate_of_benchmark(args.benchmark, args.precision) if args.benchmark else rate_of_run(args.run)
         )
         rows = [cost_row(name, config, rate, next(iter(configs.values())), args) for name, config in configs.items()]
-    print(f"{args.gpus} GPU(s), {rate:.4g} images/s on one with {args.configs[0].stem}", end="")
+    print(f"{counted(args.gpus, 'GPU')}, {rate:.4g} images/s on one with {args.configs[0].stem}", end="")
     print(f", {args.bandwidth:g} GB/s, {args.positives:g} positives an image" if args.gpus > 1 else "")
     print("| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0]), sep="\n")
     for each in rows:

@@ -7,13 +7,17 @@ import re
 import runpy
 import shlex
 import shutil
+import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from data.synthetic.shapes import generate_shapes
+from engine.run.config import load_config
+from engine.run.datasets import evaluation_transform, training_resize
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -25,6 +29,8 @@ SCRIPTS = [script for script in SCRIPTS if Path(script).name not in NO_OPTIONS]
 ELSEWHERE = {
     "bash scripts/quickstart.sh": "installs PyTorch and trains for minutes; its configuration trains in tests/engine",
     "bash scripts/test.sh": "is what runs this test",
+    "bash scripts/install.sh": "installs PyTorch; the quickstart's first part",
+    "git clone URL": "its reader knows the URL",
     "python scripts/yolo_to_coco.py my_yolo_folder": "tests/data/formats/test_convert.py",
     "python scripts/download_coco.py": "tests/engine/tools/test_download.py, against a server of its own",
     "python train.py --config configs/r50_alrp.yaml": "needs COCO; else tests/engine/training/test_training.py",
@@ -37,7 +43,8 @@ ELSEWHERE = {
 }
 # what makes the documented configuration fit for a test
 SMALL = [
-    *("run.device=cpu", "data.workers=0", "data.image_size=64", "data.batch_size=4", "schedule.max_steps=2"),
+    *("run.device=cpu", "data.workers=0", "data.batch_size=4", "schedule.max_steps=2"),
+    *("data.short_side=64", "data.long_side=64", "evaluation.short_side=64", "evaluation.long_side=64"),
     *("model.fpn_channels=64", "model.head_convs=1", "model.score_thresh=0.0", "run.precision=float32"),
 ]
 
@@ -70,8 +77,6 @@ def workplace(tmp_path, monkeypatch) -> Path:
     for name in ("train.py", "eval.py", "scripts"):
         (tmp_path / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
-    (config,) = (block for block in blocks("yaml") if block.startswith("# configs/mine.yaml"))
-    (tmp_path / "configs" / "mine.yaml").write_text(config)
     (tmp_path / "results.json").write_text("[]")
     _write_voc(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -117,7 +122,10 @@ def test_the_commands_run_from_top_to_bottom(workplace, monkeypatch, capsys):
         if "compare_runs" in line:  # the README's second run, which it does not spell out
             second = ["python", "train.py", "--config", "configs/mine.yaml", "run.name=mine_lower_rate", *SMALL]
             assert run(second, monkeypatch) == 0
-        status = run([*words, *(SMALL if words[1] == "train.py" else ())], monkeypatch)
+        more = SMALL if words[1] == "train.py" and "--resume" not in words else ()
+        if "new_config" in line:  # the start that it would name is a download
+            more = ("--from-scratch",)
+        status = run([*words, *more], monkeypatch)
         printed = capsys.readouterr()
         assert status == 0, f"{line}\n{printed.out}\n{printed.err}"
         if "--dry-run" in words:
@@ -128,6 +136,29 @@ def test_the_commands_run_from_top_to_bottom(workplace, monkeypatch, capsys):
     pictures = [path for path in (workplace / "predictions").rglob("*") if path.suffix in (".png", ".jpg")]
     assert len(pictures) == 3  # a fifth of fifteen
     assert (workplace / "predictions" / "detections.json").is_file()
+
+
+def test_the_configuration_shown_is_one_and_keeps_the_shape_of_images(tmp_path):
+    (config,) = (block for block in blocks("yaml") if block.startswith("# configs/mine.yaml"))
+    (tmp_path / "mine.yaml").write_text(config)
+    resize = evaluation_transform(load_config(tmp_path / "mine.yaml"))
+    assert resize.output_size((480, 640)) == (384, 512)
+    assert training_resize(load_config(tmp_path / "mine.yaml").data).output_size((640, 480)) == (512, 384)
+
+
+def test_git_ignores_what_the_commands_write():
+    outputs = ["runs/mine/config.yaml", "datasets/mine/train/1.jpg", "r50_alrp.pt"]
+    for words in commands():
+        for option, value in pairwise(words):
+            if option in ("--output", "--json", "--report", "--picture", "--detections") and words[0] == "python":
+                outputs.append(value if "." in value else f"{value}/file")
+    git = ["git", "check-ignore", "--no-index", *outputs]
+    try:
+        ignored = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    except FileNotFoundError:
+        pytest.skip("no git")
+    assert len(outputs) >= 8
+    assert set(outputs) == set(ignored)
 
 
 def test_scripts_that_the_readme_names_exist():

@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from data.counts import counted
 from data.formats.convert import LabelledImage
 from data.image_files import files_below
 from data.output_folder import OutputFolder
@@ -33,29 +34,31 @@ class FileTally:
         self._used.update(map(os.path.realpath, paths))
 
     def lines(
-        self, root: Path, splits: Mapping[str, Sequence[LabelledImage]], reason_of: Callable[[Path], str]
+        self, root: Path, splits: Mapping[str, Sequence[LabelledImage]], reason_of: Callable[[Path], tuple[str, str]]
     ) -> list[str]:
         """The count of files, a line for each reason why some were left out, and what is odd about the splits.
 
         Args:
             root: names of files are shown relative to it.
             splits: what was read.
-            reason_of: says why a file that was not used was left out, as "images in no list".
+            reason_of: says of a file that was not used what it is and why it was left out, as ("image", "in no list").
         """
-        reasons: dict[str, list[str]] = defaultdict(list)
+        reasons: dict[tuple[str, str], list[str]] = defaultdict(list)
         for real, path in self._seen.items():
             if real not in self._used:
                 reasons[reason_of(path)].append(str(path.relative_to(root) if path.is_relative_to(root) else path))
         left_out = len(self._seen) - len(self._used)
         lines = [f"files: {len(self._seen)} seen = {len(self._used)} used + {left_out} left out"]
-        for reason, names in sorted(reasons.items()):
-            lines.append(f"  {len(names)} {reason} ({', '.join(names[:SHOWN])}{', …' * (len(names) > SHOWN)})")
+        for (noun, reason), names in sorted(reasons.items()):
+            lines.append(
+                f"  {counted(len(names), noun)} {reason} ({', '.join(names[:SHOWN])}{', …' * (len(names) > SHOWN)})"
+            )
         for split, images in splits.items():
             if not any(image.objects for image in images):
-                lines.append(f"{split}: not one of its {len(images)} images has an object")
+                lines.append(f"{split}: not one of its {counted(len(images), 'image')} has an object")
         copies = Counter(os.path.realpath(image.path) for images in splits.values() for image in images)
         if shared := sum(count > 1 for count in copies.values()):
-            lines.append(f"{shared} images are in more than one of the splits {', '.join(splits)}")
+            lines.append(f"in more than one of the splits {', '.join(splits)}: {counted(shared, 'image')}")
         return lines + self.notes
 
 

@@ -78,14 +78,14 @@ class VocFolder:
         images = (self._read_one(path, difficult) for path in xml_files)
         return [image for image in images if image is not None]
 
-    def reason_left_out(self, path: Path) -> str:
-        """Why a file was not used."""
+    def reason_left_out(self, path: Path) -> tuple[str, str]:
+        """What a file that was not used is, and why it was not."""
         if _is_xml(path):
-            return "XML files that are no annotation" if path in self._foreign else "XML files in no list of a split"
+            return "XML file", "without an annotation" if path in self._foreign else "in no list of a split"
         if is_image(path):
             labelled = self._xml_index.find(_name_below(path, self.images), path.stem)
-            return "images whose XML file is not used" if labelled else "images without an XML file"
-        return "lists of no split" if path in self._lists.values() else "files of other kinds"
+            return "image", "whose XML file is not used" if labelled else "without an XML file"
+        return ("list", "of no split") if path in self._lists.values() else ("file", "of another kind")
 
     def _listed(self, split: str) -> list[Path]:
         listing = self._lists[split]

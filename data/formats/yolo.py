@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
+from data.counts import counted
 from data.errors import DatasetError
 from data.exif import Exif
 from data.formats.convert import LabelledImage, LabelledObject, image_sizes
@@ -76,7 +77,7 @@ class YoloFolder:
                 splits[split] = unique_files(images)
                 if len(splits[split]) < len(images):
                     twice = len(images) - len(splits[split])
-                    self.tally.notes.append(f"{split}: {twice} images are listed twice; each counts once")
+                    self.tally.notes.append(f"{split}: listed twice, and counted once: {counted(twice, 'image')}")
         return splits
 
     def all_images(self) -> list[Path]:
@@ -97,11 +98,11 @@ class YoloFolder:
         base = base or _common_folder(path.parent for path in images)
         return [self._read_one(path, base) for path in images]
 
-    def reason_left_out(self, path: Path) -> str:
-        """Why a file was not used."""
+    def reason_left_out(self, path: Path) -> tuple[str, str]:
+        """What a file that was not used is, and why it was not."""
         if is_image(path):
-            return "images in no split"
-        return "text files that belong to no image" if path.suffix.lower() == ".txt" else "files of other kinds"
+            return "image", "in no split"
+        return ("text file", "of no image") if path.suffix.lower() == ".txt" else ("file", "of another kind")
 
     def _read_yaml(self, path: Path) -> dict[str, Any]:
         document = read_yaml(path, values_as_text=True)

@@ -1,6 +1,7 @@
 """Released RetinaNets: the authors' (MMDetection v2) and torchvision's, told apart by names and shapes alone."""
 
 import re
+from typing import Any
 
 from detector.released import (
     COCO_IDS,
@@ -48,6 +49,23 @@ RETINANET_NAMES: list[Rename] = [
     (r"head\.classification_head\.conv\.(\d\.[a-z]+)", r"head.cls_tower.\1"),
     (r"head\.regression_head\.conv\.(\d\.[a-z]+)", r"head.box_tower.\1"),
 ]
+# Keys of the group `model` that the two networks of torchvision need: those of configs/torchvision_r50*.yaml.
+TORCHVISION_KEYS: dict[str, Any] = {
+    "backbone": "resnet50",
+    "deformable": False,
+    "norm": "frozen_batch",
+    "fpn_channels": 256,
+    "head_convs": 4,
+    "p7_relu": True,
+    "anchor_ratios": (0.5, 1.0, 2.0),
+    "anchor_octave_scales": (1.0, 2 ** (1 / 3), 2 ** (2 / 3)),
+    "anchor_base_scale": 4.0,
+    "box_convention": "torchvision",
+}
+STARTS: dict[str, dict[str, Any]] = {
+    "torchvision/retinanet_resnet50_fpn": {**TORCHVISION_KEYS, "p6_from": "p5", "head_norm": None},
+    "torchvision/retinanet_resnet50_fpn_v2": {**TORCHVISION_KEYS, "p6_from": "c5", "head_norm": "group"},
+}
 TOWERS = (("classification_head", "cls_tower"), ("regression_head", "box_tower"))
 
 

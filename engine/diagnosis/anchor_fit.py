@@ -9,10 +9,10 @@ from torch import Tensor
 
 from data import CocoDetection, padded_size
 from data.boxes import scale_boxes
-from data.transforms import Resize, ResizeShortSide
 from detector import ModelConfig, build_references
 from detector.monitor import REACHED_IOU, best_reference_ious
 from engine.metrics.matching import SIZES
+from engine.run.datasets import training_resize
 from engine.run.groups import DataConfig
 from losses.overlaps import box_area
 
@@ -34,12 +34,14 @@ class AnchorFit:
     missed: dict[str, float]
 
 
-def anchor_fit(dataset: CocoDetection, model: ModelConfig, data: DataConfig) -> AnchorFit | None:
+def anchor_fit(
+    dataset: CocoDetection, model: ModelConfig, data: DataConfig, num_images: int = IMAGES
+) -> AnchorFit | None:
     """Compares objects, crowd regions aside, with anchors; images as `data` resizes them, augmentation left out. None
     for a detector that starts from no boxes."""
     if build_references(model) is None:
         return None
-    images = _sample(dataset, data)
+    images = _sample(dataset, data, num_images)
     missed = _best_ious(images, model) < REACHED_IOU
     area = box_area(torch.cat([image.boxes for image in images]))
     label = torch.cat([image.labels for image in images])
@@ -54,9 +56,9 @@ def anchor_fit(dataset: CocoDetection, model: ModelConfig, data: DataConfig) -> 
     return AnchorFit(len(missed), shares)
 
 
-def best_base_scale(dataset: CocoDetection, model: ModelConfig, data: DataConfig) -> float:
+def best_base_scale(dataset: CocoDetection, model: ModelConfig, data: DataConfig, num_images: int = IMAGES) -> float:
     """The model.anchor_base_scale, among powers of √2 from ½ to 16, with anchors of IoU ≥ 0.5 for the most objects."""
-    images = _sample(dataset, data)
+    images = _sample(dataset, data, num_images)
     scales = [2 ** (power / 2) for power in range(-2, 9)]
     models = {scale: model.model_copy(update={"anchor_base_scale": scale}) for scale in scales}
     return max(scales, key=lambda scale: (_best_ious(images, models[scale]) >= 0.5).float().mean().item())
@@ -70,12 +72,9 @@ class _Image(NamedTuple):
     labels: Tensor
 
 
-def _sample(dataset: CocoDetection, data: DataConfig) -> list[_Image]:
-    transform: Resize | ResizeShortSide = Resize(data.train_size)
-    if data.short_sides is not None and data.long_side is not None:
-        transform = ResizeShortSide(sum(data.short_sides) // 2, data.long_side)
-    images = []
-    for index in range(0, len(dataset), -(-len(dataset) // IMAGES)):
+def _sample(dataset: CocoDetection, data: DataConfig, num_images: int) -> list[_Image]:
+    transform, images = training_resize(data), []
+    for index in range(0, len(dataset), -(-len(dataset) // num_images)):
         target, (height, width) = dataset.objects(index), dataset.sizes[index].tolist()
         objects, size = ~target["crowd"], transform.output_size((height, width))
         boxes = scale_boxes(target["boxes"], (height, width), size)

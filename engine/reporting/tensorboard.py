@@ -1,6 +1,6 @@
 """TensorBoard pages of a run. Logging reads values and changes none; processes other than the main one log nothing."""
 
-import resource
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +155,12 @@ def peak_memory_gb(device: torch.device) -> float:
     """Peak memory of this process so far in GB: allocated on the GPU, resident on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    try:
+        import resource  # POSIX alone has it
+    except ImportError:
+        return float("nan")
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def scalar_metrics(metrics: dict[str, Any]) -> dict[str, float]:

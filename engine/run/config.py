@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from data.errors import DatasetError
 from data.yaml_files import parse_yaml, read_yaml
-from detector.families import DEFAULT_FAMILY, FAMILIES, require_loss_of_family, usual_loss
+from detector.families import FAMILIES, family_name, require_loss_of_family, require_start, usual_loss
 from engine.run.groups import Config
 from losses.table import LOSSES
 
@@ -64,6 +64,7 @@ def parse_config(values: dict[str, Any], source: str, overrides: Sequence[str] =
     try:
         config = Config.model_validate(values)
         require_loss_of_family(config.model, config.loss)
+        require_start(config.model)
     except ValidationError as error:
         raise ConfigError(_first_problem(error, values, source, overridden)) from error
     except ValueError as error:
@@ -160,7 +161,7 @@ def _keys_of_group(group: Any, prefix: str = "") -> Iterator[str]:
 def _reject_keys_of_others(values: Mapping[str, Any], source: str, overridden: Sequence[str]) -> None:
     """Raises ConfigError for a key that only other losses, or other families, have."""
     model = values.get("model")
-    family = model.get("family", DEFAULT_FAMILY) if isinstance(model, dict) else DEFAULT_FAMILY
+    family = family_name(model if isinstance(model, dict) else {})
     owners = {
         "loss": ("name", _loss_name(values), {name: loss.Settings.key_names() for name, loss in LOSSES.items()}),
         "model": ("family", family, {name: tuple(f.config.model_fields) for name, f in FAMILIES.items()}),

@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 from data import CocoDetection, DatasetError, eval_transform, train_transform
+from data.counts import counted
 from data.synthetic.shapes import generate_shapes
 from data.transforms import Resize, ResizeShortSide
 from engine.run.config import Config
@@ -56,8 +57,8 @@ def training_set(config: Config) -> CocoDetection:
         raise DatasetError(f"{dataset.annotation_file}: no annotations to train on; set data.train_split")
     if not dataset.has_objects:
         raise DatasetError(
-            f"{dataset.annotation_file}: no object in {len(dataset)} images, so nothing to train on; label some, or "
-            "look at data.classes and data.train_split"
+            f"{dataset.annotation_file}: no object in {counted(len(dataset), 'image')}, so nothing to train on; "
+            "label some, or look at data.classes and data.train_split"
         )
     return dataset
 
@@ -96,7 +97,12 @@ def hold_files(dataset: CocoDetection, processes: Processes) -> None:
         total=len(dataset), desc="data.cache", unit="file", disable=not processes.is_main, leave=False
     ) as bar:
         size = dataset.hold_files(copies, bar.update)
-    log.info("data.cache: %d files, %.2f GB of memory, times %d process(es) a host", len(dataset), size / 1e9, copies)
+    log.info(
+        "data.cache: %s, %.2f GB of memory, times %s a host",
+        counted(len(dataset), "file"),
+        size / 1e9,
+        counted(copies, "process"),
+    )
 
 
 def evaluation_set(config: Config, split: str) -> CocoDetection:
@@ -131,6 +137,13 @@ def _generating_command(data: DataConfig) -> str | None:
     numbers = " ".join(f"--{split} {count}" for split, count in counts.items())
     root = shlex.quote(data.root)  # the command is to be copied, and the name may be a stranger's
     return f"python scripts/make_shapes.py --output {root} {numbers} --size {plan.image_size} --seed {plan.seed}"
+
+
+def training_resize(data: DataConfig) -> Resize | ResizeShortSide:
+    """The resizing of training images, augmentation aside; of a range of short sides that in the middle."""
+    if data.short_sides is None or data.long_side is None:
+        return Resize(data.train_size)
+    return ResizeShortSide(sum(data.short_sides) // 2, data.long_side)
 
 
 def evaluation_transform(config: Config) -> Resize | ResizeShortSide:

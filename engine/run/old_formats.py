@@ -19,6 +19,13 @@ def upgrade(state: dict[str, Any]) -> dict[str, Any]:
     return state | weights | {"config": _without_inert_keys(state["config"])}
 
 
+def upgraded_config(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration in a run folder, config.yaml, in today's format."""
+    model = config.get("model")
+    is_format_1 = isinstance(model, dict) and "family" not in model
+    return _without_inert_keys(_with_exif(config)) if is_format_1 else _with_exif(config)
+
+
 def former_defaults(config: dict[str, Any]) -> dict[str, Any]:
     """Values of a run that were defaults when it began and are no longer: it goes on with them, unless its experiment
     names others.

@@ -1,15 +1,18 @@
 """Checks of a resumed run: which settings it may change, and what it must have in common with its checkpoint."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from data import CocoDetection
+from data.counts import counted
 from engine.run.checkpoint import CheckpointError
 from engine.run.config import Config, ConfigError, parse_config
 from engine.run.distributed import Processes
 from engine.run.precision import resolve_precision
+from engine.run.resume_command import CONFIG_FILE, resume_command
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +46,8 @@ def require_same_recipe(
         saved = parse_config(state["config"], source)
     except ConfigError as error:
         raise CheckpointError(f"{error}; the checkpoint is of another version of this project") from error
-    differences = _config_differences(config.to_dict(), saved.to_dict())
+    of_config = _config_differences(config.to_dict(), saved.to_dict())
+    differences = list(of_config)
     if list(state["classes"]) != dataset.class_names:
         differences.append(f"the classes are {_shown(dataset.class_names)} now and were {_shown(state['classes'])}")
     now, before = facts["training_set"], state.get("training_set")
@@ -58,9 +62,12 @@ def require_same_recipe(
     if precision not in ("auto", facts["precision"]):
         differences.append(f"run.precision is {facts['precision']!r} now and was {precision!r}")
     if differences:
+        run = Path(source).parent.parent
+        # other data or classes would end that command here too
+        continues = differences == of_config and (run / CONFIG_FILE).exists()
         raise ConfigError(
             f"{source}: {'; '.join(differences)}; resume with the same, or start another run.name "
-            "(model.init_from takes over the weights)"
+            f"(model.init_from takes over the weights){'; to continue: ' + resume_command(run) if continues else ''}"
         )
 
 
@@ -97,7 +104,7 @@ def _config_differences(now: dict[str, Any], before: dict[str, Any]) -> list[str
 
 
 def _described(training_set: dict[str, Any]) -> str:
-    return f"{training_set['images']} images with ids and boxes of digest {training_set['digest'][:8]}"
+    return f"{counted(training_set['images'], 'image')} with ids and boxes of digest {training_set['digest'][:8]}"
 
 
 def _shown(names: list[str]) -> str:

@@ -12,6 +12,7 @@ from data.text_files import read_lines
 from engine.run.checkpoint import CheckpointError, checkpoint_history, load_checkpoint, save_checkpoint
 from engine.run.config import Config, ConfigError
 from engine.run.event_files import EVENT_FILES, drop_later_points
+from engine.run.resume_command import CONFIG_FILE, resume_command
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class RunFolder:
         self._to_be_replaced = self.path / ".to_be_replaced"
         self._keep = config.run.keep_checkpoints
         self._damaged: list[Path] = []
-        self._config_file, self._config = self.path / "config.yaml", config
+        self._config_file = self.path / CONFIG_FILE
         self.source: Path | None = None
 
     def find_checkpoint(self, resume: str | None, overwrite: bool, restarted: bool = False) -> dict[str, Any] | None:
@@ -55,7 +56,7 @@ class RunFolder:
                 written so far, if anything, and only else do what the two options say.
         Raises:
             ConfigError: the run exists and neither `--resume` nor `--overwrite` is given, or `resume` is the
-                checkpoint of another one.
+                checkpoint of another one. A run that died before its first checkpoint is in nobody's way.
             CheckpointError: the checkpoint cannot be used, or with "auto" none of those that exist.
         """
         if restarted and not self._to_be_replaced.exists():
@@ -69,11 +70,13 @@ class RunFolder:
             self.source = Path(resume)
             return load_checkpoint(resume)
         if self._files():
-            if not overwrite:
+            if self._holds_results() and not overwrite:
                 raise ConfigError(
-                    f"{self.path}: this run exists; continue it with --resume auto, replace it with --overwrite, "
-                    "or choose another run.name"
+                    f"{self.path}: this run exists; continue it with --resume auto or as it was begun "
+                    f"({resume_command(self.path)}), replace it with --overwrite, or choose another run.name"
                 )
+            if not overwrite:
+                log.info("%s: a run ended here before its first checkpoint; this one starts in its place", self.path)
             self._to_be_replaced.touch()  # until `begin`: should torchrun restart, the old run must not be continued
         return None
 
@@ -102,17 +105,18 @@ class RunFolder:
         """Raises ConfigError where the folder holds a run and the checkpoint is not one of its own."""
         if checkpoint.resolve().parent == self.last.parent.resolve():
             return
-        results = [*checkpoint_history(self.last), *filter(Path.exists, [self.best]), *self.metrics()]
-        # else the same command was here before and was killed before its first checkpoint
-        if results or (self._files() and not self._is_of(self._config)):
+        if self._holds_results():
             raise ConfigError(
                 f"--resume {checkpoint}: {self.path} holds another run, which would be replaced; choose another "
                 "run.name, or continue that run with --resume auto"
             )
 
-    def _is_of(self, config: Config) -> bool:
-        """Whether a run of this very configuration began here."""
-        return self._config_file.exists() and self._config_file.read_bytes() == _as_yaml(config)
+    def _holds_results(self) -> bool:
+        """Whether there is something to continue or to keep; not after a run that died before its first checkpoint."""
+        checkpoints = [*checkpoint_history(self.last), *self.last.parent.glob("*.pt.damaged"), self.best]
+        if any(map(Path.exists, checkpoints)) or self.metrics():
+            return True
+        return bool(self._files()) and not self._config_file.exists()  # which every run begins with
 
     def begin(self, config: Config, step: int, evaluated_step: int) -> None:
         """Makes the folder ready for a run that continues after `step` steps, the newest evaluation being that of

@@ -1,7 +1,6 @@
 """One run at a time in a run folder."""
 
 import errno
-import fcntl
 import logging
 import os
 import socket
@@ -13,6 +12,11 @@ from engine.run.config import ConfigError
 
 log = logging.getLogger(__name__)
 
+try:
+    import fcntl
+except ImportError:  # POSIX alone has it
+    fcntl = None  # type: ignore[assignment]
+
 HELD = (errno.EAGAIN, errno.EACCES)
 UNSUPPORTED = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 
@@ -21,8 +25,8 @@ class RunLock:
     """Context that holds a lock on a folder. The system releases it when the process ends, however that is.
 
     It is a record lock: it works over NFS, and unlike one of flock it is not inherited by loader workers, which
-    outlive a killed parent by seconds and would keep the folder locked. Where the file system has no locks, one
-    warning says so.
+    outlive a killed parent by seconds and would keep the folder locked. Where the file system, or the system, has no
+    locks, one warning says so.
 
     Args:
         folder: made if missing, and removed again if nothing was written there.
@@ -35,6 +39,9 @@ class RunLock:
         self._descriptor: int | None = None
 
     def __enter__(self) -> "RunLock":
+        if fcntl is None:
+            log.warning("%s: no locks on this system; see that no other run writes here", self._folder)
+            return self
         while self._descriptor is None:
             self._folder.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -52,7 +59,8 @@ class RunLock:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        assert self._descriptor is not None
+        if self._descriptor is None:
+            return
         self._path.unlink(missing_ok=True)
         os.close(self._descriptor)
         self._descriptor = None

@@ -18,7 +18,9 @@ log = logging.getLogger(__name__)
 # a signal to a whole process group arrives again through torchrun, which passes on its own
 REPEAT_SECONDS = 5.0
 WAIT_SECONDS = 10.0  # for a batch, after the signal; schedulers and torchrun give 30 before they kill
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+# those that there are; Windows lacks the last, and the alarm that ends a wait for data
+SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]
+HAS_ALARM = hasattr(signal, "setitimer")
 
 
 class StoppedWaiting(BaseException):
@@ -43,7 +45,8 @@ class StopSignal:
 
     def __enter__(self) -> "StopSignal":
         self._previous = {number: signal.signal(number, self._receive) for number in SIGNALS}
-        self._previous_alarm = signal.signal(signal.SIGALRM, self._end_wait)
+        if HAS_ALARM:
+            self._previous_alarm = signal.signal(signal.SIGALRM, self._end_wait)
         if self._relay is not None:
             self._relay.start()
         return self
@@ -51,15 +54,17 @@ class StopSignal:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._relay is not None:
             self._relay.end()
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, self._previous_alarm)
+        if HAS_ALARM:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, self._previous_alarm)
         for number, handler in self._previous.items():
             signal.signal(number, signal.SIG_IGN if self.number else handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if not self.number:
             self.number, self._received = number, time.monotonic()
-            signal.setitimer(signal.ITIMER_REAL, WAIT_SECONDS, 1.0)  # again and again: a later wait is none either
+            if HAS_ALARM:
+                signal.setitimer(signal.ITIMER_REAL, WAIT_SECONDS, 1.0)  # again and again: a later wait is none either
         elif time.monotonic() - self._received >= REPEAT_SECONDS:
             raise SystemExit(128 + number)
 

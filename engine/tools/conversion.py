@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from data.counts import counted
 from data.formats.convert import SplitReport
 
 SHOWN = 5  # names of dropped boxes
@@ -35,13 +36,17 @@ def print_conversion(
         file_lines: of `FileTally`.
     """
     for split, report in reports.items():
-        crowds = f" and {report.crowds} crowd regions" if report.crowds else ""
-        print(f"{split}: {report.images} images, {report.objects} objects{crowds}, {report.annotation_file}")
-    print(f"{len(class_names)} classes: {', '.join(class_names)}")
+        crowds = f" and {counted(report.crowds, 'crowd region')}" if report.crowds else ""
+        images, objects = counted(report.images, "image"), counted(report.objects, "object")
+        print(f"{split}: {images}, {objects}{crowds}, {report.annotation_file}")
+    print(f"{counted(len(class_names), 'class')}: {', '.join(class_names)}")
     dropped = [name for report in reports.values() for name in report.dropped]
     if dropped:
         more = ", …" if len(dropped) > SHOWN else ""
-        print(f"{len(dropped)} boxes without area in their image were left out: {', '.join(dropped[:SHOWN])}{more}")
+        boxes = (
+            "1 box without area in its image was" if len(dropped) == 1 else f"{len(dropped)} boxes without area were"
+        )
+        print(f"{boxes} left out: {', '.join(dropped[:SHOWN])}{more}")
     print("\n".join(file_lines))
     if not copied:
         print("the images are links: keep the original folder, or convert with --copy")

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,19 @@ from torch import Tensor
 from data import CocoDetection, DatasetError, TrainBatchSampler, padded_size
 from data.annotations import read_document
 from data.boxes import scale_boxes
+from data.counts import counted
 from data.outside import outside_line
+from data.transforms import Resize, ResizeShortSide
 from data.validation import box_fault, has_area, record_problems, repeated_objects
 from detector import ModelConfig, build_references
 from detector.matcher import NEGATIVE
 from engine.metrics.matching import MAX_DETECTIONS, SIZES
 from engine.run.config import Config
 from engine.run.datasets import category_difference
-from engine.tools.image_check import exif_notes, look_at_images
+from engine.run.image_check import exif_notes, look_at_images
 
 EXAMPLES = 3  # of each kind of problem
+CACHED_SIZES = 32  # of images, with all their reference boxes
 
 
 @dataclass
@@ -51,13 +55,15 @@ class SplitReport:
     digests: list[bytes | None] = field(default_factory=list)
 
 
-def check_split(dataset: CocoDetection, model: ModelConfig, size: tuple[int, int], read_images: bool) -> SplitReport:
+def check_split(
+    dataset: CocoDetection, model: ModelConfig, resize: Resize | ResizeShortSide, read_images: bool
+) -> SplitReport:
     """Looks at every entry of the annotation file and, with `read_images`, at every image file.
 
     Args:
         dataset: made with on_error="skip", so that statistics are of what can be used.
         model: of its anchors and matcher.
-        size: (height, width) that training resizes to.
+        resize: the resizing of training images.
     """
     document = read_document(dataset.annotation_file, images_only=not dataset.has_annotations)
     problems = _annotation_problems(document)
@@ -69,16 +75,18 @@ def check_split(dataset: CocoDetection, model: ModelConfig, size: tuple[int, int
             problems[f"image files: {look.error.kind}"].append(f"{look.error} (image id {look.image_id})")
     targets = [dataset.objects(index) for index in range(len(dataset))]
     boxes = torch.cat([target["boxes"][~target["crowd"]] for target in targets])
+    own_sizes = [(int(height), int(width)) for height, width in dataset.sizes]
+    sizes = [resize.output_size(own) for own in own_sizes]
     resized = [
-        {**target, "boxes": scale_boxes(target["boxes"], (int(own[0]), int(own[1])), size)}
-        for target, own in zip(targets, dataset.sizes, strict=True)
+        {**target, "boxes": scale_boxes(target["boxes"], own, size)}
+        for target, own, size in zip(targets, own_sizes, sizes, strict=True)
     ]
     resized_boxes = torch.cat([target["boxes"][~target["crowd"]] for target in resized])
     return SplitReport(
         problems=dict(problems),
         num_images=len(dataset),
         num_empty=sum(len(target["boxes"]) == 0 for target in targets),
-        classes=_class_table(dataset.class_names, resized, model, size),
+        classes=_class_table(dataset.class_names, resized, model, sizes),
         sides=_sides(boxes),
         resized_sides=_sides(resized_boxes),
         notes=[*exif_notes(looks, dataset.exif), *_notes(dataset)],
@@ -102,10 +110,8 @@ def check_together(datasets: dict[str, CocoDetection], reports: dict[str, SplitR
         digests = set(reports[first].digests) - {None}
         shared = max(shared, sum(digest in digests for digest in reports[name].digests))
         if shared:
-            lines.append(
-                f"{name}: {shared} of {len(datasets[name])} images are in {first} too: metrics on them say little of "
-                "others"
-            )
+            of_all, verb = counted(len(datasets[name]), "image"), "is" if shared == 1 else "are"
+            lines.append(f"{name}: {shared} of {of_all} {verb} in {first} too: metrics on them say little of others")
     return lines
 
 
@@ -169,28 +175,30 @@ def _notes(dataset: CocoDetection) -> Iterator[str]:
         target = dataset.objects(index)
         counts.append(int(target["labels"][~target["crowd"]].bincount(minlength=1).max()))
     if crowded := sum(count > MAX_DETECTIONS for count in counts):
+        have = "1 image has" if crowded == 1 else f"{crowded} images have"
         yield (
-            f"{crowded} images have more than {MAX_DETECTIONS} objects of a class (up to {max(counts)}): COCO counts "
-            f"only the {MAX_DETECTIONS} best detections of each image and class, so that recall and AP cannot reach 1"
+            f"{have} more than {MAX_DETECTIONS} objects of a class (up to {max(counts)}): COCO counts only the "
+            f"{MAX_DETECTIONS} best detections of each image and class, so that recall and AP cannot reach 1"
         )
 
 
 def _class_table(
-    names: Sequence[str], targets: Sequence[dict[str, Tensor]], model: ModelConfig, size: tuple[int, int]
+    names: Sequence[str], targets: Sequence[dict[str, Tensor]], model: ModelConfig, sizes: Sequence[tuple[int, int]]
 ) -> dict[str, dict[str, float]]:
     references = build_references(model)
-    boxes_per_level = [] if references is None else references.boxes(padded_size(size))
+    # images of a size, of which there are few, share their reference boxes
+    boxes_of = None if references is None else lru_cache(CACHED_SIZES)(references.boxes)
     count = len(names)
     table = {key: torch.zeros(count) for key in ("objects", "crowd", "images", "positives", "unmatched")}
-    for target in targets:
+    for target, size in zip(targets, sizes, strict=True):
         crowd = target["crowd"]
         boxes, labels = target["boxes"][~crowd], target["labels"][~crowd]
         table["objects"] += labels.bincount(minlength=count)
         table["crowd"] += target["labels"][crowd].bincount(minlength=count)
         table["images"][target["labels"].unique()] += 1
-        if len(boxes) == 0 or references is None:
+        if len(boxes) == 0 or references is None or boxes_of is None:
             continue
-        matches = references.match(boxes_per_level, boxes)
+        matches = references.match(boxes_of(padded_size(size)), boxes)
         positives = matches[matches > NEGATIVE].bincount(minlength=len(boxes))
         table["positives"] += labels.bincount(positives.float(), minlength=count)
         table["unmatched"] += labels.bincount((positives == 0).float(), minlength=count)

@@ -5,38 +5,44 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from data.coco import IMAGE_REMEDY
+from data.counts import counted
 from data.files import write_atomically
+from data.transforms import Resize, ResizeShortSide
 from detector import ModelConfig, build_references
 from detector.contract import SIZE_DIVISOR
 from engine.metrics.matching import SIZES
+from engine.run.stretch import described
 from engine.tools.dataset_check import EXAMPLES, SplitReport
 from losses.overlaps import box_area
 
 MOST_CLASSES = 40  # bars that stay readable
 
 
-def format_split(name: str, report: SplitReport, size: tuple[int, int]) -> str:
+def format_split(name: str, report: SplitReport, resize: Resize | ResizeShortSide) -> str:
     """Problems with counts, sizes, classes and anchors, and the metrics that will be -1; no final newline.
 
     Args:
-        size: (height, width) that training resizes to.
+        resize: the resizing of training images.
     """
     objects = sum(row["objects"] for row in report.classes.values())
     crowd = sum(row["crowd"] for row in report.classes.values())
-    title = f"{name}: {report.num_images} images ({report.num_empty} without objects), {objects:.0f} objects"
-    lines = [title + (f", {crowd:.0f} crowd regions" if crowd else ""), "=" * len(title), ""]
+    title = f"{name}: {counted(report.num_images, 'image')} ({report.num_empty} without objects), "
+    title += counted(round(objects), "object")
+    lines = [title + (f", {counted(round(crowd), 'crowd region')}" if crowd else ""), "=" * len(title), ""]
     count = sum(map(len, report.problems.values()))
     lines.append(f"Problems: {count}" if count else "No problems.")
     for kind, messages in report.problems.items():
         lines.append(f"  {len(messages):>6} {kind}")
         lines += [f"           {message}" for message in messages[:EXAMPLES]]
+    if any(kind.startswith("image files") for kind in report.problems):
+        lines.append(f"Remedy: {IMAGE_REMEDY}")
     lines += [f"Note: {note}" for note in report.notes]
     if objects:
-        height, width = size
-        lines += ["", f"{'objects of COCO size':<34}{'small':>8}{'medium':>8}{'large':>8}"]
-        for label, sides in (("in the files", report.sides), (f"resized to {width}×{height}", report.resized_sides)):
+        lines += ["", f"{'objects of COCO size':<42}{'small':>8}{'medium':>8}{'large':>8}"]
+        for label, sides in (("in the files", report.sides), (f"resized to {described(resize)}", report.resized_sides)):
             shares = [np.mean((sides**2 >= low) & (sides**2 < high)) for low, high in SIZES.values()]
-            lines.append(f"  {label:<32}" + "".join(f"{share:>8.1%}" for share in shares))
+            lines.append(f"  {label:<40}" + "".join(f"{share:>8.1%}" for share in shares))
         lines += ["", f"{'class':<24}{'images':>8}{'objects':>9}{'crowd':>7}{'anchors each':>14}{'without':>9}"]
         for class_name, row in report.classes.items():
             lines.append(

@@ -5,9 +5,12 @@ import math
 import time
 from statistics import median
 
+from data.counts import counted
 from engine.reporting.tensorboard import peak_memory_gb
 from engine.run.clock import duration
+from engine.run.datasets import training_resize
 from engine.run.loading import wait_for_each
+from engine.run.stretch import described, stretch_note
 from engine.training.plan import log_plan
 from engine.training.train_step import TrainingError
 from engine.training.trainer import Trainer
@@ -43,18 +46,21 @@ def dry_run(trainer: Trainer) -> str:
 
     schedule, step_time = trainer.schedule, median(seconds[1:])
     decay = "cosine" if schedule.cosine else f"× {schedule.gamma:g} after epochs {[*schedule.milestones]}"
-    height, width = data.train_size
     epoch, rest = (
         duration(steps * step_time) for steps in (schedule.steps_per_epoch, trainer.stop_step - trainer.step)
     )
     rows = {
         "images": f"{len(trainer.dataset)} training, {len(trainer.eval_set)} validation",
         "classes": f"{len(trainer.dataset.class_names)}",
-        "batch": f"{data.batch_size} images of {width}×{height} pixels over {processes.world_size} process(es)",
+        "batch": f"{counted(data.batch_size, 'image')} of {described(training_resize(data))} pixels, over "
+        f"{counted(processes.world_size, 'process')}",
         "steps": f"{schedule.steps_per_epoch} an epoch, {trainer.stop_step} in all",
         "learning rate": f"{schedule.lr:g} after {schedule.warmup_steps} steps of warm-up, {decay}",
         "memory": f"{memory:.2f} GB {'of the GPU' if processes.device.type == 'cuda' else 'of RAM'} a process",
         "time": f"about {step_time:.2g} s a step, {epoch} an epoch, {rest} in all, evaluation aside",
         "run folder": f"{trainer.folder.path}, not made yet",
     }
+    for name, dataset, training in (("training", trainer.dataset, True), ("validation", trainer.eval_set, False)):
+        if (note := stretch_note(dataset, trainer.config, training)) is not None:
+            rows[f"{name} shapes"] = note
     return "\n".join(f"{name:<15}{text}" for name, text in rows.items())

@@ -3,6 +3,7 @@
 import logging
 
 from data import CocoDetection
+from data.counts import counted
 from engine.run.precision import resolve_precision
 from engine.training.train_step import TrainStep
 
@@ -19,19 +20,19 @@ def log_plan(train_step: TrainStep, dataset: CocoDetection, eval_set: CocoDetect
     config, processes, schedule = train_step.config, train_step.processes, train_step.schedule
     parameters = sum(parameter.numel() for parameter in train_step.parameters)
     log.info(
-        "%d training and %d validation images of %d classes; %.1f M trained parameters; %d process(es) on %s in %s",
+        "%d training and %s of %s; %.1f M trained parameters; %s on %s in %s",
         len(dataset),
-        len(eval_set),
-        len(dataset.class_names),
+        counted(len(eval_set), "validation image"),
+        counted(len(dataset.class_names), "class"),
         parameters / 1e6,
-        processes.world_size,
+        counted(processes.world_size, "process"),
         processes.device.type,
         resolve_precision(config.run.precision, processes.device),
     )
     log.info(
-        "%d epochs of %d steps, at step %d of %d",
-        schedule.epochs,
-        schedule.steps_per_epoch,
+        "%s of %s, at step %d of %d",
+        counted(schedule.epochs, "epoch"),
+        counted(schedule.steps_per_epoch, "step"),
         train_step.done,
         stop_step,
     )

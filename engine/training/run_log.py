@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from data import CocoDetection
+from data.counts import counted
 from data.files import write_atomically
 from detector import Detector
 from engine.diagnosis.checks import Finding
@@ -162,7 +163,7 @@ class RunLog:
         text = f"AP {format_number(record['AP'])} on val"
         if "train_AP" in record:
             count = min(self.config.evaluation.train_images, len(self.dataset))
-            text += f", {format_number(record['train_AP'])} on {count} training images"
+            text += f", {format_number(record['train_AP'])} on {counted(count, 'training image')}"
         return f"{text}; best {format_number(best['AP'])} at epoch {best['epoch']}"
 
     def _generalisation(self, record: dict[str, Any], step: int) -> Finding | None:
@@ -180,7 +181,8 @@ class RunLog:
             unreadable |= found
         if unreadable:
             counts = ", ".join(f"{count} {kind}" for kind, count in Counter(unreadable.values()).items())
-            log.warning("%d training images could not be read and were skipped: %s", len(unreadable), counts)
+            images = counted(len(unreadable), "training image")
+            log.warning("%s could not be read (%s): skipped", images, counts)
 
     def flush(self) -> None:
         """Writes out the points so far."""

@@ -9,9 +9,11 @@ from engine.run.clock import Clock
 from engine.run.config import Config
 from engine.run.datasets import check_together, evaluation_set, hold_files, training_set
 from engine.run.distributed import Processes
+from engine.run.image_check import require_readable
 from engine.run.loading import loader_errors, wait_for_each
 from engine.run.progress import progress
 from engine.run.resume import recipe_facts, require_same_recipe, require_same_step
+from engine.run.resume_command import resume_command
 from engine.run.run_folder import RunFolder
 from engine.run.schedule import build_schedule
 from engine.run.shared_memory import require_shared_memory
@@ -46,6 +48,8 @@ class Trainer:
         self.eval_set = evaluation_set(config, "val")
         check_together(self.dataset, self.eval_set)
         require_shared_memory(config, self.dataset, self.eval_set)
+        if state is None and config.data.on_error == "stop":
+            require_readable([self.dataset, self.eval_set], processes)
         self.batches = train_loader(
             self.dataset,
             config.data.batch_size,
@@ -128,7 +132,8 @@ class Trainer:
             self.run_log.finish()
             return 0
         signal_number = max(self.processes.gather(stop.number))  # the signal may have reached some processes only
-        log.info("stopped by signal %d after step %d; continue with --resume auto", signal_number, self.step)
+        log.info("stopped by signal %d after step %d; continue with", signal_number, self.step)
+        log.info("%s", resume_command(self.folder.path))
         return 128 + signal_number
 
     def _train(self, stop: StopSignal) -> bool:

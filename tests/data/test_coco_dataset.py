@@ -269,10 +269,10 @@ def test_images_outside_are_read_after_one_line_and_refused_on_demand(with_image
     assert dataset[1][0].shape == (3, 8, 9)
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == (how != "link")  # links are the user's own
-    assert all(line.startswith(f"{root}: 1 images lie outside of it, in ") for line in lines)
+    assert all(line.startswith(f"{root}: 1 image lies outside of it, in ") for line in lines)
     for on_error in ("stop", "skip"):
         with pytest.raises(
-            DatasetError, match=r"1 images lie outside .*\(the first: b\.png\).*leave out --inside-only"
+            DatasetError, match=r"1 image lies outside .*\(the first: b\.png\).*leave out --inside-only"
         ):
             CocoDetection(root, "train", on_error=on_error, inside_only=True)
 

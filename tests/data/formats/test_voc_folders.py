@@ -121,11 +121,11 @@ def test_what_is_left_out_is_counted_by_reason(tmp_path):
     assert names == {"train": ["1.jpg", "2.jpg"]}
     assert lines == [
         "files: 11 seen = 5 used + 6 left out",
-        "  1 XML files in no list of a split (Annotations/3.xml)",
-        "  1 files of other kinds (JPEGImages/notes.csv)",
-        "  1 images whose XML file is not used (JPEGImages/3.jpg)",
+        "  1 XML file in no list of a split (Annotations/3.xml)",
+        "  1 file of another kind (JPEGImages/notes.csv)",
+        "  1 image whose XML file is not used (JPEGImages/3.jpg)",
         "  2 images without an XML file (JPEGImages/4.jpg, JPEGImages/5.jpg)",
-        "  1 lists of no split (ImageSets/Main/cat_train.txt)",
+        "  1 list of no split (ImageSets/Main/cat_train.txt)",
         f"{tmp_path}/ImageSets/Main/train.txt: lists 1 names twice; each counts once",
     ]
 
@@ -134,7 +134,7 @@ def test_an_image_in_two_splits_is_said(tmp_path):
     for number in "12":
         write(tmp_path, f"Annotations/{number}.xml", f"JPEGImages/{number}.jpg")
     lists(tmp_path, train="1\n2\n", val="2\n")
-    assert "1 images are in more than one of the splits train, val" in convert(tmp_path)[1]
+    assert "in more than one of the splits train, val: 1 image" in convert(tmp_path)[1]
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_other_xml_files_are_passed_over_and_counted(tmp_path):
     (tmp_path / "project.xml").write_text("<project/>")
     names, lines = convert(tmp_path)
     assert names == {"train": ["1.jpg"]}
-    assert lines[1] == "  1 XML files that are no annotation (project.xml)"
+    assert lines[1] == "  1 XML file without an annotation (project.xml)"
 
 
 def test_of_two_images_the_named_one_is_taken(tmp_path):

@@ -72,10 +72,10 @@ def test_every_file_is_used_or_left_out_for_a_reason(tmp_path):
     assert found == {"train": {"a.jpg": 1, "b.jpg": 0}, "val": {"c.jpg": 1}}
     assert lines == [
         "files: 9 seen = 6 used + 3 left out",
-        "  1 files of other kinds (notes.csv)",
-        "  1 images in no split (images/rest/d.jpg)",
-        "  1 text files that belong to no image (annots/e.txt)",
-        "train: 1 images are listed twice; each counts once",
+        "  1 file of another kind (notes.csv)",
+        "  1 image in no split (images/rest/d.jpg)",
+        "  1 text file of no image (annots/e.txt)",
+        "train: listed twice, and counted once: 1 image",
     ]
 
 
@@ -83,8 +83,8 @@ def test_splits_without_objects_and_splits_that_share_images_are_said(tmp_path):
     write(tmp_path, "images/a.jpg", "images/none/b.jpg", "labels/a.txt")
     described(tmp_path, "train: images\nval: images\ntest: images/none\nnames: [cat]\n")
     _, lines = convert(tmp_path)
-    assert "test: not one of its 1 images has an object" in lines
-    assert "2 images are in more than one of the splits train, val, test" in lines
+    assert "test: not one of its 1 image has an object" in lines
+    assert "in more than one of the splits train, val, test: 2 images" in lines
 
 
 @pytest.mark.parametrize(

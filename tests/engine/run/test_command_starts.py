@@ -65,10 +65,10 @@ def unconverted(tmp_path):
 @pytest.mark.parametrize(
     ("words", "printed"),
     [
-        ("voc_to_coco.py labelled/images --val 0 --output out", "1 images, 1 objects"),
-        ("yolo_to_coco.py labelled/images --val 0 --output out", "1 images, 1 objects"),
+        ("voc_to_coco.py labelled/images --val 0 --output out", "1 image, 1 object,"),
+        ("yolo_to_coco.py labelled/images --val 0 --output out", "1 image, 1 object,"),
         ("download_coco.py --splits val --output coco", "coco: complete"),
-        ("make_shapes.py --train 1 --val 0 --test 0 --size 64 --output out --samples sheet.png", "1 images"),
+        ("make_shapes.py --train 1 --val 0 --test 0 --size 64 --output out --samples sheet.png", "1 image,"),
     ],
 )
 def test_converters_come_to_their_end_without_pytorch(unconverted, words, printed):

@@ -158,6 +158,41 @@ def test_a_start_that_was_killed_before_its_first_checkpoint_may_be_repeated(two
     config = load_config(config_file, ["run.name=c"])
     RunFolder(config).begin(config, 1, 0)
     assert RunFolder(config).find_checkpoint(str(other.last), False)["step"] == 1
-    changed = load_config(config_file, ["run.name=c", "schedule.epochs=7"])
+    changed = RunFolder(load_config(config_file, ["run.name=c", "schedule.epochs=7"]))
+    assert changed.find_checkpoint(str(other.last), False)["step"] == 1
+    changed.add_metrics({"step": 3})
     with pytest.raises(ConfigError, match="holds another run"):
-        RunFolder(changed).find_checkpoint(str(other.last), False)
+        changed.find_checkpoint(str(other.last), False)
+
+
+def test_a_run_that_died_before_its_first_checkpoint_does_not_block_the_next(config_file, caplog):
+    config = load_config(config_file)
+    folder = RunFolder(config)
+    folder.begin(config, 0, 0)
+    events = folder.path / "events.out.tfevents.1"
+    events.touch()
+    with caplog.at_level("INFO"):
+        assert RunFolder(config).find_checkpoint(None, False) is None
+    assert "ended here before its first checkpoint" in caplog.text
+    folder.begin(config, 0, 0)
+    assert not events.exists()
+    folder.last.parent.mkdir()
+    (folder.last.parent / "last.pt.damaged").touch()  # which somebody may still want
+    with pytest.raises(ConfigError, match="this run exists"):
+        RunFolder(config).find_checkpoint(None, False)
+
+
+def test_differences_come_with_the_command_that_continues(two_runs, config_file, monkeypatch):
+    here, _ = two_runs
+    state = here.find_checkpoint("auto", False)
+    config = load_config(config_file, ["run.name=a", "optimizer.lr=0.5", "run.seed=3"])
+    dataset = training_set(config)
+    facts = recipe_facts(config, dataset, CPU)
+    with pytest.raises(ConfigError) as caught:
+        require_same_recipe(config, state, str(here.source), dataset, facts)
+    text = str(caught.value)
+    assert "optimizer.lr is 0.5 now and was 0.01; run.seed is 3 now and was 0;" in text
+    assert text.endswith(f"to continue: python train.py --resume {here.path}")
+    with pytest.raises(ConfigError) as caught:  # as begun it would not go on with these data either
+        require_same_recipe(config, {**state, "classes": ["x"]}, str(here.source), dataset, facts)
+    assert "to continue" not in str(caught.value)

@@ -221,7 +221,7 @@ def test_validation_images_that_are_training_images_are_counted(check, write_spl
     copied = ("--root", root, "--split", "train", "--split", "val")
     (root / "val/val.png").write_bytes((root / "train/train.png").read_bytes())
     status, out, _ = check(*copied)
-    assert status == 1 and "val: 1 of 1 images are in train too" in out
+    assert status == 1 and "val: 1 of 1 image is in train too" in out
     arguments = ("--config", config_file, f"data.root={root}", "data.val_split=train", "data.batch_size=1")
     status, out, _ = check(*arguments)
     assert status == 1 and "data.val_split: it is the training split" in out
@@ -237,14 +237,14 @@ def test_images_turned_by_exif_outside_or_crowded_are_counted(check, write_split
     Image.new("RGB", (64, 48)).save(root / "train/train.png", exif=tags)
     status, out, _ = check("--root", root, "--split", "train")
     assert status == 0
-    assert "EXIF turns 1 images: 1 are read as viewers show them, 0 as stored" in out
-    assert "1 images have more than 100 objects of a class (up to 101)" in out
+    assert "EXIF turns 1 image: 1 are read as viewers show them, 0 as stored" in out
+    assert "1 image has more than 100 objects of a class (up to 101)" in out
     status, out, _ = check("--root", root, "--split", "train", "data.exif=ignore")
     assert "0 are read as viewers show them, 1 as stored" in out
     file = root / "annotations/instances_train.json"
     file.write_text(file.read_text().replace('"train.png"', f'"{root}/train/../../{root.name}-elsewhere.png"'))
     (root / "train/train.png").rename(root.with_name(f"{root.name}-elsewhere.png"))
     status, out, _ = check("--root", root, "--split", "train")
-    assert status == 0 and f"Note: {root}: 1 images lie outside of it" in out
+    assert status == 0 and f"Note: {root}: 1 image lies outside of it" in out
     status, _, err = check("--root", root, "--split", "train", "--inside-only")
-    assert status == 2 and "1 images lie outside" in err
+    assert status == 2 and "1 image lies outside" in err

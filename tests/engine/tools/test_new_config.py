@@ -1,0 +1,98 @@
+"""scripts/new_config.py: the values that it chooses, and what it refuses."""
+
+import runpy
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import yaml
+
+from data import DatasetError
+from engine.run.config import load_config
+from engine.tools.new_config import find_splits, image_sides
+
+SCRIPT = "scripts/new_config.py"
+
+
+@pytest.fixture
+def write(monkeypatch, capsys, tmp_path):
+    """write(arguments …) -> (exit status, configuration or None, printed errors)."""
+
+    def run(*arguments: object):
+        output = tmp_path / "mine.yaml"
+        monkeypatch.setattr(sys, "argv", [SCRIPT, "--output", str(output), *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            runpy.run_path(SCRIPT, run_name="__main__")
+        status = stop.value.code
+        return status, load_config(output) if status == 0 else None, capsys.readouterr().err
+
+    return run
+
+
+def test_it_starts_from_the_released_detector(write, shapes, tmp_path):
+    status, config, _ = write("--root", shapes)
+    assert status == 0 and config is not None
+    text = (tmp_path / "mine.yaml").read_text()
+    assert yaml.safe_load(text)["model"] == {"init_from": "torchvision/retinanet_resnet50_fpn_v2"}
+    assert config.data.root == str(shapes)
+    assert (config.data.train_split, config.data.val_split, config.data.test_split) == ("train", "val", None)
+    assert config.data.short_side == config.data.long_side == config.evaluation.long_side  # square images
+    assert (config.data.batch_size, config.schedule.epochs) == (4, 100)  # 12 images: as often as it is allowed
+    assert len([line for line in text.splitlines() if " # " in line]) >= 6
+
+
+def test_from_scratch_the_anchors_follow_the_boxes(write, shapes):
+    status, config, _ = write("--root", shapes, "--from-scratch")
+    assert status == 0
+    assert (config.model.init_from, config.model.weights, config.model.backbone) == (None, None, "resnet18")
+    assert config.model.anchor_base_scale != 4.0
+
+
+def test_a_checkpoint_brings_its_network(write, shapes, write_checkpoint, tmp_path):
+    checkpoint = write_checkpoint(tmp_path, ["a", "b"])
+    status, config, _ = write("--root", shapes, "--init-from", checkpoint)
+    assert status == 0
+    assert config.model.init_from == str(checkpoint)
+    assert (config.model.fpn_channels, config.model.head_convs, config.model.norm) == (32, 1, "group")
+    assert config.optimizer.lr == pytest.approx(0.01 / 2)  # half of that of the checkpoint, for batches of 4
+
+
+def test_nothing_is_overwritten(write, shapes, tmp_path):
+    (tmp_path / "mine.yaml").write_text("# mine\n")
+    status, _, errors = write("--root", shapes)
+    assert status == 2 and "is not overwritten; choose another --output" in errors
+    assert (tmp_path / "mine.yaml").read_text() == "# mine\n"
+
+
+def test_a_folder_without_validation_images_is_refused(write, shapes, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(shapes, root)
+    (root / "annotations/instances_val.json").unlink()
+    status, config, errors = write("--root", root)
+    assert (status, config) == (2, None)
+    assert errors.startswith("error: ") and "the splits there are train;" in errors
+
+
+def test_splits_are_found_by_how_their_names_begin(tmp_path):
+    (tmp_path / "annotations").mkdir()
+    for name in ("train2017", "valid", "Testing", "extra"):
+        (tmp_path / f"annotations/instances_{name}.json").touch()
+    assert find_splits(tmp_path) == ("train2017", "valid", "Testing")
+    with pytest.raises(DatasetError, match="there is no instances_<split>"):
+        find_splits(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "expected"),
+    [
+        ((480, 640), 80, (384, 512)),  # 64 / 80 of the image
+        ((1080, 1920), 640, (180, 320)),  # no smaller than that
+        ((3000, 4000), 40, (768, 1024)),  # no larger than that
+        ((512, 512), 22, (512, 512)),  # as it is
+        ((300, 400), 10, (600, 800)),  # twice
+        ((640, 480), 80, (384, 512)),  # upright
+    ],
+)
+def test_images_are_as_large_as_their_objects_need(size, side, expected):
+    assert image_sides(np.array([size]), np.full(20, side), small=20) == expected
