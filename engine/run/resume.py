@@ -10,6 +10,7 @@ from engine.run.checkpoint import CheckpointError
 from engine.run.config import Config, ConfigError, parse_config
 from engine.run.distributed import Processes
 from engine.run.precision import resolve_precision
+from engine.run.threads import thread_count
 
 log = logging.getLogger(__name__)
 
@@ -19,11 +20,13 @@ FIXED_GROUPS = ("model", "loss", "data", "optimizer", "schedule")
 
 
 def recipe_facts(config: Config, dataset: CocoDetection, device: torch.device) -> dict[str, Any]:
-    """Entries of a checkpoint that say what its configuration leaves open: the training set and the precision."""
-    return {
+    """Entries of a checkpoint that say what its configuration leaves open: the training set, the precision, and where
+    a CPU computes, the number of its threads."""
+    facts = {
         "training_set": {"images": len(dataset), "digest": dataset.digest},
         "precision": resolve_precision(config.run.precision, device),
     }
+    return facts | ({"threads": thread_count(config.run)} if device.type == "cpu" else {})
 
 
 def require_same_recipe(
@@ -57,6 +60,15 @@ def require_same_recipe(
     precision = state.get("precision", saved.run.precision)
     if precision not in ("auto", facts["precision"]):
         differences.append(f"run.precision is {facts['precision']!r} now and was {precision!r}")
+    threads, before = facts.get("threads"), state.get("threads")
+    if threads and before and threads != before:
+        log.warning(
+            "continues on %d CPU threads what %d began: sums are rounded differently, so the weights will not equal an "
+            "undisturbed run's bit for bit; run.threads=%d keeps the number",
+            threads,
+            before,
+            before,
+        )
     if differences:
         raise ConfigError(
             f"{source}: {'; '.join(differences)}; resume with the same, or start another run.name "

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from data.text_files import read_lines
 from engine.run.checkpoint import CheckpointError, checkpoint_history, load_checkpoint, save_checkpoint
 from engine.run.config import Config, ConfigError
 from engine.run.event_files import EVENT_FILES, drop_later_points
+from engine.run.threads import thread_count
 
 log = logging.getLogger(__name__)
 
+THREADS = re.compile(rb"^  threads: .*\n", re.MULTILINE)  # in config.yaml
 BAD_BATCHES = "bad_batch.rank*.pt"  # of steps without a finite loss and gradient
 
 
@@ -111,8 +114,11 @@ class RunFolder:
             )
 
     def _is_of(self, config: Config) -> bool:
-        """Whether a run of this very configuration began here."""
-        return self._config_file.exists() and self._config_file.read_bytes() == _as_yaml(config)
+        """Whether a run of this very configuration began here, if on another number of threads."""
+        if not self._config_file.exists():
+            return False
+        here, asked = (THREADS.sub(b"", text) for text in (self._config_file.read_bytes(), _as_yaml(config)))
+        return here == asked
 
     def begin(self, config: Config, step: int, evaluated_step: int) -> None:
         """Makes the folder ready for a run that continues after `step` steps, the newest evaluation being that of
@@ -167,4 +173,7 @@ class RunFolder:
 
 
 def _as_yaml(config: Config) -> bytes:
-    return yaml.safe_dump(config.to_dict(), sort_keys=False).encode()
+    """The configuration with the number of threads that null stands for, so that it repeats the run elsewhere."""
+    values = config.to_dict()
+    values["run"]["threads"] = thread_count(config.run)
+    return yaml.safe_dump(values, sort_keys=False).encode()

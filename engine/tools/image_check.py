@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from data import CocoDetection, ImageError, read_image
+from data.cpus import usable_cpus
 from data.exif import Exif, ExifSizes, exif_sizes, is_shown
 from data.images import read_file
 from engine.run.progress import progress
@@ -51,7 +51,7 @@ def look_at_images(dataset: CocoDetection) -> list[Look]:
         return found
 
     looks = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool, progress(total=len(dataset), desc="images", unit="image") as bar:
+    with ThreadPoolExecutor(usable_cpus()) as pool, progress(total=len(dataset), desc="images", unit="image") as bar:
         for found in pool.map(look, range(len(dataset))):
             looks.append(found)
             bar.update()

@@ -166,7 +166,7 @@ class Trainer:
                     return must_stop
                 if self.train_step.skipped_in_a_row:
                     report_bad_step(self.train_step, stats, micro_batches, self.folder.path)
-                clock.steps += 1
+                clock.step_done()
                 bar.set_postfix_str(self.run_log.add_step(stats, self.train_step, clock), refresh=False)
                 bar.update()
                 # Evaluations are long, so save before one: a kill within it then costs no step.

@@ -20,7 +20,7 @@ def require(monkeypatch, config_file):
 
     def call(free: int, *overrides: str, train: bool = True) -> None:
         monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(free, 0, free))
-        monkeypatch.setattr("os.cpu_count", lambda: 8)
+        monkeypatch.setattr("data.loader.usable_cpus", lambda: 8)
         config = load_config(config_file, ["data.workers=2", *overrides])
         require_shared_memory(config, training_set(config) if train else None, evaluation_set(config, "val"))
 
