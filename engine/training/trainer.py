@@ -5,6 +5,7 @@ from typing import Any
 
 from data import padded_size, train_loader
 from data.loader import blank_batch, kill_workers
+from engine.run.checkpoint_writer import CheckpointWriter
 from engine.run.clock import Clock
 from engine.run.config import Config
 from engine.run.datasets import check_together, evaluation_set, hold_files, training_set
@@ -73,6 +74,7 @@ class Trainer:
         self.stop_step = min(total, config.schedule.max_steps or total)
         self.validation = Validation(config, processes, self.dataset, self.eval_set)
         self.run_log = RunLog(config, processes, folder, self.schedule, self.dataset, self.stop_step)
+        self.writer = CheckpointWriter()
 
     @property
     def step(self) -> int:
@@ -122,7 +124,8 @@ class Trainer:
         self.run_log.open(self.train_step.detector, self.step)
         if self.config.data.cache and not self.finished:
             hold_files(self.dataset, self.processes)
-        stopped = self._train(stop)
+        with self.writer:
+            stopped = self._train(stop)
         self.run_log.warn_of_unreadable()
         if not stopped:
             self.run_log.finish()
@@ -173,6 +176,7 @@ class Trainer:
                 epoch_ends = self.step % self.schedule.steps_per_epoch == 0
                 if epoch_ends or must_stop or self._evaluation_due or self._checkpoint_due(clock):
                     self._save(clock)
+                self.writer.check()
                 if must_stop:
                     return True
 
@@ -216,12 +220,13 @@ class Trainer:
         if self.best_ap is None or ap > self.best_ap or ap == -1:  # without an object to find, the newest is the best
             self.best_ap = ap
             if self.processes.is_main:
-                self.folder.save_best(self._state())
+                self.writer.save(self.folder.save_best, self._state())
 
     def _save(self, clock: Clock) -> None:
+        """Hands last.pt over to the writer, beside which the loop goes on."""
         if self.processes.is_main:
             self.run_log.flush()  # first, so that no point before the checkpoint can be lost
-            self.folder.save_last(self._state())
+            self.writer.save(self.folder.save_last, self._state())
         clock.saved()
 
     def _state(self) -> dict[str, Any]:
