@@ -13,6 +13,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from benchmarks.coco_like import make_coco_like
+from benchmarks.loss_batches import SMALL
 from benchmarks.timing import interleave
 from data import train_loader
 from engine.run.config import Config, load_config
@@ -32,7 +33,7 @@ def run_settings(folder: Path, device: str, steps: int, small: bool) -> list[str
     settings += [f"run.dir={folder}/runs", "run.name=benchmark", f"run.device={device}", "optimizer.lr=1.0e-6"]
     settings += [f"schedule.max_steps={steps}", "evaluation.every=99", "data.workers=16"]
     if small:
-        settings += ["model.backbone=resnet18", "model.fpn_channels=32", "model.head_convs=1", "data.image_size=64"]
+        settings += [*SMALL, "model.head_convs=1"]
         settings += ["data.batch_size=2", "optimizer.base_batch_size=2", "data.workers=1", "run.log_every=1"]
         settings += ["evaluation.short_side=64", "evaluation.long_side=96", "evaluation.batch_size=2"]
     return settings
