@@ -100,7 +100,7 @@ def test_a_gpu_is_waited_for_once_at_most(loss, kernels, monkeypatch):
             LOSSES[loss](*batch).backward()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    waits = [warning for warning in caught if "synchroniz" in str(warning.message)]
+    waits = [warning for warning in caught if "called a synchronizing CUDA operation" in str(warning.message)]
     assert len(waits) == (0 if loss == "focal" else 1), [str(wait.message) for wait in waits]
 
 
