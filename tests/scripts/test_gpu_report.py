@@ -101,6 +101,7 @@ def test_eval_is_timed_on_the_images_that_are_named(images):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_report_of_all_parts_is_one_page_and_one_small_archive(report, tmp_path):
     done = report("--tiny", "--minutes", "14")
     page = (tmp_path / "report/page.md").read_text()
