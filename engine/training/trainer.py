@@ -3,8 +3,8 @@
 import logging
 from typing import Any
 
-from data import padded_size, train_loader
-from data.loader import blank_batch, kill_workers
+from data import train_loader
+from data.loader import kill_workers
 from engine.run.checkpoint_writer import CheckpointWriter
 from engine.run.clock import Clock
 from engine.run.config import Config
@@ -22,6 +22,7 @@ from engine.training.plan import log_plan
 from engine.training.run_log import RunLog
 from engine.training.train_step import TrainStep
 from engine.training.validation import Validation
+from engine.training.void_step import end_step_of_the_others
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +158,7 @@ class Trainer:
                     with clock.waiting_for_data():
                         micro_batches = [next(batches) for _ in range(self.config.data.accumulate)]
                 except StoppedWaiting:
-                    self._end_step_of_the_others()
+                    end_step_of_the_others(self.train_step)
                     self._save(clock)
                     return True
                 self.run_log.draw_first(micro_batches[0], self.train_step.detector)
@@ -179,16 +180,6 @@ class Trainer:
                 self.writer.check()
                 if must_stop:
                     return True
-
-    def _end_step_of_the_others(self) -> None:
-        """Takes part in a step for which this process has no data, so that the others come out of its collectives."""
-        kill_workers()
-        log.warning("no data came after the signal: the step is left out")
-        if self.processes.world_size > 1:
-            data = self.config.data
-            images = data.batch_size // (self.processes.world_size * data.accumulate)
-            blank = blank_batch(images, padded_size(data.train_size))
-            self.train_step([blank] * data.accumulate, stop=True, void=True)
 
     def _evaluate_until(self, stop: StopSignal) -> None:
         """Evaluates, and ends the process if after a signal no data come to it or to another process.
