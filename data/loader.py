@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from data.augment import Target
 from data.coco import CocoDetection
+from data.cpus import usable_cpus
 from data.images import blank_images
 from data.sampler import TrainBatchSampler, eval_batches
 from data.targets import BatchTargets
@@ -99,11 +100,6 @@ def eval_loader(
 def worker_count(workers: int) -> int:
     """Number of loader processes for `data.workers`: at most one a CPU, as more would wait for each other."""
     return min(workers, usable_cpus())
-
-
-def usable_cpus() -> int:
-    """CPUs that this process may run on, at least one."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def blank_batch(count: int, size: tuple[int, int]) -> tuple[Tensor, BatchTargets]:

@@ -118,7 +118,7 @@ def encode_boxes(gt_boxes: Tensor, anchors: Tensor, coding: BoxCoding = PAPER_CO
     anchor_sizes = anchors[:, 2:] - anchors[:, :2]
     shift = (box_center(gt_boxes) - box_center(anchors)) / anchor_sizes
     log_ratio = torch.log((gt_boxes[:, 2:] - gt_boxes[:, :2]) / anchor_sizes)
-    return torch.cat([shift, log_ratio], dim=1) / gt_boxes.new_tensor(coding.stds)
+    return torch.cat([shift, log_ratio], dim=1) / _stds(coding, gt_boxes)
 
 
 def decode_boxes(box_deltas: Tensor, anchors: Tensor, coding: BoxCoding = PAPER_CODING) -> Tensor:
@@ -132,12 +132,17 @@ def decode_boxes(box_deltas: Tensor, anchors: Tensor, coding: BoxCoding = PAPER_
     Returns:
         (P, 4) boxes.
     """
-    box_deltas = box_deltas * box_deltas.new_tensor(coding.stds)
+    box_deltas = box_deltas * _stds(coding, box_deltas)
     anchor_sizes = anchors[:, 2:] - anchors[:, :2]
     centers = box_center(anchors) + box_deltas[:, :2] * anchor_sizes
     log_ratio = box_deltas[:, 2:].clamp(coding.min_log_ratio, coding.max_log_ratio)
     half_sizes = anchor_sizes * log_ratio.exp() / 2
     return torch.cat([centers - half_sizes, centers + half_sizes], dim=1)
+
+
+def _stds(coding: BoxCoding, like: Tensor) -> Tensor:
+    """The divisors (4,) of the coding, made on the device: numbers that Python hands over would wait for a GPU."""
+    return torch.stack([like.new_full((), std) for std in coding.stds])
 
 
 def clip_boxes(boxes: Tensor, image_sizes: Tensor) -> Tensor:

@@ -49,9 +49,7 @@ def ap_loss(
     ranking = Ranking(logits, targets, delta, group, entries=entries)
     imprecision = ranking.false_positives / ranking.rank  # 1 - prec(i)
     # Interpolated precision is the best at this logit or any lower one: a running minimum of 1 - prec.
-    order = ranking.positive_logits.argsort()
-    errors = torch.empty_like(imprecision)
-    errors[order] = imprecision[order].cummin(0).values
+    errors = ranking.running_min_from_below(imprecision)
     return ranking.loss(logits, targets, errors, errors)
 
 

@@ -56,13 +56,12 @@ class SelfBalance(nn.Module):
             step: steps done, this one included.
         """
         if parts is not None:
-            loss_cls, loss_loc = parts
-            self.record(torch.tensor(loss_cls), torch.tensor(loss_loc))
+            self.record(*parts)
         if step % (self.every or steps_per_epoch) == 0:
             self.update()
 
     @torch.no_grad()
-    def record(self, loss_cls: Tensor, loss_loc: Tensor) -> None:
+    def record(self, loss_cls: Tensor | float, loss_loc: Tensor | float) -> None:
         """Adds one step's unweighted parts, scalars averaged over the processes. Waits for no device."""
         self.cls_sum += loss_cls
         self.loc_sum += loss_loc

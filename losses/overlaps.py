@@ -39,7 +39,8 @@ def paired_giou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     Source: Rezatofighi et al., arXiv:1902.09630, Algorithm 1.
     """
     iou, union = _iou_and_union(boxes1, boxes2)
-    hull_area = _hull_sizes(boxes1, boxes2).prod(dim=1).clamp(min=EPS)
+    width, height = _hull_sizes(boxes1, boxes2).unbind(dim=1)
+    hull_area = (width * height).clamp(min=EPS)  # the backward of torch.prod would wait for a GPU
     return iou - (hull_area - union) / hull_area
 
 

@@ -10,7 +10,6 @@ which go to another machine as a bundle.
 """
 
 import logging
-import os
 import signal
 import sys
 from pathlib import Path
@@ -35,6 +34,7 @@ def main() -> int:
 
     import torch
 
+    from data.cpus import usable_cpus
     from data.output_folder import OutputFolder, refuse_inputs
     from engine.run.progress import progress
     from engine.tools.ablation.cells import KeptCells
@@ -57,7 +57,7 @@ def main() -> int:
             print(f"{bundle}: {cells.merge(Path(bundle))} cells that were not here")
         failed = []
         if not args.report:
-            runner = Runner(grid, output, args.processes or torch.cuda.device_count() or os.cpu_count() or 1, limit)
+            runner = Runner(grid, output, args.processes or torch.cuda.device_count() or usable_cpus(), limit)
             with progress(total=grid.size, desc="ablation", unit="cell") as bar:
                 failed = run_grid(grid, runner, bar)
             if runner.left_out or runner.stopped:

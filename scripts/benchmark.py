@@ -2,6 +2,7 @@
 
 python scripts/benchmark.py loss --json loss.json
 python scripts/benchmark.py loss --device cuda
+python scripts/benchmark.py profile --device cuda --size 800 1344 --batch-size 16
 python scripts/benchmark.py train --size 512 512 --batch-size 2
 """
 
@@ -9,6 +10,7 @@ import argparse
 import os
 import platform
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +32,38 @@ def main() -> None:
         "infer": "inference with post-processing against torchvision's RetinaNet R-50",
         "data": "the SSD training pipeline against torchvision's",
         "metrics": "AP and oLRP of a results file of COCO's size against others' AP alone",
+        "profile": "time, launches and longest kernels of a training step with aLRP Loss",
+        "trainer": "train.py on generated images of COCO's kind, beside its step alone",
+        "evaluation": "eval.py on generated images of COCO's kind, from start to table",
     }
     for name, text in helps.items():
         command = commands.add_parser(name, help=text)
         command.add_argument("--json", type=Path, metavar="OUT", help="also write the tables to this file")
-        if name in ("train", "infer"):
-            default, batch_size = ((512, 512), 2) if name == "train" else ((500, 833), 1)
+        if name in ("train", "infer", "profile"):
+            default, batch_size = ((500, 833), 1) if name == "infer" else ((512, 512), 2)
             command.add_argument(
                 "--size", type=int, nargs=2, metavar=("H", "W"), default=default, help=f"pixels {default}"
             )
             command.add_argument("--batch-size", type=int, metavar="B", default=batch_size, help=f"({batch_size})")
-        if name in ("loss", "ranking", "train", "infer"):
+        if name not in ("data", "metrics"):
             command.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(cpu)")
+        if name == "infer":
+            command.add_argument(
+                "--eager", action="store_true", help="leave out the compiled network, which takes minutes"
+            )
+        if name == "profile":
+            command.add_argument("--compile", action="store_true", help="with run.compile")
+        if name in ("loss", "trainer", "evaluation"):
+            folder = "generated images and runs (default: a temporary folder)"
+            command.add_argument("--folder", type=Path, metavar="DIR", help=folder)
+            command.add_argument("--small", action="store_true", help="a small network: tries the command out")
+        if name == "loss":
+            command.add_argument("--logits", type=int, metavar="M", help="of a batch; on a CPU, to run as on a GPU")
+        if name in ("loss", "trainer"):
+            steps = 200 if name == "loss" else 320
+            command.add_argument("--steps", type=int, metavar="N", default=steps, help=f"of training ({steps})")
+        if name in ("trainer", "evaluation"):
+            command.add_argument("--images", type=int, metavar="N", default=5000, help="(5000)")
     args = parser.parse_args()
 
     import torch
@@ -66,11 +88,9 @@ def main() -> None:
 
 def run(args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     """Tables by title."""
-    if args.command == "loss" and args.device == "cuda":
-        from benchmarks.loss_cuda import NUM_LOGITS, benchmark_loss_cuda
-
-        title = f"Forward + backward of {NUM_LOGITS:,} logits; ratio to torchvision's focal loss, memory to logits"
-        return {title: benchmark_loss_cuda()}
+    if args.command in ("trainer", "evaluation") or (args.command == "loss" and (args.device == "cuda" or args.logits)):
+        with tempfile.TemporaryDirectory() as temporary:
+            return run_in_folder(args, (args.folder or Path(temporary)).resolve())
     if args.command == "loss":
         from benchmarks.loss import NUM_LOGITS, benchmark_loss
         from benchmarks.traffic import benchmark_traffic
@@ -94,6 +114,26 @@ def run(args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     return run_models(args)
 
 
+def run_in_folder(args: argparse.Namespace, folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """`run` of the commands that generate images."""
+    import torch
+
+    if args.command == "loss":
+        from benchmarks.loss_device import NUM_LOGITS, benchmark_loss_device
+
+        num_logits = args.logits or NUM_LOGITS
+        rows = benchmark_loss_device(torch.device(args.device), num_logits, folder, args.steps, args.small)
+        return {
+            f"Forward + backward of {num_logits:,} logits, and of a network's; ratio to torchvision's focal loss": rows
+        }
+    from benchmarks.whole_runs import benchmark_evaluation, benchmark_training
+
+    if args.command == "trainer":
+        rows = benchmark_training(folder, args.device, args.images, args.steps, args.small)
+        return {f"train.py, r50_alrp.yaml, {args.images} images": rows}
+    return {"eval.py, from start to table": benchmark_evaluation(folder, args.device, args.images, args.small)}
+
+
 def run_models(args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     """`run` of the commands that compare whole detectors."""
     import torch
@@ -102,9 +142,14 @@ def run_models(args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
 
     size, device = tuple(args.size), torch.device(args.device)
     shape = f"RetinaNet R-50, {size[0]}×{size[1]}, batch {args.batch_size}"
+    if args.command == "profile":
+        from benchmarks.step_profile import profile_step
+
+        tables = profile_step(size, args.batch_size, device, args.compile)
+        return {f"{title}, {shape}, bfloat16": rows for title, rows in tables.items()}
     if args.command == "train":
         return {f"Training step, {shape}": benchmark_train(size, args.batch_size, device)}
-    return {f"Inference, {shape}, float32": benchmark_infer(size, args.batch_size, device)}
+    return {f"Inference, {shape}, float32": benchmark_infer(size, args.batch_size, device, args.eager)}
 
 
 def format_table(rows: list[dict[str, Any]]) -> str:

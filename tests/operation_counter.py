@@ -6,11 +6,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-# Operators that return a number or a size that the host must know, and so wait for a GPU. Boolean masks as indices
+# Operators that return a number or a size that the host must know, and so wait for a GPU; and lift_fresh, with which
+# torch.tensor and new_tensor end, whose numbers would be copied to a GPU, which waits as well. Boolean masks as indices
 # count as nonzero, which they are turned into first.
 WAITING = (
     *("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive"),
-    *("is_nonzero", "equal", "bincount", "repeat_interleave"),
+    *("is_nonzero", "equal", "bincount", "repeat_interleave", "lift_fresh"),
 )
 INDEXING = ("index", "index_put", "index_put_", "_index_put_impl_")
 
@@ -36,6 +37,8 @@ class OperationCounter(TorchDispatchMode):
         self.counts["nonzero" if masked else name] += 1
         if function.namespace == "c10d":
             self.collectives.append(name)
+            tensors = [leaf for leaf in tree_flatten((args, kwargs))[0] if torch.is_tensor(leaf)]
+            assert all(tensor.is_contiguous() for tensor in tensors), "Tensors must be contiguous"  # says NCCL
         given = {leaf.untyped_storage().data_ptr() for leaf in tree_flatten((args, kwargs))[0] if torch.is_tensor(leaf)}
         result = function(*args, **(kwargs or {}))
         for leaf in tree_flatten(result)[0]:

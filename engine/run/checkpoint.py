@@ -124,6 +124,7 @@ def _check_content(state: object, path: Path) -> None:
         "world_size": (False, lambda value: _is_count(value) and value > 0),
         "thresholds": (False, lambda value: value is None or _is_list_of_scores(value, len(state["classes"]))),
         "evaluated_step": (False, _is_count),
+        "threads": (False, lambda value: _is_count(value) and value > 0),
         "training_set": (False, _is_training_set),
         "precision": (False, lambda value: value in ("float32", "bfloat16")),
         "best_ap": (False, lambda value: value is None or _is_ap(value)),

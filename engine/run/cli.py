@@ -31,6 +31,9 @@ def _say_interrupted() -> None:
         print("error: interrupted", file=sys.stderr, flush=True)
 
 
+# Threads that spin at a barrier keep the CPU from the one that they wait for, where other programs run too. OpenMP asks
+# once, when PyTorch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 sys.excepthook = _report_uncaught  # before the imports below: Ctrl-C may come while they are still at work
 
 import argparse

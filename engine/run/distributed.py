@@ -14,6 +14,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from engine.run.config import ConfigError
 from engine.run.groups import RunConfig
+from engine.run.threads import thread_count
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ def choose_device(name: str) -> torch.device:
 
 @contextmanager
 def join_processes(run: RunConfig) -> Iterator[Processes]:
-    """Joins the process group that torchrun announces in the environment (nccl on GPUs, gloo on CPUs).
+    """Joins the process group that torchrun announces in the environment (nccl on GPUs, gloo on CPUs), and sets the
+    threads of this process (`run.threads`).
 
     In a collective a process waits `run.collective_minutes` for the others before it fails.
 
@@ -105,6 +107,7 @@ def join_processes(run: RunConfig) -> Iterator[Processes]:
         ConfigError: as `choose_device`.
     """
     device = choose_device(run.device)
+    torch.set_num_threads(thread_count(run))
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:

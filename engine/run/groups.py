@@ -206,6 +206,9 @@ class RunConfig(_Group):
     """auto: the GPU where there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of training (evaluation is float32); auto: bfloat16 where the hardware multiplies it."""
+    threads: int | None = Field(None, ge=1)
+    """CPU threads of a process, on whose number the last digits depend; null: OMP_NUM_THREADS, else as many as affinity
+    and quota allow. The run folder's config.yaml says how many there were."""
     compile: bool = False
     """torch.compile of the network; needs a C++ compiler, pays in long runs."""
     winograd: bool = True

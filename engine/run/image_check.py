@@ -12,9 +12,9 @@ from PIL import Image
 from data import CocoDetection, DatasetError, ImageError, read_image
 from data.coco import IMAGE_REMEDY
 from data.counts import counted
+from data.cpus import usable_cpus
 from data.exif import Exif, ExifSizes, exif_sizes, is_shown
 from data.images import read_file
-from data.loader import usable_cpus
 from engine.run.distributed import Processes
 from engine.run.progress import progress
 

@@ -13,6 +13,7 @@ from engine.run.config import Config, ConfigError, parse_config
 from engine.run.distributed import Processes
 from engine.run.precision import resolve_precision
 from engine.run.resume_command import CONFIG_FILE, resume_command
+from engine.run.threads import thread_count
 
 log = logging.getLogger(__name__)
 
@@ -22,11 +23,13 @@ FIXED_GROUPS = ("model", "loss", "data", "optimizer", "schedule")
 
 
 def recipe_facts(config: Config, dataset: CocoDetection, device: torch.device) -> dict[str, Any]:
-    """Entries of a checkpoint that say what its configuration leaves open: the training set and the precision."""
-    return {
+    """Entries of a checkpoint that say what its configuration leaves open: the training set, the precision, and where
+    a CPU computes, the number of its threads."""
+    facts = {
         "training_set": {"images": len(dataset), "digest": dataset.digest},
         "precision": resolve_precision(config.run.precision, device),
     }
+    return facts | ({"threads": thread_count(config.run)} if device.type == "cpu" else {})
 
 
 def require_same_recipe(
@@ -61,6 +64,15 @@ def require_same_recipe(
     precision = state.get("precision", saved.run.precision)
     if precision not in ("auto", facts["precision"]):
         differences.append(f"run.precision is {facts['precision']!r} now and was {precision!r}")
+    threads, before = facts.get("threads"), state.get("threads")
+    if threads and before and threads != before:
+        log.warning(
+            "continues on %d CPU threads what %d began: sums are rounded differently, so the weights will not equal an "
+            "undisturbed run's bit for bit; run.threads=%d keeps the number",
+            threads,
+            before,
+            before,
+        )
     if differences:
         run = Path(source).parent.parent
         # other data or classes would end that command here too

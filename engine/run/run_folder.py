@@ -13,6 +13,7 @@ from engine.run.checkpoint import CheckpointError, checkpoint_history, load_chec
 from engine.run.config import Config, ConfigError
 from engine.run.event_files import EVENT_FILES, drop_later_points
 from engine.run.resume_command import CONFIG_FILE, resume_command
+from engine.run.threads import thread_count
 
 log = logging.getLogger(__name__)
 
@@ -171,4 +172,7 @@ class RunFolder:
 
 
 def _as_yaml(config: Config) -> bytes:
-    return yaml.safe_dump(config.to_dict(), sort_keys=False).encode()
+    """The configuration with the number of threads that null stands for, so that it repeats the run elsewhere."""
+    values = config.to_dict()
+    values["run"]["threads"] = thread_count(config.run)
+    return yaml.safe_dump(values, sort_keys=False).encode()

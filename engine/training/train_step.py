@@ -165,8 +165,8 @@ class TrainStep:
                 with autocast(self.config.run.precision, self.processes.device):
                     losses = self.model(images, targets, group=self.group, monitor=monitor)
                 names = list(losses)
-                values = torch.stack([losses[name].detach().float() for name in names])
-                values = torch.cat([values, values.new_tensor([float(stop), float(void)])])
+                flags = [images.new_full((), float(flag)) for flag in (stop, void)]  # filled there: a copy would wait
+                values = torch.stack([*(losses[name].detach().float() for name in names), *flags])
                 parts.append(self.processes.mean(values))
                 (losses["loss"] * self.loss_scale).backward()
             if monitor is not None:

@@ -3,8 +3,9 @@
 import logging
 from typing import Any
 
-from data import padded_size, train_loader
-from data.loader import blank_batch, kill_workers
+from data import train_loader
+from data.loader import kill_workers
+from engine.run.checkpoint_writer import CheckpointWriter
 from engine.run.clock import Clock
 from engine.run.config import Config
 from engine.run.datasets import check_together, evaluation_set, hold_files, training_set
@@ -23,6 +24,7 @@ from engine.training.plan import log_plan
 from engine.training.run_log import RunLog
 from engine.training.train_step import TrainStep
 from engine.training.validation import Validation
+from engine.training.void_step import end_step_of_the_others
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +79,7 @@ class Trainer:
         self.stop_step = min(total, config.schedule.max_steps or total)
         self.validation = Validation(config, processes, self.dataset, self.eval_set)
         self.run_log = RunLog(config, processes, folder, self.schedule, self.dataset, self.stop_step)
+        self.writer = CheckpointWriter()
 
     @property
     def step(self) -> int:
@@ -126,7 +129,8 @@ class Trainer:
         self.run_log.open(self.train_step.detector, self.step)
         if self.config.data.cache and not self.finished:
             hold_files(self.dataset, self.processes)
-        stopped = self._train(stop)
+        with self.writer:
+            stopped = self._train(stop)
         self.run_log.warn_of_unreadable()
         if not stopped:
             self.run_log.finish()
@@ -159,7 +163,7 @@ class Trainer:
                     with clock.waiting_for_data():
                         micro_batches = [next(batches) for _ in range(self.config.data.accumulate)]
                 except StoppedWaiting:
-                    self._end_step_of_the_others()
+                    end_step_of_the_others(self.train_step)
                     self._save(clock)
                     return True
                 self.run_log.draw_first(micro_batches[0], self.train_step.detector)
@@ -171,25 +175,16 @@ class Trainer:
                     return must_stop
                 if self.train_step.skipped_in_a_row:
                     report_bad_step(self.train_step, stats, micro_batches, self.folder.path)
-                clock.steps += 1
+                clock.step_done()
                 bar.set_postfix_str(self.run_log.add_step(stats, self.train_step, clock), refresh=False)
                 bar.update()
                 # Evaluations are long, so save before one: a kill within it then costs no step.
                 epoch_ends = self.step % self.schedule.steps_per_epoch == 0
                 if epoch_ends or must_stop or self._evaluation_due or self._checkpoint_due(clock):
                     self._save(clock)
+                self.writer.check()
                 if must_stop:
                     return True
-
-    def _end_step_of_the_others(self) -> None:
-        """Takes part in a step for which this process has no data, so that the others come out of its collectives."""
-        kill_workers()
-        log.warning("no data came after the signal: the step is left out")
-        if self.processes.world_size > 1:
-            data = self.config.data
-            images = data.batch_size // (self.processes.world_size * data.accumulate)
-            blank = blank_batch(images, padded_size(data.train_size))
-            self.train_step([blank] * data.accumulate, stop=True, void=True)
 
     def _evaluate_until(self, stop: StopSignal) -> None:
         """Evaluates, and ends the process if after a signal no data come to it or to another process.
@@ -221,12 +216,13 @@ class Trainer:
         if self.best_ap is None or ap > self.best_ap or ap == -1:  # without an object to find, the newest is the best
             self.best_ap = ap
             if self.processes.is_main:
-                self.folder.save_best(self._state())
+                self.writer.save(self.folder.save_best, self._state())
 
     def _save(self, clock: Clock) -> None:
+        """Hands last.pt over to the writer, beside which the loop goes on."""
         if self.processes.is_main:
             self.run_log.flush()  # first, so that no point before the checkpoint can be lost
-            self.folder.save_last(self._state())
+            self.writer.save(self.folder.save_last, self._state())
         clock.saved()
 
     def _state(self) -> dict[str, Any]:

@@ -36,6 +36,7 @@ class LogitBins:
 
     Attributes, K = 2P; bin k + 1 lies between the sorted breakpoints k and k + 1:
         positions: (P,) float64, the positives on the axis of the breakpoints; see `place`.
+        ordered, ascending: (P,) float64 and int64, the positives' logits ascending, and their indices in that order.
         breakpoints: (K,) float64, ascending; gaps: (K,) float64, the distance of each to the next.
         origins: (K + 1,) float64, of the bins. rests: (K,) float64, the breakpoints relative to their origins.
         wide: (K,) bool, whether the bin is too wide for any step to reach from one of its ends to the other.
@@ -48,7 +49,7 @@ class LogitBins:
         # A bin is counted in several slots, taken in turn: adding to one place in memory over and over again would
         # wait for the previous addition each time. With many bins that is rare, and the slots would leave the cache.
         self.lanes = 8 if len(positive_logits) <= 2048 else 2
-        self.positions, origins = place(positive_logits, delta)
+        self.positions, origins, self.ordered, self.ascending = place(positive_logits, delta)
         self.breakpoints, self.order = _both_ends(self.positions, delta).sort()
         self.gaps = torch.diff(self.breakpoints, append=self.breakpoints[-1:] + FAR_APART * delta)
         self.wide = self.gaps > FAR_APART / 2 * delta

@@ -21,10 +21,13 @@ class Placed(NamedTuple):
     positions: places on the folded axis; the logits themselves if none is beyond REACH.
     origins: numbers to subtract, exactly, from a positive and from the logits near it, which leaves numbers of the size
         of delta; 0 if no logit is beyond REACH.
+    ordered, order: the logits ascending, and their indices (int64) in that order.
     """
 
     positions: Tensor
     origins: Tensor
+    ordered: Tensor
+    order: Tensor
 
 
 def place(logits: Tensor, delta: float) -> Placed:
@@ -34,4 +37,4 @@ def place(logits: Tensor, delta: float) -> Placed:
     gaps = torch.diff(ordered, prepend=ordered[:1]).clamp(max=FAR_APART * delta)
     folded = torch.empty_like(logits).index_copy_(0, order, gaps.cumsum(0))
     far = logits.abs().amax() > REACH * delta
-    return Placed(torch.where(far, folded, logits), torch.where(far, logits, 0))
+    return Placed(torch.where(far, folded, logits), torch.where(far, logits, 0), ordered, order)

@@ -115,9 +115,18 @@ class Ranking:
     def sum_over_lower(self, weights: Tensor) -> Tensor:
         """Sum over the positives i with s_i <= s_k of weights[i], for each positive k: (P,) from (P,)."""
         # Prefix sums in the order of the logits; the search from the right lets equal logits count each other.
-        ordered, order = self.positive_logits.sort()
+        if not self.num_positives:
+            return torch.zeros_like(weights)
+        ordered, order = self.bins.ordered, self.bins.ascending
         running = torch.nn.functional.pad(weights[order].cumsum(0), (1, 0))
         return running[torch.searchsorted(ordered, self.positive_logits, right=True)]
+
+    def running_min_from_below(self, values: Tensor) -> Tensor:
+        """Smallest of the values of the positives up to each one in the order of the logits: (P,) from (P,)."""
+        if not self.num_positives:
+            return values
+        order = self.bins.ascending
+        return torch.empty_like(values).index_copy_(0, order, values[order].cummin(0).values)
 
     def loss(self, logits: Tensor, targets: Tensor, terms: Tensor, errors: Tensor) -> Tensor:
         """Mean over the positives of terms (P,), whose backward gives the gradient that the errors (P,) drive.

@@ -13,8 +13,12 @@ from detector.backbones.winograd import use_winograd
 REPETITIONS = 9
 
 
-def benchmark_infer(size: tuple[int, int], batch_size: int, device: torch.device) -> list[dict]:
-    """Rows of the table, in float32; both models get the images padded to multiples of 32 alike."""
+def benchmark_infer(size: tuple[int, int], batch_size: int, device: torch.device, eager: bool) -> list[dict]:
+    """Rows of the table, in float32; both models get the images padded to multiples of 32 alike.
+
+    Args:
+        eager: leave out the compiled network.
+    """
     peer, own = make_models(size, "focal", device)
     peer.eval()
     own.eval()
@@ -25,16 +29,17 @@ def benchmark_infer(size: tuple[int, int], batch_size: int, device: torch.device
     padded = padded.contiguous(memory_format=torch.channels_last)
     sizes = [size] * batch_size
 
-    compiled = copy.deepcopy(own)
-    compiled.compile_network()
     fast = copy.deepcopy(own)
     use_winograd(fast, training=False, evaluation=True)
     cases = {
         "torchvision": partial(detect, peer, list(images)),
         "ours": partial(detect, own, padded, image_sizes=sizes),
         "ours, evaluation.winograd": partial(detect, fast, padded, image_sizes=sizes),
-        "ours, compiled": partial(detect, compiled, padded, image_sizes=sizes),
     }
+    if not eager:
+        compiled = copy.deepcopy(own)
+        compiled.compile_network()
+        cases["ours, compiled"] = partial(detect, compiled, padded, image_sizes=sizes)
     found = {name: sum(len(detections["scores"]) for detections in run()) for name, run in cases.items()}
     seconds = interleave(cases, REPETITIONS)
     return [

@@ -11,6 +11,8 @@ from detector.postprocess import PostProcessor
 
 LEVELS = AnchorGenerator((8, 16))([(8, 12), (4, 6)])
 NUM_ANCHORS = sum(len(anchors) for anchors in LEVELS)
+# Nodes of autograd that read a number from the device, though not where a counter of operations is looking on.
+WAITING_BACKWARD = {"ProdBackward0", "ProdBackward1"}
 
 
 @pytest.mark.parametrize("matcher", [MaxIoUMatcher(), ATSSMatcher()])
@@ -53,10 +55,23 @@ def test_matching_a_padded_batch_is_matching_its_images(make_target):
 def test_a_loss_waits_for_its_number_of_positives_alone(make_detector, make_target, monkeypatch, name):
     monkeypatch.setattr("losses.ranking.logit_bins.LogitBins._build_table", lambda bins: None)  # for CPUs
     detector = make_detector(loss={"name": name})
-    outputs = detector.raw_outputs(torch.rand(2, 3, 64, 96))
+    outputs, targets = detector.raw_outputs(torch.rand(2, 3, 64, 96)), [make_target((10, 10, 60, 60))] * 2
     with OperationCounter() as operations:
-        detector.objective(*outputs, [make_target((10, 10, 60, 60))] * 2)["loss"].backward()
+        loss = detector.objective(*outputs, targets)["loss"]
+        loss.backward(retain_graph=True)
     assert operations.waits == {"nonzero": 1}
+    assert not WAITING_BACKWARD & {node.name() for node in graph_of(loss)}
+
+
+def graph_of(value):
+    """The nodes of autograd that a value comes from."""
+    nodes, found = [value.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is not None and node not in found:
+            found.add(node)
+            nodes += [following for following, _ in node.next_functions]
+    return found
 
 
 @pytest.mark.gpu

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from data.cpus import usable_cpus
 from data.files import write_atomically
 from data.output_folder import OutputFolder
 from engine.run.config import Config
@@ -132,7 +133,7 @@ class Runner:
         environment = dict(os.environ)
         if torch.cuda.is_available():
             environment["CUDA_VISIBLE_DEVICES"] = str(slot % torch.cuda.device_count())
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.processes)))
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, usable_cpus() // self.processes)))
         with open(self.logs / f"{cell.name}.log", "a") as output:
             command = [sys.executable, *map(str, line)]
             process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -416,3 +417,65 @@ def test_the_last_steps_are_saved_before_they_are_evaluated(config_file, monkeyp
         Trainer(config, ALONE, folder, None).fit()
     state = load_checkpoint(folder.last)
     assert (state["step"], state["evaluated_step"]) == (2, 0)
+
+
+def test_steps_go_on_while_a_checkpoint_is_written(config_file, monkeypatch):
+    """The one after step 3 waits for step 4, and has the weights of step 3 all the same."""
+    more = ("evaluation.every=9", "run.keep_checkpoints=3", "schedule.max_steps=4")
+    _, plain = train(config_file, *more, "run.name=plain")
+    step_4, saved = threading.Event(), []
+    take_step, save_last = TrainStep.__call__, RunFolder.save_last
+
+    def step(self, *args):
+        result = take_step(self, *args)
+        if self.done == 4:
+            step_4.set()
+        return result
+
+    def save(self, state):
+        saved.append((state["step"], step_4.wait(60)))
+        save_last(self, state)
+
+    monkeypatch.setattr(TrainStep, "__call__", step)
+    monkeypatch.setattr(RunFolder, "save_last", save)
+    _, beside = train(config_file, *more, "run.name=beside")
+    assert saved[0] == (3, True)
+    states = [load_checkpoint(next(folder.last.parent.glob("last.2.pt"))) for folder in (plain, beside)]
+    assert [state["step"] for state in states] == [3, 3]
+    assert all(torch.equal(value, states[1]["model"][name]) for name, value in states[0]["model"].items())
+    momenta = [state["optimizer"]["state"] for state in states]
+    assert momenta[0] and all(
+        torch.equal(m["momentum_buffer"], momenta[1][i]["momentum_buffer"]) for i, m in momenta[0].items()
+    )
+
+
+def test_a_signal_waits_for_the_checkpoint(config_file, monkeypatch):
+    left = threading.Event()
+    train_on, save_last, take_step = Trainer._train, RunFolder.save_last, TrainStep.__call__
+
+    def step(self, *args):
+        if self.done == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return take_step(self, *args)
+
+    def train_and_leave(self, stop):
+        try:
+            return train_on(self, stop)
+        finally:
+            left.set()
+
+    def save(self, state):
+        assert left.wait(60)  # the loop is over before the file is there
+        save_last(self, state)
+
+    monkeypatch.setattr(TrainStep, "__call__", step)
+    monkeypatch.setattr(Trainer, "_train", train_and_leave)
+    monkeypatch.setattr(RunFolder, "save_last", save)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    try:
+        status, folder = train(config_file)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert status == 128 + signal.SIGTERM
+    assert load_checkpoint(folder.last)["step"] == 2

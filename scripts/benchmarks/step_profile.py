@@ -1,0 +1,75 @@
+"""What a training step asks of the device: time, launches, waits, and the kernels that take longest."""
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.models import make_batch, make_models
+from benchmarks.train import make_step
+
+WARM_UP, STEPS, LONGEST = 3, 5, 25
+LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx", "cudaGraphLaunch")
+WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize")
+
+
+def profile_step(size: tuple[int, int], batch_size: int, device: torch.device, compiled: bool) -> dict[str, list[dict]]:
+    """Tables of our step with aLRP in bfloat16: numbers of a step, and its longest kernels (on a CPU, operators)."""
+    images, targets = make_batch(batch_size, size, device)
+    _, own = make_models(size, "alrp", device)
+    if compiled:
+        own.compile_network()
+    inputs = (images.contiguous(memory_format=torch.channels_last), targets)
+    step = make_step(own.train(), inputs, fused=True)
+    start = time.perf_counter()
+    step("bfloat16")
+    _finish(device)
+    first = time.perf_counter() - start
+    wall = _milliseconds(lambda: step("bfloat16"), device)
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
+    with profile(activities=activities) as profiler:
+        for _ in range(STEPS):
+            step("bfloat16")
+        _finish(device)
+    averages = profiler.key_averages()
+    kernels = [event for event in averages if event.device_type == DeviceType.CUDA]
+    counts = {event.key: event.count / STEPS for event in averages}
+    row = {
+        "first step, s": first,
+        "wall ms": wall,
+        "busy ms": sum(event.self_device_time_total for event in kernels) / STEPS / 1e3,
+        "launches": sum(counts.get(name, 0) for name in LAUNCHES),
+        "waits": sum(counts.get(name, 0) for name in WAITS),
+        "peak GiB": torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else None,
+    }
+    microseconds = (
+        (lambda event: event.self_device_time_total) if kernels else (lambda event: event.self_cpu_time_total)
+    )
+    longest = sorted(kernels or averages, key=microseconds, reverse=True)[:LONGEST]
+    rows = [
+        {
+            "ms": microseconds(event) / STEPS / 1e3,
+            "times": event.count / STEPS,
+            "kernel": event.key[:100].replace("|", "/"),
+        }
+        for event in longest
+    ]
+    return {"A training step": [row], "The longest": rows}
+
+
+def _milliseconds(run: Callable[[], object], device: torch.device) -> float:
+    for _ in range(WARM_UP):
+        run()
+    _finish(device)
+    start = time.perf_counter()
+    for _ in range(STEPS):
+        run()
+    _finish(device)
+    return 1e3 * (time.perf_counter() - start) / STEPS
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
