@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from pydantic import Discriminator, Tag, TypeAdapter
 
 from detector.config import DEFAULT_LOSS, ModelConfig, union_of
-from detector.contract import Detections, Detector
+from detector.contract import Detector
 from detector.fcos import build as fcos
-from detector.fcos import postprocess as fcos_postprocess
 from detector.fcos.config import FCOSConfig
 from detector.references import References
 from detector.released import Released
 from detector.retinanet import build as retinanet
 from detector.retinanet.config import RetinaNetConfig
-from detector.retinanet.export import detections_from_outputs
 from detector.retinanet.released import from_alrp, from_torchvision
 from losses.loss import LossSettings
 from losses.table import LOSSES
@@ -29,7 +27,6 @@ class Family(NamedTuple):
         config: class of its group `model`.
         build: (model, loss settings, number of classes, whether crowd regions are ignored) -> detector.
         references: (model) -> the boxes that predictions start from; None for a family without any.
-        detections_from_outputs: (outputs in order, `output_settings`, image sizes) -> detections, without the network.
         released: who released weights of this family -> their state dict to ours. Raises ReleasedError.
         losses: values of `loss.name` that the family's heads can learn by.
         loss_defaults: keys of the group `loss` in place of their usual defaults, where the chosen loss has them; "name"
@@ -39,7 +36,6 @@ class Family(NamedTuple):
     config: type[ModelConfig]
     build: Callable[[Any, Any, int, bool], Detector]
     references: Callable[[Any], References] | None
-    detections_from_outputs: Callable[..., Detections]
     released: Mapping[str, Callable[[object], Released]] = {}
     losses: tuple[str, ...] = DENSE_LOSSES
     loss_defaults: Mapping[str, Any] = {"name": DEFAULT_LOSS}
@@ -50,14 +46,12 @@ FAMILIES: dict[str, Family] = {
         RetinaNetConfig,
         retinanet.build_retinanet,
         retinanet.build_references,
-        detections_from_outputs,
         {"alrp": from_alrp, "torchvision": from_torchvision},
     ),
     "fcos": Family(
         FCOSConfig,
         fcos.build_fcos,
         None,
-        fcos_postprocess.detections_from_outputs,
         loss_defaults={"name": "focal", "box_loss": "giou"},
     ),
 }
