@@ -42,4 +42,5 @@ def progress(**options: Any) -> tqdm:
     if sys.stderr.isatty():
         return tqdm(dynamic_ncols=True, **options)
     # tqdm's adaptive miniters would print the first lines of a slow start and then skip minutes
-    return tqdm(file=_Lines(), mininterval=15, maxinterval=15, **options)
+    # a position keeps tqdm from moving the cursor up from the bar within another one
+    return tqdm(file=_Lines(), mininterval=15, maxinterval=15, position=0, **options)

@@ -1,5 +1,6 @@
 """A detector as a program that runs without this project: images in, detections out, by torch.export or ONNX."""
 
+import copy
 import importlib.util
 import io
 import json
@@ -110,6 +111,8 @@ def export_onnx(detector: Detector, info: DetectorInfo, path: Path) -> None:
 def _trace(detector: Detector) -> torch.export.ExportedProgram:
     batch, rows, columns = (torch.export.Dim(name, min=1) for name in ("batch", "rows", "columns"))
     sizes = {0: batch, 2: SIZE_DIVISOR * rows, 3: SIZE_DIVISOR * columns}
+    # channels first: with channels last in memory, strides would depend on the sizes, and the program on the example's
+    detector = copy.deepcopy(detector).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     example = torch.zeros(_EXAMPLE), torch.tensor([_EXAMPLE[2:]] * _EXAMPLE[0])
     with _sizes_without_exceptions():
         return torch.export.export(

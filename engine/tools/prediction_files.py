@@ -139,7 +139,7 @@ class FilePredictor:
         def write(file: IO[bytes]) -> None:
             nonlocal count
             writer = VideoWriter(file)
-            for number, frame in progress(iterable=frames(), desc=entry.file.name, unit="frame", leave=False):
+            for number, frame in progress(iterable=frames(), desc=entry.file.name, unit=" frames", leave=False):
                 found, drawn = self._detect(frame.pixels)
                 writer.add(Frame(drawn, frame.seconds))
                 place = {"file_name": str(entry.file), "frame": number, "seconds": round(frame.seconds, 3)}

@@ -46,6 +46,7 @@ def family(request, tmp_path_factory, write_config):
     with torch.no_grad():
         for name in detector.class_head:
             detector.get_parameter(name).mul_(30 if name.endswith("weight") else 0.1)
+    detector.to(memory_format=torch.channels_last)  # as `load_detector` gives it
     return detector, exporting._trace(detector), config_file, overrides
 
 
