@@ -66,7 +66,6 @@ class Detector(nn.Module, ABC):
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
         """Predictions of the network by name, in either mode."""
 
-    @abstractmethod
     def padded_detections(self, images: Tensor, image_sizes: Tensor) -> PaddedDetections:
         """The detections of `forward` as an exported program makes them: no shape depends on what is found.
 
@@ -74,7 +73,10 @@ class Detector(nn.Module, ABC):
 
         Args:
             images: as of `forward`. image_sizes: (B, 2) int64, its heights and widths.
+        Raises:
+            NotImplementedError: the family cannot be exported.
         """
+        raise NotImplementedError
 
     @abstractmethod
     def compile_network(self) -> None:

@@ -81,6 +81,8 @@ def export_torch(detector: Detector, info: DetectorInfo, path: Path) -> None:
     Args:
         detector: in eval mode, on the CPU.
         info: of its checkpoint; travels in the file as `detector.json`.
+    Raises:
+        ExportError: the family cannot be exported.
     """
     program = _trace(detector)
     content = io.BytesIO()
@@ -92,7 +94,7 @@ def export_onnx(detector: Detector, info: DetectorInfo, path: Path) -> None:
     """Writes the same program as one ONNX file with the same names of inputs and outputs.
 
     Raises:
-        ExportError: onnx or onnxscript is not installed.
+        ExportError: onnx or onnxscript is not installed, or the family cannot be exported.
     """
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
@@ -114,10 +116,13 @@ def _trace(detector: Detector) -> torch.export.ExportedProgram:
     # channels first: with channels last in memory, strides would depend on the sizes, and the program on the example's
     detector = copy.deepcopy(detector).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     example = torch.zeros(_EXAMPLE), torch.tensor([_EXAMPLE[2:]] * _EXAMPLE[0])
-    with _sizes_without_exceptions():
-        return torch.export.export(
-            ExportedDetector(detector), example, dynamic_shapes={"images": sizes, "image_sizes": {0: batch}}
-        )
+    try:
+        with _sizes_without_exceptions():
+            return torch.export.export(
+                ExportedDetector(detector), example, dynamic_shapes={"images": sizes, "image_sizes": {0: batch}}
+            )
+    except NotImplementedError as error:
+        raise ExportError(f"a {type(detector).__name__} cannot be exported; use the checkpoint") from error
 
 
 def _sizes_without_exceptions() -> Any:
