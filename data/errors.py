@@ -16,7 +16,7 @@ class DatasetError(ValueError):
 class ImageError(DatasetError):
     """An image that cannot be used; `kind` is one of KINDS."""
 
-    KINDS = ("missing", "empty", "damaged", "oversized", "of another size than annotated")
+    KINDS = ("missing", "empty", "damaged", "oversized", "of another size than annotated", "not an image")
 
     def __init__(self, message: str, kind: str = "damaged") -> None:
         super().__init__(message)

@@ -10,11 +10,21 @@ IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"),
     *(".jpe", ".jfif", ".jif", ".mpo", ".jp2", ".dib", ".apng", ".ppm", ".pgm", ".pbm", ".pnm"),
 )
+# those of containers that hold video as a rule; without .ts, which is TypeScript's too
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv"),
+    *(".mts", ".m2ts", ".3gp", ".ogv"),
+)
 
 
 def is_image(path: Path) -> bool:
     """Whether the name is that of an image."""
     return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def is_video(path: Path) -> bool:
+    """Whether the name is that of a video."""
+    return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def files_below(folder: Path) -> Iterator[Path]:

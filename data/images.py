@@ -2,6 +2,8 @@
 
 import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -60,18 +62,8 @@ def read_image(
             or another size.
     """
     encoded = read_file(path) if encoded is None else encoded
-    try:
-        with Image.open(io.BytesIO(encoded.numpy().data)) as image:
-            pixels = _decode(image, encoded, None if size is None else (size[0], size[1]), exif)
-    except MemoryError:
-        raise
-    except UnidentifiedImageError:
-        raise ImageError(f"{path}: unreadable image (not of a format that Pillow knows)", "damaged") from None
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{path}: unreadable image ({error})", "oversized") from error
-    except Exception as error:  # Pillow's decoders raise nearly anything on broken files
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(f"{path}: unreadable image ({reason})", "damaged") from error
+    with image_errors(path), Image.open(io.BytesIO(encoded.numpy().data)) as image:
+        pixels = _decode(image, encoded, None if size is None else (size[0], size[1]), exif)
     height, width = pixels.shape[1:]
     if size is not None and (height, width) != tuple(size):
         raise ImageError(
@@ -79,6 +71,31 @@ def read_image(
             "of another size than annotated",
         )
     return pixels
+
+
+def rgb_pixels(image: Image.Image, exif: Exif = "turn") -> Tensor:
+    """Pixels of an image that Pillow has opened, at its present frame; result and conversions as of `read_image`.
+
+    Raises:
+        Exception: nearly any, which `image_errors` turns into ImageError.
+    """
+    return _decode(image, None, None, exif)
+
+
+@contextmanager
+def image_errors(name: object) -> Iterator[None]:
+    """Turns what Pillow raises of an image into ImageError, which calls it by the name."""
+    try:
+        yield
+    except (MemoryError, ImageError):
+        raise
+    except UnidentifiedImageError:
+        raise ImageError(f"{name}: unreadable image (not of a format that Pillow knows)", "damaged") from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name}: unreadable image ({error})", "oversized") from error
+    except Exception as error:  # Pillow's decoders raise nearly anything on broken files
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"{name}: unreadable image ({reason})", "damaged") from error
 
 
 def blank_images(count: int, height: int, width: int, dtype: torch.dtype = torch.uint8) -> Tensor:
@@ -89,8 +106,8 @@ def blank_images(count: int, height: int, width: int, dtype: torch.dtype = torch
     return rows.view(count, height, width, 3).permute(0, 3, 1, 2)
 
 
-def _decode(image: Image.Image, encoded: Tensor, size: Size | None, exif: Exif) -> Tensor:
-    """(3, H, W) uint8 of a file that Pillow has opened; size and exif as of `read_image`."""
+def _decode(image: Image.Image, encoded: Tensor | None, size: Size | None, exif: Exif) -> Tensor:
+    """(3, H, W) uint8 of an image that Pillow has opened; the other arguments as of `read_image`."""
     orientation, is_turned = orientation_of(image)
     pixels = _pixels(image, encoded)
     if orientation > 1:
@@ -107,9 +124,9 @@ def _turn(pixels: Tensor, orientation: int) -> Tensor:
     return (pixels.transpose(0, 1) if swap else pixels).flip(axes).contiguous()
 
 
-def _pixels(image: Image.Image, encoded: Tensor) -> Tensor:
+def _pixels(image: Image.Image, encoded: Tensor | None) -> Tensor:
     """(H, W, 3) uint8 as Pillow gives them."""
-    if image.format == "JPEG" and image.mode in ("L", "RGB"):
+    if encoded is not None and image.format == "JPEG" and image.mode in ("L", "RGB"):
         try:  # the same libjpeg-turbo without Pillow's copies: the same pixels in 0.7 of the time
             return decode_jpeg(encoded, ImageReadMode.RGB).permute(1, 2, 0)
         except RuntimeError:  # of damaged files, Pillow reads some and says of the others what is wrong

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from detector.monitor import Monitor
+from detector.padded import PaddedDetections
 from detector.references import References
 from losses.balance import SelfBalance
 
@@ -63,14 +64,19 @@ class Detector(nn.Module, ABC):
 
     @abstractmethod
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
-        """Predictions of the network by name, in either mode; an exported program returns them.
+        """Predictions of the network by name, in either mode."""
 
-        Post-processing makes detections of them with `output_settings` alone (see the family's `export` module).
+    def padded_detections(self, images: Tensor, image_sizes: Tensor) -> PaddedDetections:
+        """The detections of `forward` as an exported program makes them: no shape depends on what is found.
+
+        It is traced by torch.export, so it can branch on shapes, but not on values.
+
+        Args:
+            images: as of `forward`. image_sizes: (B, 2) int64, its heights and widths.
+        Raises:
+            NotImplementedError: the family cannot be exported.
         """
-
-    @abstractmethod
-    def output_settings(self) -> dict[str, Any]:
-        """Plain values, fit for JSON, that post-processing needs beside `outputs`."""
+        raise NotImplementedError
 
     @abstractmethod
     def compile_network(self) -> None:

@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from pydantic import Discriminator, Tag, TypeAdapter
 
 from detector.config import DEFAULT_LOSS, ModelConfig, union_of
-from detector.contract import Detections, Detector
+from detector.contract import Detector
 from detector.fcos import build as fcos
-from detector.fcos import postprocess as fcos_postprocess
 from detector.fcos import released as fcos_released
 from detector.fcos.config import FCOSConfig
 from detector.references import References
 from detector.released import Released
 from detector.retinanet import build as retinanet
 from detector.retinanet.config import RetinaNetConfig
-from detector.retinanet.export import detections_from_outputs
 from detector.retinanet.released import STARTS, from_alrp, from_torchvision
 from losses.loss import LossSettings
 from losses.table import LOSSES
@@ -31,7 +29,6 @@ class Family(NamedTuple):
         config: class of its group `model`.
         build: (model, loss settings, number of classes, whether crowd regions are ignored) -> detector.
         references: (model) -> the boxes that predictions start from; None for a family without any.
-        detections_from_outputs: (outputs in order, `output_settings`, image sizes) -> detections, without the network.
         released: who released weights of this family -> their state dict to ours. Raises ReleasedError.
         starts: released detectors that `model.init_from` can name, as origin/name, and the keys of the group `model`
             that make up their networks.
@@ -43,7 +40,6 @@ class Family(NamedTuple):
     config: type[ModelConfig]
     build: Callable[[Any, Any, int, bool], Detector]
     references: Callable[[Any], References] | None
-    detections_from_outputs: Callable[..., Detections]
     released: Mapping[str, Callable[[object], Released]] = {}
     starts: Mapping[str, Mapping[str, Any]] = {}
     losses: tuple[str, ...] = DENSE_LOSSES
@@ -55,7 +51,6 @@ FAMILIES: dict[str, Family] = {
         RetinaNetConfig,
         retinanet.build_retinanet,
         retinanet.build_references,
-        detections_from_outputs,
         {"alrp": from_alrp, "torchvision": from_torchvision},
         STARTS,
         losses=(*DENSE_LOSSES, "freeanchor"),
@@ -64,7 +59,6 @@ FAMILIES: dict[str, Family] = {
         FCOSConfig,
         fcos.build_fcos,
         None,
-        fcos_postprocess.detections_from_outputs,
         {"torchvision": fcos_released.from_torchvision},
         loss_defaults={"name": "focal", "box_loss": "giou"},
     ),

@@ -12,7 +12,7 @@ _BLOCK = 128  # boxes of one class that are settled together
 _MAX_PAIRS = 2**21  # IoUs at once, padding included: a limit on memory
 _SMALL = 16  # boxes, up to which groups of all sizes go together
 # Up to this many boxes torchvision separates classes by shifting their boxes, and a shift rounds.
-_MAX_SHIFTED = 1000
+MAX_SHIFTED = 1000
 
 
 def batched_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> Tensor:
@@ -43,7 +43,7 @@ def nms_of_images(
     """
     if len(boxes) == 0:
         return torch.empty(0, dtype=torch.int64, device=boxes.device)
-    threshold = _round_down(iou_threshold, boxes.dtype)
+    threshold = round_down(iou_threshold, boxes.dtype)
     boxes = boxes + _shifts(boxes, labels, images, num_images)[:, None]
 
     order = scores.argsort(descending=True, stable=True)
@@ -58,7 +58,7 @@ def nms_of_images(
 def _shifts(boxes: Tensor, labels: Tensor, images: Tensor, num_images: int) -> Tensor:
     """(N,) what torchvision adds to the coordinates of each box; 0 in images of many boxes."""
     highest = boxes.new_zeros(num_images).scatter_reduce_(0, images, boxes.amax(dim=1), "amax", include_self=False)
-    highest = highest.where(images.bincount(minlength=num_images) <= _MAX_SHIFTED, -1)
+    highest = highest.where(images.bincount(minlength=num_images) <= MAX_SHIFTED, -1)
     return labels.to(boxes.dtype) * (highest + 1)[images]
 
 
@@ -127,7 +127,7 @@ def _settle(boxes: Tensor, alive: Tensor, threshold: Tensor) -> Tensor:
         kept = settled
 
 
-def _round_down(threshold: float, dtype: torch.dtype) -> Tensor:
+def round_down(threshold: float, dtype: torch.dtype) -> Tensor:
     """Largest number of that type ≤ threshold: an IoU of that type exceeds both or neither."""
     rounded = torch.tensor(threshold, dtype=dtype)
     if rounded.double() > threshold:

@@ -1,5 +1,7 @@
 """Parts of heads that all levels of a pyramid share."""
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -24,7 +26,20 @@ def initialise(head: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
+def convolve(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """layer(x), (B, n, h, w), for a 3×3 convolution.
+
+    Exported, a single channel is the first of two: how one alone lies in memory would depend on the size.
+    """
+    if layer.out_channels > 1 or layer.bias is None or not torch.compiler.is_exporting():
+        return layer(x)
+    return F.conv2d(x, layer.weight.repeat(2, 1, 1, 1), layer.bias.repeat(2), padding=1)[:, :1]
+
+
 def by_reference(maps: Tensor, width: int) -> Tensor:
     """(B, n·width, h, w), the n reference boxes of a cell major, to (B, h·w·n, width)."""
+    maps = maps.permute(0, 2, 3, 1)
+    if torch.compiler.is_exporting():  # reshape copies or not by the size, on which no exported program is to depend
+        maps = maps.clone(memory_format=torch.contiguous_format)
     # shape[0], as len() would fix the batch size of an exported program
-    return maps.permute(0, 2, 3, 1).reshape(maps.shape[0], -1, width)
+    return maps.reshape(maps.shape[0], -1, width)

@@ -1,10 +1,11 @@
-"""Detects objects in images: pictures with boxes, and detections.json in COCO's results format, in one folder.
+"""Detects objects in images and videos: pictures with boxes, one line of what was found in each, and detections.json in
+COCO's results format, in one folder. Videos, and all frames of animated pictures, need requirements-video.txt.
 
-python scripts/predict.py --ckpt runs/quickstart/checkpoints/best.pt --output predictions photo.jpg
+python scripts/predict.py --ckpt runs/quickstart/checkpoints/best.pt --output predictions photo.jpg clip.mp4
 python scripts/predict.py --ckpt runs/quickstart/checkpoints/best.pt --output predictions --threshold 0.3 photos/
 
 Each class is shown from its LRP-optimal score on (0.5 where it has none), so that pictures show the operating point
-that oLRP measures. Status 1 if an image could not be read; the others are done.
+that oLRP measures. Status 1 if a file could not be read; the others are done.
 """
 
 import sys
@@ -20,25 +21,26 @@ def main() -> int:
     parser.add_argument("--ckpt", required=True, metavar="FILE", help="checkpoint of training")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for pictures and detections.json")
     parser.add_argument("--threshold", type=float, metavar="T", help="show every class from this score on, 0 to 1")
-    parser.add_argument("images", nargs="+", metavar="IMAGE_OR_DIR", help="image, or folder of images at any depth")
+    parser.add_argument(
+        "--annotations", metavar="FILE", help="COCO annotations that the images are of: detections.json has its ids"
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGE_OR_DIR", help="image or video, or a folder of them")
     args = parser.parse_args()
     if args.threshold is not None and not 0 <= args.threshold <= 1:
         parser.error(f"--threshold {args.threshold}: must be a score from 0 to 1")
 
     from engine import load_detector
     from engine.run.distributed import choose_device
-    from engine.tools.prediction import (
-        DEFAULT_THRESHOLD,
-        claim_output,
-        classes_without_threshold,
-        find_images,
-        predict_files,
-    )
+    from engine.run.operating_point import DEFAULT_THRESHOLD, classes_without_threshold
+    from engine.tools.prediction_files import AnnotationIds, FilePredictor, claim_output
+    from engine.tools.prediction_inputs import find_inputs
 
     with user_errors():
-        images = find_images(args.images, args.output)
+        inputs = find_inputs(args.images, args.output, stills=args.annotations is not None)
         detector, info = load_detector(args.ckpt, choose_device("auto"))
-        claim_output(images, args.output, [args.ckpt])
+        files = [entry.file for entry in inputs]
+        ids = None if args.annotations is None else AnnotationIds(args.annotations, info, files)
+        claim_output(inputs, args.output, [args.ckpt, *([] if args.annotations is None else [args.annotations])])
         names = classes_without_threshold(info)
         if args.threshold is None and names:
             print(
@@ -46,11 +48,11 @@ def main() -> int:
                 f"{', …' if len(names) > 5 else ''}): shown from {DEFAULT_THRESHOLD} on; --threshold sets another",
                 file=sys.stderr,
             )
-        num_unreadable = predict_files(detector, info, images, args.output, args.threshold)
-    done = len(images) - num_unreadable
-    print(f"{done} of {len(images)} images done: pictures and detections.json are in {args.output}")
+        num_unreadable = FilePredictor(detector, info, args.output, args.threshold, ids).run(inputs)
+    count = f"{len(inputs)} {'image' if len(inputs) == 1 else 'images'}"
+    print(f"{len(inputs) - num_unreadable} of {count} done: pictures and detections.json are in {args.output}")
     if num_unreadable:
-        print(f"error: {num_unreadable} of {len(images)} images could not be read; see the warnings", file=sys.stderr)
+        print(f"error: {num_unreadable} of {count} could not be read; see the warnings", file=sys.stderr)
         return 1
     return 0
 

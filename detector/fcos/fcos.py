@@ -1,7 +1,6 @@
 """FCOS (arXiv:1904.01355)."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,8 +12,9 @@ from detector.backbones.resnet import ResNet
 from detector.contract import Detections, Targets
 from detector.fcos.head import FCOSHead
 from detector.fcos.objective import FCOSObjective
-from detector.fcos.postprocess import detections_of_points, output_names, settings_of
+from detector.fcos.postprocess import detections_of_points, padded_detections_of_points
 from detector.monitor import Monitor
+from detector.padded import PaddedDetections
 from detector.postprocess import PostProcessor
 from detector.pyramid import PyramidDetector
 from losses.balance import SelfBalance
@@ -74,17 +74,14 @@ class FCOS(PyramidDetector):
         return cls_logits, distances, centerness_logits, cells_per_level
 
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
-        cls_logits, distances, centerness_logits, cells_per_level = self.raw_outputs(images)
-        branch = [] if centerness_logits is None else [centerness_logits]
-        names = output_names(self.level_names, self._has_centerness)
-        return dict(zip(names, (cls_logits, distances, *branch, *cells_per_level), strict=True))
+        cls_logits, distances, centerness_logits, _ = self.raw_outputs(images)
+        branch = {} if centerness_logits is None else {"centerness_logits": centerness_logits}
+        return {"cls_logits": cls_logits, "distances": distances} | branch
 
-    def output_settings(self) -> dict[str, Any]:
-        return settings_of(self.postprocess, self._has_centerness, self.score_thresh_of_root)
+    def padded_detections(self, images: Tensor, image_sizes: Tensor) -> PaddedDetections:
+        return padded_detections_of_points(
+            self.postprocess, *self.raw_outputs(images), image_sizes, self.score_thresh_of_root
+        )
 
     def balances(self) -> dict[str, SelfBalance]:
         return {} if self.objective.loss.balance is None else {"": self.objective.loss.balance}
-
-    @property
-    def _has_centerness(self) -> bool:
-        return self.head.centerness is not None

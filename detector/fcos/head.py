@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from detector.towers import by_reference, initialise, tower
+from detector.towers import by_reference, convolve, initialise, tower
 
 Branch = Literal["box", "cls"]
 
@@ -58,12 +58,12 @@ class FCOSHead(nn.Module):
         cls_logits, distances, centerness = [], [], []
         for x, scale in zip(features, self.level_scales, strict=True):
             of_classes, of_boxes = self.cls_tower(x), self.box_tower(x)
-            cls_logits.append(_full(by_reference(self.cls_logits(of_classes), self.num_classes)))
+            cls_logits.append(_full(by_reference(convolve(self.cls_logits, of_classes), self.num_classes)))
             scaled = scale * _full(by_reference(self.distances(of_boxes), 4))
             distances.append(scaled.exp() if self.exponential else scaled.relu())
             if self.centerness is not None:
                 tower_out = of_boxes if self.branch == "box" else of_classes
-                centerness.append(_full(by_reference(self.centerness(tower_out), 1)).squeeze(-1))
+                centerness.append(_full(by_reference(convolve(self.centerness, tower_out), 1)).squeeze(-1))
         return torch.cat(cls_logits, 1), torch.cat(distances, 1), torch.cat(centerness, 1) if centerness else None
 
 

@@ -1,7 +1,6 @@
 """RetinaNet (arXiv:1708.02002)."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,10 +11,10 @@ from detector.backbones.resnet import ResNet
 from detector.contract import Detections, Targets
 from detector.monitor import Monitor
 from detector.objectives import AnchorObjective
+from detector.padded import PaddedDetections, padded_detections
 from detector.postprocess import PostProcessor
 from detector.pyramid import PyramidDetector
 from detector.references import References
-from detector.retinanet.export import output_names, settings_of
 from detector.retinanet.head import RetinaNetHead
 from losses.balance import SelfBalance
 
@@ -77,11 +76,12 @@ class RetinaNet(PyramidDetector):
         return cls_logits, box_deltas, self.anchor_generator([feature.shape[-2:] for feature in features])
 
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
-        cls_logits, box_deltas, anchors_per_level = self.raw_outputs(images)
-        return dict(zip(output_names(self.references), (cls_logits, box_deltas, *anchors_per_level), strict=True))
+        cls_logits, box_deltas, _ = self.raw_outputs(images)
+        return {"cls_logits": cls_logits, "box_deltas": box_deltas}
 
-    def output_settings(self) -> dict[str, Any]:
-        return settings_of(self.postprocess)
+    def padded_detections(self, images: Tensor, image_sizes: Tensor) -> PaddedDetections:
+        cls_logits, box_deltas, anchors_per_level = self.raw_outputs(images)
+        return padded_detections(self.postprocess, cls_logits.sigmoid(), box_deltas, anchors_per_level, image_sizes)
 
     def balances(self) -> dict[str, SelfBalance]:
         return {} if self.objective.loss.balance is None else {"": self.objective.loss.balance}

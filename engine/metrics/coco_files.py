@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .errors import DetectionsError
+from .file_names import with_image_ids
 from .instances import Detections, GroundTruth, box_areas
 from .matching import MAX_DETECTIONS
 
@@ -33,12 +35,6 @@ REQUIRED: dict[str, dict[str, type]] = {  # of a COCO annotation file
 }
 
 logger = logging.getLogger(__name__)
-
-
-class DetectionsError(ValueError):
-    """Results or annotations that cannot be evaluated: one line with the file, the place and the remedy."""
-
-    exit_status = 2
 
 
 def read_coco(
@@ -63,13 +59,21 @@ def read_coco(
         results_name, detections = str(detections), _read_json(detections)
         if not isinstance(detections, list):
             raise DetectionsError(f"{results_name}: is not a list; {EXPECTED_RESULTS}")
+    results = with_image_ids(detections, content, truth_name, results_name)
     try:
-        return truth, _detections(detections, image_of, label_of)
+        return truth, _detections(results, image_of, label_of)
     except (TypeError, KeyError, ValueError):
-        for index, detection in enumerate(detections):
+        for index, detection in enumerate(results):
             if problem := _result_problem(detection, image_of, label_of, truth_name):
                 raise DetectionsError(f"{results_name}: detection {index} {problem}") from None
         raise
+
+
+def read_annotations(path: str | Path) -> dict[str, Any]:
+    """Content of an annotation file. Raises DetectionsError where it is not one."""
+    content = _read_json(path)
+    _check_annotations(content, str(path))
+    return content
 
 
 def _position_of(ids: list[int], wanted: Sequence[int] | None) -> dict[int, int]:

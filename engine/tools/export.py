@@ -1,26 +1,29 @@
-"""A detector as a program that runs without this project: torch.export or ONNX, and what to do with its outputs."""
+"""A detector as a program that runs without this project: images in, detections out, by torch.export or ONNX."""
 
+import copy
 import importlib.util
 import io
 import json
-from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental import _config as symbolic_shapes
 
 from data.files import write_atomically
+from data.images import EXACT_MEAN_COLOUR, MEAN_COLOUR
+from data.transforms import Resize, ResizeAsTorchvision
 from detector import Detector
 from detector.contract import SIZE_DIVISOR
-from detector.families import DEFAULT_FAMILY, FAMILIES
+from engine.run.datasets import evaluation_transform
 from engine.run.load import DetectorInfo
+from engine.run.operating_point import score_thresholds
 
 META = "detector.json"  # entry of a torch.export file, and key of an ONNX model's metadata
-# Tracing takes it that every level has more than one cell a side, and P7 has stride 128.
-MIN_SIDE = 160
-_EXAMPLE = (2, 3, 256, 192)  # what the program is traced with; a batch of one would be taken for a constant
+INPUTS, OUTPUTS = ("images", "image_sizes"), ("boxes", "scores", "labels")
+_EXAMPLE = (2, 3, 256, 192)  # what the program is traced with
 
 
 class ExportError(ValueError):
@@ -29,28 +32,47 @@ class ExportError(ValueError):
     exit_status = 2
 
 
-class ExportedOutputs(nn.Module):
-    """The part of a detector that is exported: images to what the network says."""
+class ExportedDetector(nn.Module):
+    """The part of a detector that is exported: all of it."""
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
         self.detector = detector
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) in 0..1 to the detector's `outputs`, in their order."""
-        return tuple(self.detector.outputs(images).values())
+    def forward(self, images: Tensor, image_sizes: Tensor) -> tuple[Tensor, ...]:
+        """(B, 3, H, W) in 0..1 and (B, 2) int64 sizes to the detector's `padded_detections`."""
+        return tuple(self.detector.padded_detections(images, image_sizes))
 
 
-def describe(detector: Detector, info: DetectorInfo) -> dict[str, Any]:
-    """Metadata of an exported program: family, class names, LRP-optimal thresholds, whether EXIF turns the
-    images, post-processing settings."""
+def describe(info: DetectorInfo) -> dict[str, Any]:
+    """Metadata of an exported program, which is what `predict` does around the detector.
+
+    Returns:
+        "family"; "classes", names by label; "thresholds", the score from which each is shown; "exif", "turn" or
+        "ignore"; "resize", see `_resizing`; "size_divisor" of both sides of a batch; "padding", R, G, B in 0..255.
+    """
+    transform = evaluation_transform(info.config)
+    colour = EXACT_MEAN_COLOUR if isinstance(transform, ResizeAsTorchvision) else MEAN_COLOUR
     return {
         "family": info.config.model.family,
         "classes": info.classes,
-        "thresholds": info.thresholds,
+        "thresholds": score_thresholds(info),
         "exif": "ignore" if info.config.data.exif == "ignore" else "turn",
-        "postprocess": detector.output_settings(),
+        "resize": _resizing(transform),
+        "size_divisor": SIZE_DIVISOR,
+        "padding": colour,
     }
+
+
+def _resizing(transform: Any) -> dict[str, Any]:
+    """Either "size" [height, width] or the limits "short_side" and "long_side", with "rounding", to be added to a side
+    before it is rounded down; and "pixels", the type that pixels of 0..255 are resized in."""
+    if isinstance(transform, Resize):
+        return {"size": transform.size, "pixels": "uint8"}
+    limits = {"size": None, "short_side": transform.short_side, "long_side": transform.long_side}
+    if isinstance(transform, ResizeAsTorchvision):
+        return limits | {"rounding": 0.0, "pixels": "float32"}
+    return limits | {"rounding": 0.5, "pixels": "uint8"}
 
 
 def export_torch(detector: Detector, info: DetectorInfo, path: Path) -> None:
@@ -59,10 +81,12 @@ def export_torch(detector: Detector, info: DetectorInfo, path: Path) -> None:
     Args:
         detector: in eval mode, on the CPU.
         info: of its checkpoint; travels in the file as `detector.json`.
+    Raises:
+        ExportError: the family cannot be exported.
     """
     program = _trace(detector)
     content = io.BytesIO()
-    torch.export.save(program, content, extra_files={META: json.dumps(describe(detector, info))})
+    torch.export.save(program, content, extra_files={META: json.dumps(describe(info))})
     write_atomically(path, lambda file: file.write(content.getbuffer()))
 
 
@@ -70,41 +94,38 @@ def export_onnx(detector: Detector, info: DetectorInfo, path: Path) -> None:
     """Writes the same program as one ONNX file with the same names of inputs and outputs.
 
     Raises:
-        ExportError: onnx or onnxscript is not installed.
+        ExportError: onnx or onnxscript is not installed, or the family cannot be exported.
     """
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
         raise ExportError(f"--format onnx: needs {' and '.join(missing)}: pip install -r requirements-onnx.txt")
-    with torch.no_grad():
-        names = list(detector.outputs(torch.zeros(_EXAMPLE)))
-    with redirect_stdout(io.StringIO()):  # torch prints its progress
+    with redirect_stdout(io.StringIO()), _sizes_without_exceptions():  # torch prints its progress
         program = torch.onnx.export(
-            _trace(detector), input_names=["images"], output_names=names, dynamo=True, verbose=False
+            _trace(detector), input_names=INPUTS, output_names=OUTPUTS, dynamo=True, verbose=False
         )
     assert program is not None  # without a file to write to
     model = program.model_proto
-    model.metadata_props.add(key=META, value=json.dumps(describe(detector, info)))
+    model.metadata_props.add(key=META, value=json.dumps(describe(info)))
     write_atomically(path, lambda file: file.write(model.SerializeToString()))
-
-
-def detections_from_outputs(
-    outputs: Sequence[Any], meta: dict[str, Any], image_sizes: Sequence[tuple[int, int]]
-) -> list[dict[str, Tensor]]:
-    """Detections of an exported program, as the detector itself gives them.
-
-    Args:
-        outputs: of the program, tensors or NumPy arrays in its order.
-        meta: what `describe` says; `json.loads` of the program's `detector.json`.
-        image_sizes: (height, width) of each image without its padding, to which boxes are clipped.
-    Returns:
-        Per image "boxes" (n, 4) xyxy, "scores" (n,), "labels" (n,), best first.
-    """
-    family = FAMILIES[meta.get("family", DEFAULT_FAMILY)]  # programs of revision efdaf8b do not say it
-    return family.detections_from_outputs(outputs, meta["postprocess"], image_sizes)
 
 
 @torch.no_grad()
 def _trace(detector: Detector) -> torch.export.ExportedProgram:
-    rows, columns = (torch.export.Dim(name, min=MIN_SIDE // SIZE_DIVISOR) for name in ("rows", "columns"))
-    sizes = {0: torch.export.Dim("batch", min=1), 2: SIZE_DIVISOR * rows, 3: SIZE_DIVISOR * columns}
-    return torch.export.export(ExportedOutputs(detector), (torch.zeros(_EXAMPLE),), dynamic_shapes={"images": sizes})
+    batch, rows, columns = (torch.export.Dim(name, min=1) for name in ("batch", "rows", "columns"))
+    sizes = {0: batch, 2: SIZE_DIVISOR * rows, 3: SIZE_DIVISOR * columns}
+    # channels first: with channels last in memory, strides would depend on the sizes, and the program on the example's
+    detector = copy.deepcopy(detector).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    example = torch.zeros(_EXAMPLE), torch.tensor([_EXAMPLE[2:]] * _EXAMPLE[0])
+    try:
+        with _sizes_without_exceptions():
+            return torch.export.export(
+                ExportedDetector(detector), example, dynamic_shapes={"images": sizes, "image_sizes": {0: batch}}
+            )
+    except NotImplementedError as error:
+        raise ExportError(f"a {type(detector).__name__} cannot be exported; use the checkpoint") from error
+
+
+def _sizes_without_exceptions() -> Any:
+    """Lets tracing treat 1 as any other size. By default it takes all sizes for larger, and a program would refuse
+    images whose last level has one row or column, those of 128 pixels or less."""
+    return symbolic_shapes.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]

@@ -9,11 +9,12 @@ import torch
 from PIL import Image
 
 import scripts.predict as script
-from data import DatasetError, read_image
+from data import DatasetError
 from data.output_folder import LIST_NAME
 from engine import load_detector, predict
 from engine.run.checkpoint import load_checkpoint, save_checkpoint
-from engine.tools.prediction import classes_without_threshold, find_images, score_thresholds
+from engine.run.operating_point import classes_without_threshold, score_thresholds
+from engine.tools.prediction_inputs import find_inputs
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -96,11 +97,9 @@ def test_pictures_and_results_of_files_and_folders(checkpoint, tmp_path, monkeyp
         assert 0 < result["score"] < 1
         x, y, width, height = result["bbox"]
         assert min(x, y, width, height) >= 0 and x + width <= 90.001 and y + height <= 60.001
-    assert sorted({(result["image_id"], result["file_name"]) for result in results}) == [
-        (1, str(tmp_path / "in/x/a.jpg")),
-        (2, str(tmp_path / "in/y/A.PNG")),
-        (3, str(tmp_path / "in/y/a.jpg")),
-        (4, str(tmp_path / "other/a.png")),
+    assert not any("image_id" in result for result in results)
+    assert sorted({result["file_name"] for result in results}) == [
+        str(tmp_path / name) for name in ("in/x/a.jpg", "in/y/A.PNG", "in/y/a.jpg", "other/a.png")
     ]
     with Image.open(output / "a.jpg") as picture:
         assert picture.size == (90, 60)
@@ -149,7 +148,8 @@ def test_unreadable_images_are_warned_of_and_the_rest_is_done(checkpoint, tmp_pa
     ]
     assert next(line for line in lines if line.startswith("error:")).startswith("error: 2 of 3 images")
     assert (tmp_path / "out/good.jpg").exists()
-    assert {r["image_id"] for r in json.loads((tmp_path / "out/detections.json").read_text())} <= {2}
+    names = {r["file_name"] for r in json.loads((tmp_path / "out/detections.json").read_text())}
+    assert names <= {str(tmp_path / "in/good.jpg")}
 
 
 def test_classes_without_a_threshold_are_named_once(checkpoint, tmp_path, monkeypatch, capsys):
@@ -168,7 +168,7 @@ def test_classes_without_a_threshold_are_named_once(checkpoint, tmp_path, monkey
     ("arguments", "expected"),
     [
         (["gone.jpg"], "gone.jpg: no such image or folder"),
-        (["empty"], "empty: no image in this folder"),
+        (["empty"], "empty: no image or video in this folder"),
         (["--threshold", "1.5", "empty"], "--threshold 1.5"),
     ],
 )
@@ -211,10 +211,10 @@ def test_a_picture_that_is_detected_on_is_not_replaced(checkpoint, tmp_path, mon
 
 def test_names_differ_also_where_case_does_not_count(tmp_path):
     files = [write_image(tmp_path / name, (8, 8)) for name in ("p/A.png", "q/a.png", "r/a-2.png", "s/a.bmp")]
-    names = [picture.name for _, picture in find_images(files, tmp_path / "out")]
+    names = [entry.picture.name for entry in find_inputs(files, tmp_path / "out")]
     assert len({name.lower() for name in names}) == 4
     with pytest.raises(DatasetError):
-        find_images([tmp_path / "out"], tmp_path / "out")
+        find_inputs([tmp_path / "out"], tmp_path / "out")
 
 
 def test_the_documented_example_gives_what_the_script_writes(checkpoint, tmp_path, monkeypatch, capsys):
@@ -233,4 +233,3 @@ def test_the_documented_example_gives_what_the_script_writes(checkpoint, tmp_pat
     assert [line.split(" [")[0] for line in printed] == [
         f"{r['category_name']} {round(r['score'], 2)}" for r in results
     ]
-    assert torch.equal(names["image"], read_image("photo.jpg"))
