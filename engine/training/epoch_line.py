@@ -18,6 +18,7 @@ class EpochLine:
 
     def __init__(self, schedule: Schedule, batch_size: int) -> None:
         self.schedule, self.batch_size = schedule, batch_size
+        self._counted: dict[str, float] = {}  # the newest number of positives: logged steps alone have one
         self.start()
 
     def start(self) -> None:
@@ -31,9 +32,9 @@ class EpochLine:
         for name, value in stats.items():
             if math.isfinite(value):
                 self._values[name].append(value)
-        positives = self._values.get("num_positives")  # of logged steps only
-        shown = stats if positives is None else {**stats, "num_positives": positives[-1]}
-        return f"{_numbers(shown)}, {self._epoch(step)}"
+        if "num_positives" in stats:
+            self._counted = {"num_positives": stats["num_positives"]}
+        return f"{_numbers({**stats, **self._counted})}, {self._epoch(step)}"
 
     def text(self, step: int) -> str:
         """The line at the end of step `step`: means over its steps, the rate of the last one, and the speed."""

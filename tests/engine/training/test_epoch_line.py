@@ -16,6 +16,7 @@ def test_the_bar_shows_the_step_and_the_newest_positives():
     assert line.add(stats | {"num_positives": 12.0}, 2) == (
         "loss 1.5 (cls 0.5, loc 0.02, weight 50), lr 0.01, 12 positives, epoch 1/3"
     )
+    line.start()  # another epoch
     assert line.add({"loss": math.nan, "loss_cls": math.nan, "lr": 0.02}, 3) == (
         "loss nan (cls nan), lr 0.02, 12 positives, epoch 2/3"
     )
