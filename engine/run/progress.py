@@ -41,7 +41,6 @@ def progress(**options: Any) -> tqdm:
         options["disable"] = True
     if sys.stderr.isatty():
         return tqdm(dynamic_ncols=True, **options)
-    options["position"] = 0  # tqdm moves the cursor to a bar within another one
     # tqdm's adaptive miniters would print the first lines of a slow start and then skip minutes
     # a position keeps tqdm from moving the cursor up from the bar within another one
     return tqdm(file=_Lines(), mininterval=15, maxinterval=15, position=0, **options)
