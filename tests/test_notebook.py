@@ -29,6 +29,7 @@ def test_cells_are_python_and_hold_no_outputs():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # five commands, each of which starts anew
 def test_it_runs_from_top_to_bottom(tmp_path):
     for name in LINKED:
         (tmp_path / name).symlink_to(ROOT / name)
@@ -44,7 +45,7 @@ def test_it_runs_from_top_to_bottom(tmp_path):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=850,
         check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr

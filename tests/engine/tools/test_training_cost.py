@@ -101,7 +101,7 @@ def test_the_table(script, monkeypatch, capsys, tmp_path) -> None:
     options = ("--benchmark", tmp_path / "train.json", "--gpus", 4, "--bandwidth", 10, "--images", 64000, "--price", 3)
     run_script(script, monkeypatch, R50, ROOT / "configs/r101_alrp_atss.yaml", *options)
     title, names, _, r50, r101 = capsys.readouterr().out.splitlines()
-    assert title == "4 GPU(s), 40 images/s on one with r50_alrp, 10 GB/s, 100 positives an image"
+    assert title == "4 GPUs, 40 images/s on one with r50_alrp, 10 GB/s, 100 positives an image"
     cells, larger = (
         dict(zip(names.split(" | "), line.strip("| ").split(" | "), strict=False))
         for line in (r50.strip("| "), r101.strip("| "))

@@ -402,7 +402,7 @@ def test_files_in_memory_change_nothing_but_where_they_are_read(config_file, cap
         more = ("schedule.max_steps=2", "run.name=" + name, "evaluation.every=9")
         _, folder = train(config_file, *more, "data.cache=" + cache)
         weights.append(load_checkpoint(folder.last)["model"])
-    assert caplog.text.count("data.cache: 12 files, 0.00 GB of memory, times 1 process(es) a host") == 1
+    assert caplog.text.count("data.cache: 12 files, 0.00 GB of memory, times 1 process a host") == 1
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
