@@ -2,7 +2,7 @@
 # Measures this machine's GPU in named parts and packs one page and one archive of a few KB, to attach to a report:
 #     bash scripts/gpu_report.sh                             all parts but compile, 8 minutes
 #     bash scripts/gpu_report.sh --minutes 5 loss step       some, within five minutes
-# Parts, in the order in which they are run:
+# Parts, run in this order or the one given:
 #     tests loss step infer train eval profile               and compile, whose compilation takes minutes of its own
 # A part may take half of the time that is left, the last one all. Every part is packed as soon as it is done; what the
 # minutes do not reach is named on the page. Options:
