@@ -2,9 +2,10 @@
 # Measures this machine's GPU in named parts and packs one page and one archive of a few KB, to attach to a report:
 #     bash scripts/gpu_report.sh                             all parts but compile, 8 minutes
 #     bash scripts/gpu_report.sh --minutes 5 loss step       some, within five minutes
-# Parts, in the order in which they are run:
+# Parts, run in this order or the one given:
 #     tests loss step infer train eval profile               and compile, whose compilation takes minutes of its own
-# Every part is packed as soon as it is done; what the minutes do not reach is named on the page. Options:
+# A part may take half of the time that is left, the last one all. Every part is packed as soon as it is done; what the
+# minutes do not reach is named on the page. Options:
 #     --output DIR   folder of the results, which must not exist (gpu-report); the archive is DIR.tar.gz
 #     --tiny         on the CPU at the smallest sizes, to try the script itself; its numbers mean nothing
 # Nothing is installed: it takes the packages of .venv, or else of python3 (ALRP_PYTHON names another).
@@ -96,11 +97,12 @@ declare -p sizes views small logits tests >"$work/arrays"
 for part in "${parts[@]}"; do
     left=$((60 * minutes - SECONDS))
     [ "$left" -gt 0 ] || break
-    start=$SECONDS status=0
-    timeout -k 5 "$left" bash -euo pipefail -c ". '$work/arrays'; run_part $part" >"$output/$part.txt" 2>&1 || status=$?
+    start=$SECONDS status=0 limit=$left
+    [ "$part" = "${parts[-1]}" ] || [ "$left" -lt 60 ] || limit=$((left / 2))
+    timeout -k 5 "$limit" bash -euo pipefail -c ". '$work/arrays'; run_part $part" >"$output/$part.txt" 2>&1 || status=$?
     words="status $status"
     [ "$status" -ne 0 ] || words=done
-    [ "$status" -ne 124 ] || words="cut off after the $minutes minutes"
+    [ "$status" -ne 124 ] || words="cut off"
     echo "$words, $((SECONDS - start)) s" >"$output/$part.status"
     pack
 done
