@@ -54,10 +54,11 @@ def assign_targets(
     reference box that a crowd region covers by half or more is ignored, in that region's class only.
 
     Args:
-        references_per_level: list of (n, 4), together (A, 4).
+        references_per_level: list of (n, 4), together (A, 4); or of (B, n, 4) where every image has its own, if the
+            matcher takes such.
         targets: per image "boxes" (n, 4), "labels" (n,) in 0..K-1, "crowd" (n,) bool; see `padded_targets`.
     """
-    reference_boxes = torch.cat(list(references_per_level))
+    reference_boxes = torch.cat(list(references_per_level), dim=-2)
     boxes, labels, crowd = padded_targets(targets)
     boxes = boxes.to(reference_boxes.dtype)
     # Match all boxes at once. Crowd regions must match nothing, as padding does: as boxes of zeros.
@@ -76,7 +77,7 @@ def assign_targets(
     # Only the class of its object makes an entry positive; the other classes of that box stay negative.
     entries = (images * matches.shape[1] + reference_index) * num_classes + object_labels
     cls_targets.view(-1).index_fill_(0, entries, 1)
-    positive_boxes = reference_boxes[reference_index]
+    positive_boxes = reference_boxes.expand(len(matches), -1, -1)[images, reference_index]
     return Assignment(cls_targets, images, reference_index, entries, positive_boxes, boxes[images, objects])
 
 
@@ -88,8 +89,9 @@ def _ignore_covered(
 
     regions: (B, n, 4), rows of zeros for objects and padding; labels: (B, n).
     """
-    for images, chunk in pair_chunks(regions, len(reference_boxes)):
-        covered = intersection_over_area(reference_boxes, regions[images, chunk]) >= CROWD_COVERAGE  # (b, A, r)
+    for images, chunk in pair_chunks(regions, reference_boxes.shape[-2]):
+        of_images = reference_boxes if reference_boxes.dim() == 2 else reference_boxes[images]
+        covered = intersection_over_area(of_images, regions[images, chunk]) >= CROWD_COVERAGE  # (b, A, r)
         ignored = -(covered & negative[images, :, None]).to(torch.int8)
         classes = labels[images, None, chunk].expand(ignored.shape)
         cls_targets[images].scatter_reduce_(2, classes, ignored, "amin")

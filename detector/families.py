@@ -8,6 +8,9 @@ from pydantic import Discriminator, Tag, TypeAdapter
 
 from detector.config import DEFAULT_LOSS, ModelConfig, union_of
 from detector.contract import Detector
+from detector.faster_rcnn import build as faster_rcnn
+from detector.faster_rcnn import released as faster_rcnn_released
+from detector.faster_rcnn.config import FasterRCNNConfig
 from detector.fcos import build as fcos
 from detector.fcos import released as fcos_released
 from detector.fcos.config import FCOSConfig
@@ -54,6 +57,14 @@ FAMILIES: dict[str, Family] = {
         {"alrp": from_alrp, "torchvision": from_torchvision},
         STARTS,
         losses=(*DENSE_LOSSES, "freeanchor"),
+    ),
+    "faster_rcnn": Family(
+        FasterRCNNConfig,
+        faster_rcnn.build_faster_rcnn,
+        faster_rcnn.build_references,
+        {"alrp": faster_rcnn_released.from_alrp, "torchvision": faster_rcnn_released.from_torchvision},
+        losses=("ce", "alrp", "rs"),
+        loss_defaults={"name": "ce"},
     ),
     "fcos": Family(
         FCOSConfig,

@@ -24,31 +24,40 @@ class MaxIoUMatcher:
     it is negative, in between it is ignored. After that, object by object in order, every reference box whose IoU
     equals the object's maximum exactly is matched to it, whatever it was before; an object whose maximum is 0 gets
     none. IoU is computed in float32, and the exact ties depend on that.
+
+    Args:
+        positive_iou, negative_iou: the thresholds.
+        best_from: IoU from which on an object's best reference boxes are matched to it, whatever positive_iou says; 0
+            for any overlap, None for no such rule.
     """
 
-    def __init__(self, positive_iou: float = 0.5, negative_iou: float = 0.4) -> None:
+    def __init__(self, positive_iou: float = 0.5, negative_iou: float = 0.4, best_from: float | None = 0.0) -> None:
         self.positive_iou = positive_iou
         self.negative_iou = negative_iou
+        self.best_from = best_from
 
     @torch.no_grad()
     def __call__(self, references_per_level: Sequence[Tensor], gt_boxes: Tensor) -> Tensor:
         """Match the reference boxes of one image, or of every image of a batch.
 
         Args:
-            references_per_level: list of (n, 4); gt_boxes: (G, 4) or (B, G, 4).
+            references_per_level: list of (n, 4), or of (B, n, 4) where every image has its own.
+            gt_boxes: (G, 4) or (B, G, 4).
         Returns:
             (A,) or (B, A) int64: index of the matched box, -1 negative, -2 ignored; all negative when G = 0.
         """
-        references = torch.cat(list(references_per_level))
+        references = torch.cat(list(references_per_level), dim=-2)
         boxes = _batch(gt_boxes.to(references.dtype))  # (B, G, 4)
         best = _Best(len(boxes), references)
         last_claim = best.matches.to(torch.int32)
-        for images, objects in pair_chunks(boxes, len(references)):
-            iou = pairwise_iou(boxes[images, objects], references)  # (b, g, A)
+        for images, objects in pair_chunks(boxes, references.shape[-2]):
+            of_images = references if references.dim() == 2 else references[images]
+            iou = pairwise_iou(boxes[images, objects], of_images)  # (b, g, A)
             best.update(images, objects, iou)
-
+            if self.best_from is None:
+                continue
             highest = iou.amax(dim=-1, keepdim=True)
-            claims = iou == torch.where(highest > 0, highest, torch.inf)
+            claims = iou == torch.where((highest > 0) & (highest >= self.best_from), highest, torch.inf)
             numbers = torch.arange(objects.start, objects.stop, dtype=torch.int32, device=iou.device)[:, None]
             claim = torch.where(claims, numbers, NEGATIVE).amax(dim=-2)  # later objects win
             last_claim[images] = torch.maximum(last_claim[images], claim)
@@ -56,7 +65,7 @@ class MaxIoUMatcher:
         matches = best.matches.masked_fill(best.iou < self.positive_iou, IGNORED)
         matches.masked_fill_(best.iou < self.negative_iou, NEGATIVE)
         matches = torch.where(last_claim >= 0, last_claim, matches)
-        return matches.view(*gt_boxes.shape[:-2], len(references))
+        return matches.view(*gt_boxes.shape[:-2], references.shape[-2])
 
 
 class ATSSMatcher:
@@ -115,7 +124,7 @@ class _Best:
     """The object with which each reference box has the highest IoU, the first of equals: iou and matches, (B, A)."""
 
     def __init__(self, num_images: int, references: Tensor) -> None:
-        self.iou = references.new_full((num_images, len(references)), -1.0)
+        self.iou = references.new_full((num_images, references.shape[-2]), -1.0)
         self.matches = torch.full_like(self.iou, NEGATIVE, dtype=torch.int64)
 
     def update(self, images: slice, objects: slice, iou: Tensor) -> None:

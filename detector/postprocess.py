@@ -81,7 +81,7 @@ class PostProcessor:
         boxes = clip_boxes(boxes, boxes.new_tensor(image_sizes)[images])
         labels = entries % num_classes
         keep = nms_of_images(boxes, scores, labels, images, num_images, self.nms_thresh)
-        keep = keep[_rank_in_group(images[keep], num_images) < self.detections_per_img]
+        keep = keep[rank_in_group(images[keep], num_images) < self.detections_per_img]
 
         counts = images[keep].bincount(minlength=num_images).tolist()
         parts = (values[keep].split(counts) for values in (boxes, scores, labels))
@@ -107,11 +107,11 @@ class PostProcessor:
         rows = candidates[best_first].div(width, rounding_mode="floor")
         best_first = best_first[rows.argsort(stable=True)]
         rows, columns = rows.sort().values, candidates[best_first] % width
-        among_best = _rank_in_group(rows, num_rows) < self.topk_candidates
+        among_best = rank_in_group(rows, num_rows) < self.topk_candidates
         return rows[among_best], columns[among_best]
 
 
-def _rank_in_group(groups: Tensor, num_groups: int) -> Tensor:
+def rank_in_group(groups: Tensor, num_groups: int) -> Tensor:
     """(N,) place of each element among those of its group, from 0; groups (N,) ascending."""
     counts = groups.bincount(minlength=num_groups)
     return torch.arange(len(groups), device=groups.device) - (counts.cumsum(0) - counts)[groups]

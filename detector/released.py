@@ -53,10 +53,11 @@ def named_tensors(state: object) -> dict[str, Tensor]:
     return {name.removeprefix("module."): value for name, value in state.items()}
 
 
-def rows_of(state: Mapping[str, Tensor], name: str) -> int:
-    """Output channels of a convolution. Raises ReleasedError where there is none of this name."""
-    if name not in state or state[name].dim() != 4:
-        raise ReleasedError(f"no tensor {name} of four axes; give the file of a model of this family, and its --from")
+def rows_of(state: Mapping[str, Tensor], name: str, axes: int = 4) -> int:
+    """Outputs of a convolution, or of a fully connected layer, which has 2 axes. Raises OtherFamilyError where there is
+    none of this name."""
+    if name not in state or state[name].dim() != axes:
+        raise OtherFamilyError(f"no tensor {name} of {axes} axes; give a released file, and its --from")
     return len(state[name])
 
 

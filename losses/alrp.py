@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .balance import SelfBalance
 from .group_sums import ratio_over_group
-from .loss import LossSettings, equal_parts, require_positive, weighted_sum
+from .loss import RANKED_HEADS, LossSettings, equal_parts, require_positive, weighted_sum
 from .matched import Matched
 from .module import Group, RankingLoss
 from .ranking import Ranking
@@ -90,12 +90,12 @@ def alrp_loss(
     return classification, localisation.to(classification.dtype)
 
 
-def localisation_errors(overlaps: Tensor, kind: str) -> Tensor:
+def localisation_errors(overlaps: Tensor, kind: str, tau: float = TAU) -> Tensor:
     """E of aLRP Loss for each positive, from its overlap with its object: (P,) to (P,), 0 for a perfect box.
 
     (1 - IoU) / (1 - τ); for GIoU and DIoU, which reach down to -1, (1 - GIoU)/2 / (1 - τ). It may exceed 1.
     """
-    errors = (1 - overlaps) / (1 - TAU)
+    errors = (1 - overlaps) / (1 - tau)
     return errors if kind == "iou" else errors / 2
 
 
@@ -108,7 +108,7 @@ class ALRPSettings(LossSettings):
     ranks: ClassVar[bool] = True
     update_ratios: ClassVar[tuple[float, float]] = (1e-3, 2.5e-3)
     # Scores that learn the quality of boxes need no second opinion on it (Rank & Sort Loss, arXiv 2107.11669).
-    model_defaults: ClassVar[Mapping[str, Any]] = {"centerness": None}
+    model_defaults: ClassVar[Mapping[str, Any]] = {"centerness": None, **RANKED_HEADS, "append_objects": False}
 
     name: Literal["alrp"] = "alrp"
     loc_error: Literal["iou", "diou", "giou"] = "giou"
@@ -197,7 +197,7 @@ class ALRPLoss(RankingLoss):
 
     def of_matched(self, matched: Matched, group: dist.ProcessGroup | None = None) -> dict[str, Tensor]:
         kind = self.settings.loc_error
-        errors = localisation_errors(matched.overlaps(kind), kind)
+        errors = localisation_errors(matched.overlaps(kind), kind, matched.tau)
         return weighted_sum(*self._parts(matched.logits, matched.targets, errors, matched.entries, group))
 
     def _parts(

@@ -4,6 +4,7 @@ from typing import Literal
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
 
 from .group_sums import ratio_over_group
@@ -24,9 +25,16 @@ def box_loss(matched: Matched, kind: BoxLoss, group: dist.ProcessGroup | None, b
     if kind == "smooth_l1":
         return smooth_l1_loss(matched.pred_deltas, matched.encode_targets(), beta, group)
     weights = torch.ones_like(matched.pred_boxes[:, 0]) if matched.box_weights is None else matched.box_weights
+    return weighted_mean(box_errors(matched, kind, beta), weights, group)
+
+
+def box_errors(matched: Matched, kind: BoxLoss, beta: float) -> Tensor:
+    """(P,) what the box of each positive costs; of Smooth L1 the sum over its four offsets."""
+    if kind == "smooth_l1":
+        return F.smooth_l1_loss(matched.pred_deltas, matched.encode_targets(), beta=beta, reduction="none").sum(dim=1)
     if kind == "log_iou":
-        return weighted_mean(-matched.overlaps("iou").clamp(min=MIN_IOU).log(), weights, group)
-    return weighted_mean(1 - matched.overlaps(kind), weights, group)
+        return -matched.overlaps("iou").clamp(min=MIN_IOU).log()
+    return 1 - matched.overlaps(kind)
 
 
 def weighted_mean(errors: Tensor, weights: Tensor, group: dist.ProcessGroup | None) -> Tensor:

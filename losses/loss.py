@@ -15,6 +15,10 @@ from torch import Tensor, nn
 from .balance import SelfBalance
 from .matched import Matched
 
+# Detectors of two heads, keys of the group `model`: a loss that ranks draws no samples, needs a first head that starts
+# from rare positives, and weighs it less (released code of aLRP Loss and of Rank & Sort Loss).
+RANKED_HEADS: Mapping[str, Any] = {"rpn_prior": 0.01, "rpn_samples": None, "rpn_weight": 0.2, "roi_samples": None}
+
 
 @dataclass(frozen=True, kw_only=True)
 class LossSettings:
@@ -24,6 +28,7 @@ class LossSettings:
         name: value of `loss.name`.
         label: in tables.
         ranks: whether the value depends on the order of positives and negatives.
+        softmax: whether classes exclude each other and background is one of them; else each has its own sigmoid.
         update_ratios: lr · |clipped gradient| / |weights|, the median over ten steps: what is usual in a healthy
             training, and from where on the rate is too high. Measured on shapes and blood cells (docs/diagnose.md): at
             ½, 1 and 2 times the shipped rate at most 1.7e-3 with ranking losses, and 1.0e-3 with focal loss; at 20
@@ -36,6 +41,7 @@ class LossSettings:
 
     label: ClassVar[str]
     ranks: ClassVar[bool]
+    softmax: ClassVar[bool] = False
     update_ratios: ClassVar[tuple[float, float]]
     model_defaults: ClassVar[Mapping[str, Any]] = {}
     unused_model_keys: ClassVar[tuple[str, ...]] = ()

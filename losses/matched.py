@@ -21,6 +21,8 @@ class Matched:
         pred_boxes, gt_boxes: (P, 4) xyxy pixels, predicted and to be predicted by the positives, in their order.
         pred_deltas: (P, 4) the same predictions as offsets, as the head gives them.
         encode_targets: gives the (P, 4) offsets that would be right.
+        num_classes: K, how many entries that follow each other are of one box.
+        tau: IoU from which the head takes a box for that of its object; τ of the LRP error.
         box_weights: (P,) >= 0, how much the positives count in losses that treat boxes apart from scores; None: alike.
     """
 
@@ -31,6 +33,8 @@ class Matched:
     gt_boxes: Tensor
     pred_deltas: Tensor
     encode_targets: Callable[[], Tensor]
+    num_classes: int = 1
+    tau: float = 0.5
     box_weights: Tensor | None = None
 
     def overlaps(self, kind: str) -> Tensor:

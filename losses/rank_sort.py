@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .box_loss import weighted_mean
-from .loss import LossSettings, equal_parts, require_positive, weighted_sum
+from .loss import RANKED_HEADS, LossSettings, equal_parts, require_positive, weighted_sum
 from .matched import OVERLAPS, Matched
 from .module import RankingLoss
 from .overlaps import paired_iou
@@ -96,7 +96,7 @@ class RankSortSettings(LossSettings):
     ranks: ClassVar[bool] = True
     update_ratios: ClassVar[tuple[float, float]] = (1e-3, 2.5e-3)
     # Scores that learn the quality of boxes need no second opinion on it (Rank & Sort Loss, arXiv 2107.11669).
-    model_defaults: ClassVar[Mapping[str, Any]] = {"centerness": None}
+    model_defaults: ClassVar[Mapping[str, Any]] = {"centerness": None, **RANKED_HEADS}
 
     name: Literal["rs"] = "rs"
     loc_error: Literal["iou", "diou", "giou"] = "giou"

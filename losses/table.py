@@ -2,6 +2,7 @@
 
 from .alrp import ALRPLoss
 from .ap import APLoss
+from .cross_entropy import CELoss
 from .dr import DRLoss
 from .focal import FocalLoss
 from .free_anchor import FreeAnchorLoss
@@ -13,6 +14,7 @@ LOSSES: dict[str, type[Loss]] = {
     for loss in (
         ALRPLoss,
         APLoss,
+        CELoss,
         RankSortLoss,
         FocalLoss,
         DRLoss,

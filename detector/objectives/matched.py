@@ -25,10 +25,19 @@ class MatchedObjective(nn.Module):
         loss: compares predictions with targets. Its state (`loss.balance`) is the only one of the objective.
         ignore_crowd: see `assign_targets`.
         coding: of the boxes.
+        tau: IoU from which the matcher takes a reference box for that of its object; τ of the LRP error.
     """
 
-    def __init__(self, matcher: Matcher, loss: Loss, ignore_crowd: bool = False, coding: Coding = PAPER_CODING) -> None:
+    def __init__(
+        self,
+        matcher: Matcher,
+        loss: Loss,
+        ignore_crowd: bool = False,
+        coding: Coding = PAPER_CODING,
+        tau: float = 0.5,
+    ) -> None:
         super().__init__()
+        self.tau = tau
         self.matcher = matcher
         self.loss = loss
         self.ignore_crowd = ignore_crowd
@@ -56,7 +65,7 @@ class MatchedObjective(nn.Module):
         # First decide what every reference box should predict; only then look at what the positive ones do predict.
         num_classes = cls_logits.shape[-1]
         assignment = assign_targets(self.matcher, references_per_level, targets, num_classes, self.ignore_crowd)
-        matched = compare(cls_logits, box_deltas, assignment, self.coding)
+        matched = compare(cls_logits, box_deltas, assignment, self.coding, self.tau)
         if monitor is not None:
             watch(monitor, matched, self.loss.settings, group)
             if monitor.detailed:
@@ -65,7 +74,9 @@ class MatchedObjective(nn.Module):
         return self.loss.of_matched(matched, group)
 
 
-def compare(cls_logits: Tensor, box_deltas: Tensor, assignment: Assignment, coding: Coding) -> Matched:
+def compare(
+    cls_logits: Tensor, box_deltas: Tensor, assignment: Assignment, coding: Coding, tau: float = 0.5
+) -> Matched:
     """Puts predictions beside their targets; only the P positives are decoded, of some hundred thousand.
 
     Args:
@@ -80,6 +91,8 @@ def compare(cls_logits: Tensor, box_deltas: Tensor, assignment: Assignment, codi
         gt_boxes=assignment.gt_boxes,
         pred_deltas=pred_deltas,
         encode_targets=partial(coding.encode, assignment.gt_boxes, boxes),
+        num_classes=cls_logits.shape[-1],
+        tau=tau,
     )
 
 

@@ -138,6 +138,10 @@ def check_positives(records: Sequence[Record], config: Config, schedule: Schedul
     positives, objects = median_of(window, "num_positives"), median_of(window, "num_objects")
     if len(window) < WINDOW or positives != 0 or objects is None:  # a detector may not count its objects
         return None
+    if median_of(window, "num_positives_rpn"):
+        seen = f"the median batch has {objects:g} objects and no proposal that overlaps one by half"
+        remedy = f"lower optimizer.lr (now {config.optimizer.lr:g}), with which the first head learns no boxes"
+        return Finding("no_positives", f"{seen}; {remedy}")
     base_scale = getattr(config.model, "anchor_base_scale", None)  # of the families with anchors
     remedy = (
         f"set model.anchor_base_scale (now {base_scale:g}) to the size of the objects"
@@ -150,24 +154,32 @@ def check_positives(records: Sequence[Record], config: Config, schedule: Schedul
 
 def check_balance(records: Sequence[Record], config: Config, schedule: Schedule) -> Finding | None:
     """Whether self-balancing has not moved its weight where it should have, or raises it epoch after epoch."""
-    now = records[-1]
-    weights = [record["self_balance"] for record in records if record.get("self_balance") is not None]
+    heads = [name.removeprefix("self_balance") for name in records[-1] if name.startswith("self_balance")]
+    findings = (_check_balance_of(head, records, config, schedule) for head in heads)
+    return next((finding for finding in findings if finding is not None), None)
+
+
+def _check_balance_of(head: str, records: Sequence[Record], config: Config, schedule: Schedule) -> Finding | None:
+    """The same of one head, given by the end of the names of its numbers: "" for the only one, or such as "_roi"."""
+    now, name = records[-1], f"self_balance{head}"
+    which = "the weight of the localisation part" + head.replace("_", " of ")
+    weights = [record[name] for record in records if record.get(name) is not None]
     period = config.loss.balance_period(schedule.steps_per_epoch)
     if not weights or period is None:
         return None
     distinct = [weight for weight, before in zip(weights, [None, *weights], strict=False) if weight != before]
     updates = now["step"] // period
-    no_boxes = len(records) >= WINDOW and not any(record.get("loss_loc") for record in records[-WINDOW:])
+    no_boxes = len(records) >= WINDOW and not any(record.get(f"loss_loc{head}") for record in records[-WINDOW:])
     if len(distinct) == 1 and updates > 0 and no_boxes:
         return Finding(
             "balance_stuck",
-            f"the weight of the localisation part is {distinct[0]:g} after {updates} updates: self-balancing leaves it "
+            f"{which} is {distinct[0]:g} after {updates} updates: self-balancing leaves it "
             "where the localisation part is 0, as it is without positives; see train/num_positives and train_batch.png",
         )
     if len(distinct) > 2 and distinct[-3] < distinct[-2] < distinct[-1] and distinct[-1] > RUNAWAY_WEIGHT:
         return Finding(
             "balance_runaway",
-            f"the weight of the localisation part went {', '.join(f'{weight:.3g}' for weight in distinct[-3:])}: the "
+            f"{which} went {', '.join(f'{weight:.3g}' for weight in distinct[-3:])}: the "
             "localisation part is divided by the ranks, so it vanishes, and its weight grows, while the positives "
             f"rank low (median rank {median_of(records[-WINDOW:], 'rank'):.0f}); mend the ranking first: lower "
             f"optimizer.lr (now {config.optimizer.lr:g}), or set loss.self_balance=false",

@@ -35,6 +35,8 @@ HISTOGRAMS = {  # statistic -> its edges, and what its axis is
     "hist_iou": (IOU_EDGES, "matched_iou"),
 }
 
+BALANCES = {"self_balance", "self_balance_rpn", "self_balance_roi"}  # numbers of a step, of one head or of two
+
 
 class Diagnosis:
     """Of one run, in its main process.
@@ -135,7 +137,7 @@ def format_summary(records: Sequence[Record], causes: dict[str, int], level_name
         f"score {now['score_positive']}; relevant negatives {now['relevant_negatives']} of all",
         f"  boxes      IoU {now['matched_iou']} (at first {_text(first.get('matched_iou'))})",
         f"  updates    {now['update_ratio']} of the weights' length, gradient norm {now['grad_norm']}"
-        + (f", balance weight {now['self_balance']}" if "self_balance" in now else ""),
+        + "".join(f", balance weight{name[12:].replace('_', ' ')} {now[name]}" for name in sorted(names & BALANCES)),
         "  causes     " + (", ".join(f"{cause} (step {step})" for cause, step in causes.items()) or "none seen"),
     ]
     return "\n".join(lines)

@@ -59,7 +59,7 @@ def convert(origin: str, content: Mapping[str, Any], source: str) -> dict[str, A
         CheckpointError: a tensor is missing, left over or of another shape, or no shipped config has this network.
     """
     tensors = content.get("state_dict", content.get("model", content))
-    problems = []
+    problems: list[ReleasedError] = []
     for family in FAMILIES.values():
         if origin in family.released:
             try:

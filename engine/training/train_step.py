@@ -25,7 +25,13 @@ from engine.training.buckets import settle_buckets
 from engine.training.ema import WeightEMA
 from engine.training.step_buffers import StepBuffers
 
-MONITORED = ("num_positives", "num_relevant_negatives", "grad_mass_positive", "grad_mass_negative")  # numbers of a step
+MONITORED = (  # numbers of a step
+    "num_positives",
+    "num_positives_rpn",
+    "num_relevant_negatives",
+    "grad_mass_positive",
+    "grad_mass_negative",
+)
 MicroBatch = tuple[Tensor, BatchTargets]  # uint8 images (b, 3, H, W) and their targets
 
 

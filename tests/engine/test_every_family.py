@@ -15,10 +15,12 @@ import train as training
 from engine import load_config, load_detector
 from engine.run.checkpoint import load_checkpoint
 from engine.run.run_folder import RunFolder
-from engine.tools.export import META, export_torch
+from engine.tools.export import META, ExportError, export_torch
 
 PARTS = {"loss", "loss_cls", "loss_loc"}
 FIRST_FCOS = ["model.center_radius=null", "model.centerness=cls", "model.distances=exp", "loss.box_loss=log_iou"]
+FASTER_RCNN = ["model.family=faster_rcnn", "model.fc_channels=32", "model.anchor_base_scale=4.0"]
+HEAD_PARTS = {"loss", *(f"{part}_{head}" for part in ("loss_cls", "loss_loc") for head in ("rpn", "roi"))}
 VARIANTS = {
     "retinanet": ([], PARTS),
     "retinanet dr": (["loss.name=dr"], PARTS),
@@ -28,6 +30,10 @@ VARIANTS = {
     "fcos alrp": (["model.family=fcos", "loss.name=alrp"], PARTS),
     "fcos ap": (["model.family=fcos", "loss.name=ap"], PARTS | {"loss_centerness"}),
     "fcos rs": (["model.family=fcos", "loss.name=rs"], PARTS),
+    "faster_rcnn": ([*FASTER_RCNN, "loss.name=ce"], HEAD_PARTS),
+    "faster_rcnn giou": ([*FASTER_RCNN, "loss.name=ce", "loss.box_loss=giou", "loss.box_weight=10"], HEAD_PARTS),
+    "faster_rcnn alrp": ([*FASTER_RCNN, "loss.name=alrp"], HEAD_PARTS),
+    "faster_rcnn rs": ([*FASTER_RCNN, "loss.name=rs"], HEAD_PARTS),
 }
 
 
@@ -72,13 +78,15 @@ def test_curves_and_diagnosis(run, variant):
     for part in parts:
         values = [point.value for point in events.Scalars(f"train/{part}")]
         assert len(values) == 2 and all(map(math.isfinite, values))
-    assert ("train/self_balance" in tags) == (config.loss.balance_period(1) is not None)
+    heads = ("_rpn", "_roi") if parts == HEAD_PARTS else ("",)
+    for head in heads:
+        assert (f"train/self_balance{head}" in tags) == (config.loss.balance_period(1) is not None)
     records = [json.loads(line) for line in folder.diagnosis.read_text().splitlines()]
     record = [line for line in records if "loss" in line][-1]
     assert record["num_positives"] == sum(record["positives_per_level"]) > 0
     assert record["matched_iou"] is not None and record["precision"] > 0 and record["num_negatives"] > 1000
     assert "train_diagnosis/positives_P3" in tags
-    assert ("anchor_iou" in record) == (config.model.family == "retinanet")
+    assert ("anchor_iou" in record) == (config.model.family != "fcos")
     assert folder.metrics()[-1]["AR100"] >= 0
 
 
@@ -112,6 +120,11 @@ def test_predicts(run, call, tmp_path):
 
 def test_an_exported_program_gives_the_same_detections(run, tmp_path):
     detector, info = load_detector(run[0].last)
+    if run[1].model.family == "faster_rcnn":
+        with pytest.raises(ExportError, match=r"^a FasterRCNN cannot be exported; use the checkpoint$"):
+            export_torch(detector, info, tmp_path / "detector.pt2")
+        assert not list(tmp_path.iterdir())
+        return
     export_torch(detector, info, tmp_path / "detector.pt2")
     extra = {META: ""}
     program = torch.export.load(tmp_path / "detector.pt2", extra_files=extra).module()

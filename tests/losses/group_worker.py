@@ -8,6 +8,7 @@ import torch.distributed as dist
 from torch.utils._pytree import tree_leaves
 
 from losses import alrp_loss, ap_loss, dr_loss, focal_loss, rs_loss, smooth_l1_loss
+from losses.cross_entropy import cross_entropy_loss
 
 COLLECTIVES = ("all_reduce", "all_gather", "all_gather_into_tensor", "all_gather_object", "broadcast", "barrier")
 
@@ -77,6 +78,7 @@ def losses_and_gradients(logits, targets, loc_errors, boxes, group=None, counter
         "rs": lambda: rs_loss(inputs["logits"], targets, inputs["loc_errors"].detach(), 0.7, group),
         "focal": lambda: (focal_loss(inputs["logits"], targets, group=group),),
         "dr": lambda: (dr_loss(inputs["logits"], targets, group),),
+        "ce": lambda: (cross_entropy_loss(inputs["logits"], targets, (targets == 1).nonzero().squeeze(1), 1, group),),
         "smooth_l1": lambda: (smooth_l1_loss(inputs["boxes"], torch.zeros_like(boxes), group=group),),
     }
     results = {}

@@ -49,6 +49,6 @@ def test_equals_one_process_with_the_joined_batch(of_processes, name, dtype):
 
 def test_takes_few_collectives_and_as_many_on_every_process(of_processes):
     for key in of_processes[0]:
-        for loss, most in {"alrp": 3, "ap": 3, "rs": 3, "focal": 1, "dr": 2, "smooth_l1": 1}.items():
+        for loss, most in {"alrp": 3, "ap": 3, "rs": 3, "focal": 1, "dr": 2, "ce": 1, "smooth_l1": 1}.items():
             counts = {process[key][loss]["collectives"] for process in of_processes}
             assert len(counts) == 1 and 1 <= counts.pop() <= most
