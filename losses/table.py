@@ -2,6 +2,7 @@
 
 from .alrp import ALRPLoss
 from .ap import APLoss
+from .centernet import CenterNetLoss
 from .dr import DRLoss
 from .focal import FocalLoss
 from .free_anchor import FreeAnchorLoss
@@ -17,6 +18,7 @@ LOSSES: dict[str, type[Loss]] = {
         FocalLoss,
         DRLoss,
         FreeAnchorLoss,
+        CenterNetLoss,
     )
 }
 

@@ -96,7 +96,7 @@ ARCHITECTURES = {
 
 
 class ResNet(nn.Module):
-    """Images to the feature maps C3, C4, C5 (strides 8, 16, 32).
+    """Images to the feature maps C3, C4, C5 (strides 8, 16, 32), or from C2 (stride 4) on.
 
     Args:
         name: one of ARCHITECTURES.
@@ -105,12 +105,21 @@ class ResNet(nn.Module):
             parameters take no gradient, their BatchNorm stays in evaluation mode, and no graph is kept for
             them.
         deformable: modulated deformable 3×3 convolutions in layer2, layer3 and layer4; not for BasicBlocks.
+        finest: number of the first map that is returned, 2 or 3.
     """
 
-    def __init__(self, name: str, norm: str = "frozen_batch", frozen_stages: int = 0, deformable: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        norm: str = "frozen_batch",
+        frozen_stages: int = 0,
+        deformable: bool = False,
+        finest: int = 3,
+    ) -> None:
         super().__init__()
         block, depths, groups, width = ARCHITECTURES[name]
-        self.out_channels = tuple(channels * block.expansion for channels in (128, 256, 512))
+        self.finest = finest
+        self.out_channels = tuple(channels * block.expansion for channels in (64, 128, 256, 512)[finest - 2 :])
         self.frozen_stages = frozen_stages
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = make_norm(norm, 64)
@@ -136,14 +145,14 @@ class ResNet(nn.Module):
         self.train()
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) normalised images to [C3, C4, C5]."""
+        """(B, 3, H, W) normalised images to [C3, C4, C5], or with C2 before them."""
         stages: list[Callable[[Tensor], Tensor]] = [self._stem, self.layer1, self.layer2, self.layer3, self.layer4]
         x, features = images, []
         for index, stage in enumerate(stages):
             with torch.set_grad_enabled(torch.is_grad_enabled() and index >= self.frozen_stages):
                 x = stage(x)
             features.append(x)
-        return features[2:]
+        return features[self.finest - 1 :]
 
     def train(self, mode: bool = True) -> "ResNet":
         super().train(mode)

@@ -16,8 +16,9 @@ LOSS_OF = {
     "FCOS": "focal",
     "DR Loss": "dr",
     "FreeAnchor": "freeanchor",
+    "CenterNet": "centernet",
 }
-PAPER = {"aLRP Loss": 1, "AP Loss": 3, "Focal Loss": 4, "FCOS": 4, "DR Loss": 5, "FreeAnchor": 8}
+PAPER = {"aLRP Loss": 1, "AP Loss": 3, "Focal Loss": 4, "FCOS": 4, "DR Loss": 5, "FreeAnchor": 8, "CenterNet": 10}
 
 
 def test_the_document_counts_the_keys_of_the_classes():
