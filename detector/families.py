@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import Discriminator, Tag, TypeAdapter
 
+from detector.centernet import build as centernet
+from detector.centernet.config import CenterNetConfig
 from detector.config import DEFAULT_LOSS, ModelConfig, union_of
 from detector.contract import Detector
 from detector.faster_rcnn import build as faster_rcnn
@@ -72,6 +74,13 @@ FAMILIES: dict[str, Family] = {
         None,
         {"torchvision": fcos_released.from_torchvision},
         loss_defaults={"name": "focal", "box_loss": "giou"},
+    ),
+    "centernet": Family(
+        CenterNetConfig,
+        centernet.build_centernet,
+        None,
+        losses=("centernet",),
+        loss_defaults={"name": "centernet"},
     ),
 }
 DEFAULT_FAMILY = "retinanet"

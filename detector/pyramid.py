@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from detector.backbones.fpn import TopDown
-from detector.backbones.resnet import ResNet
 from detector.contract import IMAGENET_MEAN, IMAGENET_STD, SIZE_DIVISOR, Detector
 
 
@@ -15,7 +13,7 @@ class PyramidDetector(Detector):
     pixel_mean: Tensor
     pixel_std: Tensor
 
-    def __init__(self, backbone: ResNet, fpn: TopDown, head: nn.Module) -> None:
+    def __init__(self, backbone: nn.Module, fpn: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
         self.fpn = fpn
@@ -25,7 +23,7 @@ class PyramidDetector(Detector):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float64).view(3, 1, 1), persistent=False)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Maps of the pyramid, (B, C, h, w) each, finest first, of images (B, 3, H, W) in 0..1.
+        """Maps of the levels, (B, C, h, w) each, of images (B, 3, H, W) in 0..1, by the backbone and the pyramid.
 
         Raises:
             ValueError: H or W is no multiple of 32.

@@ -2,6 +2,7 @@
 
 from .alrp import ALRPLoss
 from .ap import APLoss
+from .centernet import CenterNetLoss
 from .cross_entropy import CELoss
 from .dr import DRLoss
 from .focal import FocalLoss
@@ -19,6 +20,7 @@ LOSSES: dict[str, type[Loss]] = {
         FocalLoss,
         DRLoss,
         FreeAnchorLoss,
+        CenterNetLoss,
     )
 }
 

@@ -85,7 +85,8 @@ class Diagnosis:
         logger.scalars("train_diagnosis", _scalars(record, stats, self.level_names), step)
         if is_detailed(statistics) and (step // self.config.run.log_every) % HISTOGRAM_EVERY == 1:
             for name, (edges, tag) in HISTOGRAMS.items():
-                logger.histogram(f"train_diagnosis/{tag}", statistics[name], edges, step)
+                if name in statistics:  # a detector may compare no boxes
+                    logger.histogram(f"train_diagnosis/{tag}", statistics[name], edges, step)
         self._check(STEP_CHECKS)
         if not self.causes:
             self._check(SYMPTOM_CHECKS)

@@ -63,7 +63,7 @@ def _from_statistics(statistics: dict[str, Tensor], score_thresh: float) -> Reco
     positives, negatives, objects = (values.get(f"num_{name}", 0) for name in ("positives", "negatives", "objects"))
     logits = statistics["hist_logit_positive"]
     threshold = math.log(score_thresh / (1 - score_thresh)) if 0 < score_thresh < 1 else -math.inf
-    fit: Record = {}
+    fit: Record = {}  # what a detector may have
     if "num_objects" in values:  # a detector without reference boxes does not say how they fit
         reached, overlap = values["num_objects_reached"], values["sum_reference_iou"]
         fit = {
@@ -71,17 +71,19 @@ def _from_statistics(statistics: dict[str, Tensor], score_thresh: float) -> Reco
             "objects_reached": _ratio(reached, objects),
             "anchor_iou": _ratio(overlap, objects),
         }
+    if "positives_per_level" in statistics:
+        fit["positives_per_level"] = statistics["positives_per_level"].tolist()
+    if "sum_iou" in values:  # a detector may compare no boxes
+        fit["matched_iou"] = _ratio(values["sum_iou"], positives)
+        fit["matched_iou_quantiles"] = quantiles(statistics["hist_iou"], IOU_EDGES, QUANTILES)
     return fit | {
         "num_negatives": negatives,
         "relevant_negatives": _ratio(values["num_relevant_negatives"], negatives),
-        "positives_per_level": statistics["positives_per_level"].tolist(),
         "precision": _ratio(values["sum_precision"], positives),
         "rank": quantiles(statistics["hist_rank"], RANK_EDGES, QUANTILES),
         "score_positive": _scores(logits, QUANTILES),
         "score_negative": _scores(statistics["hist_logit_negative"], NEGATIVE_QUANTILES),
         "above_threshold": _ratio(logits[LOGIT_EDGES[:-1] >= threshold].sum().item(), positives),
-        "matched_iou": _ratio(values["sum_iou"], positives),
-        "matched_iou_quantiles": quantiles(statistics["hist_iou"], IOU_EDGES, QUANTILES),
     }
 
 

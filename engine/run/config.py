@@ -186,7 +186,8 @@ def _reject_unknown_key(key: str, source: str) -> None:
         return
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     last = key.rsplit(".", 1)[-1]
-    same_name = [name for name in known if name.rsplit(".", 1)[-1] == last]  # right key in the wrong group
+    names = last, "".join(word[:1] for word in last.split("_"))  # of the right key in a wrong group, or its initials
+    same_name = [name for name in known if name.rsplit(".", 1)[-1] in names]
     same_name.sort(key=lambda name: name.count("."))
     nearest = same_name or near
     hint = f"did you mean {nearest[0]}?" if nearest else "the groups are " + ", ".join(Config.model_fields)

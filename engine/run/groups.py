@@ -123,6 +123,8 @@ class DataConfig(_Group):
 
 
 class OptimizerConfig(_Group):
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    """The optimizer; the defaults are those of SGD, whose rates are some 100 times Adam's."""
     lr: float = Field(0.008, gt=0)
     """Learning rate for `base_batch_size` images per step."""
     base_batch_size: int = Field(32, ge=1)
@@ -130,13 +132,21 @@ class OptimizerConfig(_Group):
     scale_lr: bool = True
     """Scale learning rate and warm-up when `data.batch_size` differs from `base_batch_size`."""
     momentum: float = Field(0.9, ge=0, lt=1)
-    """Of SGD."""
+    """Of SGD; of Adam and AdamW the first beta."""
+    beta2: float = Field(0.999, ge=0, lt=1)
+    """The second beta of Adam and AdamW; SGD has none."""
     weight_decay: float = Field(1e-4, ge=0)
-    """Of all weights."""
+    """Of all weights: added to the gradient, or with AdamW a share of the weights themselves, times the rate."""
     clip_grad_norm: float | None = Field(None, gt=0)
     """Largest norm of the gradient of all weights together; null: any."""
     ema_decay: float | None = Field(None, gt=0, lt=1)
     """Decay of the exponential moving average of the weights, which evaluation uses; null: none."""
+
+    @model_validator(mode="after")
+    def _keys_of_the_optimizer(self) -> "OptimizerConfig":
+        if self.name == "sgd" and self.beta2 != 0.999:
+            raise ValueError("beta2 must be left out with name: sgd, which has none; adam and adamw have it")
+        return self
 
 
 class ScheduleConfig(_Group):

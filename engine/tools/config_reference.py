@@ -61,9 +61,9 @@ def config_reference() -> str:
 def _model_sections() -> Iterator[str]:
     shared = list(model_keys(ModelConfig))
     yield _section("## model", "model", [_chooser(shared[0], FAMILIES, DEFAULT_FAMILY), *shared[1:]])
-    known = {key.name for key in shared}
     for name, family in FAMILIES.items():
-        own = [key for key in model_keys(family.config) if key.name not in known]
+        # beside keys of its own those that it has other values or another default of
+        own = [key for key in model_keys(family.config) if key not in shared and key.name != "family"]
         yield _section(f"### model.family: {name}", "model", own, inspect.getdoc(family.config))
 
 

@@ -23,6 +23,7 @@ from engine.run.precision import autocast
 from engine.run.schedule import Schedule
 from engine.training.buckets import settle_buckets
 from engine.training.ema import WeightEMA
+from engine.training.optimizer import build_optimizer, load_optimizer
 from engine.training.step_buffers import StepBuffers
 
 MONITORED = (  # numbers of a step
@@ -68,13 +69,7 @@ class TrainStep:
         self.loss_scale = (processes.world_size if ranks_globally else 1) / config.data.accumulate
         self.ema = WeightEMA(self.detector, config.optimizer.ema_decay) if config.optimizer.ema_decay else None
         self.parameters = [parameter for parameter in self.detector.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.SGD(
-            self.parameters,
-            lr=schedule.lr,
-            momentum=config.optimizer.momentum,
-            weight_decay=config.optimizer.weight_decay,
-            fused=True,
-        )
+        self.optimizer = build_optimizer(self.parameters, config.optimizer, schedule.lr)
         self.model: nn.Module = self.detector
         if processes.world_size > 1:
             self.model = DistributedDataParallel(
@@ -128,7 +123,8 @@ class TrainStep:
             self.buffers.restore()
             return stats, stop
         stats["lr"] = rate
-        if watched and self.config.run.diagnose:
+        # Adam's steps have lengths of their own, whatever the gradient's
+        if watched and self.config.run.diagnose and self.config.optimizer.name == "sgd":
             stats["update_ratio"] = self._update_ratio(stats["grad_norm"], rate)
         self.done += 1
         # Both numbers are joined over the processes: NaN from one is NaN on all, and all skip the step.
@@ -229,7 +225,7 @@ class TrainStep:
         """Continues from a checkpoint of the same recipe. Raises CheckpointError where it does not fit."""
         try:
             self.detector.load_state_dict(state["model"])
-            _load_optimizer(self.optimizer, state["optimizer"])
+            load_optimizer(self.optimizer, state["optimizer"])
             if self.ema is not None:
                 self.ema.module.load_state_dict(state["ema"])
             self.skipped, self.skipped_in_a_row = int(state["skipped"]), int(state["skipped_in_a_row"])
@@ -237,22 +233,3 @@ class TrainStep:
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise CheckpointError(f"--resume: the checkpoint does not fit this configuration: {reason}") from error
         self.done = state["step"]
-
-
-def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Loads the state of the parameters and the rate of the last step; other settings stay those of the configuration.
-
-    Raises:
-        ValueError: it does not fit; `Optimizer.load_state_dict` alone would see only a part of that.
-    """
-    kept = ("params", "lr")  # a checkpoint written before the next step must hold the rate that this one held
-    settings = [{name: value for name, value in old.items() if name not in kept} for old in optimizer.param_groups]
-    optimizer.load_state_dict(state)
-    for param_group, own in zip(optimizer.param_groups, settings, strict=True):
-        param_group.update(own)
-        if not isinstance(param_group["lr"], float):
-            raise ValueError("the optimizer's lr is no number")
-        for parameter in param_group["params"]:
-            for name, value in optimizer.state[parameter].items():
-                if value is not None and getattr(value, "shape", None) not in ((), parameter.shape):
-                    raise ValueError(f"the optimizer's {name} does not fit its parameter")

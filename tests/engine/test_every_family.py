@@ -25,6 +25,7 @@ VARIANTS = {
     "retinanet": ([], PARTS),
     "retinanet dr": (["loss.name=dr"], PARTS),
     "retinanet freeanchor": (["loss.name=freeanchor"], {"loss", "loss_positive", "loss_negative"}),
+    "centernet": (["model.family=centernet"], PARTS | {"loss_pull", "loss_push"}),
     "fcos": (["model.family=fcos"], PARTS | {"loss_centerness"}),
     "fcos as first published": (["model.family=fcos", *FIRST_FCOS], PARTS | {"loss_centerness"}),
     "fcos alrp": (["model.family=fcos", "loss.name=alrp"], PARTS),
@@ -83,10 +84,12 @@ def test_curves_and_diagnosis(run, variant):
         assert (f"train/self_balance{head}" in tags) == (config.loss.balance_period(1) is not None)
     records = [json.loads(line) for line in folder.diagnosis.read_text().splitlines()]
     record = [line for line in records if "loss" in line][-1]
-    assert record["num_positives"] == sum(record["positives_per_level"]) > 0
-    assert record["matched_iou"] is not None and record["precision"] > 0 and record["num_negatives"] > 1000
-    assert "train_diagnosis/positives_P3" in tags
-    assert ("anchor_iou" in record) == (config.model.family != "fcos")
+    assert record["num_positives"] > 0 and record["precision"] > 0 and record["num_negatives"] > 1000
+    if config.model.family != "centernet":  # it has one level, and keypoints in place of matched boxes
+        assert record["num_positives"] == sum(record["positives_per_level"])
+        assert "train_diagnosis/positives_P3" in tags
+        assert record["matched_iou"] is not None
+    assert ("anchor_iou" in record) == (config.model.family in ("retinanet", "faster_rcnn"))
     assert folder.metrics()[-1]["AR100"] >= 0
 
 
@@ -120,8 +123,8 @@ def test_predicts(run, call, tmp_path):
 
 def test_an_exported_program_gives_the_same_detections(run, tmp_path):
     detector, info = load_detector(run[0].last)
-    if run[1].model.family == "faster_rcnn":
-        with pytest.raises(ExportError, match=r"^a FasterRCNN cannot be exported; use the checkpoint$"):
+    if run[1].model.family in ("faster_rcnn", "centernet"):
+        with pytest.raises(ExportError, match=r"^a (FasterRCNN|CenterNet) cannot be exported; use the checkpoint$"):
             export_torch(detector, info, tmp_path / "detector.pt2")
         assert not list(tmp_path.iterdir())
         return

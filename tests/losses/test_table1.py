@@ -17,8 +17,18 @@ LOSS_OF = {
     "DR Loss": "dr",
     "FreeAnchor": "freeanchor",
     "Faster R-CNN": "ce",
+    "CenterNet": "centernet",
 }
-PAPER = {"aLRP Loss": 1, "AP Loss": 3, "Focal Loss": 4, "FCOS": 4, "DR Loss": 5, "FreeAnchor": 8, "Faster R-CNN": 9}
+PAPER = {
+    "aLRP Loss": 1,
+    "AP Loss": 3,
+    "Focal Loss": 4,
+    "FCOS": 4,
+    "DR Loss": 5,
+    "FreeAnchor": 8,
+    "Faster R-CNN": 9,
+    "CenterNet": 10,
+}
 
 
 def test_the_document_counts_the_keys_of_the_classes():

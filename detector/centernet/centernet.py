@@ -1,0 +1,67 @@
+"""CenterNet, keypoint triplets (Duan et al., arXiv:1904.08189)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.distributed import ProcessGroup
+
+from detector.centernet.decode import TripletDecoder
+from detector.centernet.head import KEYPOINTS, CenterNetHead, Maps
+from detector.centernet.objective import CenterNetObjective
+from detector.contract import Detections, Targets
+from detector.monitor import Monitor
+from detector.pyramid import PyramidDetector
+
+
+class CenterNet(PyramidDetector):
+    """Backbone, what makes one map of stride 4 of its features, head, objective and decoder. It starts from no boxes
+    and is not exported.
+
+    Args:
+        backbone: `Hourglass` with an identity for a neck, or `ResNet` from C2 on.
+        neck: features to a list of one map.
+    """
+
+    head: CenterNetHead
+    class_head = tuple(
+        f"head.cls_logits.{kind}.2.{name}" for kind in range(len(KEYPOINTS)) for name in ("weight", "bias")
+    )
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        neck: nn.Module,
+        head: CenterNetHead,
+        objective: CenterNetObjective,
+        decoder: TripletDecoder,
+    ) -> None:
+        super().__init__(backbone, neck, head)
+        self.objective = objective
+        self.decoder = decoder
+
+    def forward(
+        self,
+        images: Tensor,
+        targets: Targets | None = None,
+        image_sizes: Sequence[tuple[int, int]] | None = None,
+        group: ProcessGroup | None = None,
+        monitor: Monitor | None = None,
+    ) -> dict[str, Tensor] | Detections:
+        """See `Detector`; the losses are those of `CenterNetObjective`, the detections those of `TripletDecoder`."""
+        if self.training and targets is None:
+            raise ValueError("training needs targets; call .eval() for detections")
+        maps = self.raw_outputs(images)
+        size = images.shape[-2], images.shape[-1]
+        with torch.autocast(images.device.type, enabled=False):
+            if targets is not None and self.training:
+                return self.objective(maps, size, targets, group, monitor)
+            return self.decoder(maps, image_sizes or [size] * len(images))
+
+    def raw_outputs(self, images: Tensor) -> Maps:
+        """What the network says of images (B, 3, H, W) in 0..1, in either mode: maps of H / 4 × W / 4, float32."""
+        maps: Maps = self.head(self.features(images))
+        return Maps(*(each if each.dtype == torch.float64 else each.float() for each in maps))
+
+    def outputs(self, images: Tensor) -> dict[str, Tensor]:
+        return self.raw_outputs(images)._asdict()
