@@ -73,6 +73,7 @@ FAMILIES: dict[str, Family] = {
         fcos.build_fcos,
         None,
         {"torchvision": fcos_released.from_torchvision},
+        fcos_released.STARTS,
         loss_defaults={"name": "focal", "box_loss": "giou"},
     ),
     "centernet": Family(

@@ -1,5 +1,7 @@
 """Released FCOS: torchvision's."""
 
+from typing import Any
+
 import torch
 
 from detector.released import (
@@ -17,6 +19,19 @@ from detector.released import (
 )
 
 NUM_LEVELS = 5
+STARTS: dict[str, dict[str, Any]] = {
+    "torchvision/fcos_resnet50_fpn": {
+        "backbone": "resnet50",
+        "deformable": False,
+        "norm": "frozen_batch",
+        "fpn_channels": 256,
+        "head_convs": 4,
+        "p6_from": "p5",
+        "p7_relu": True,
+        "distances": "relu",
+        "conventions": "torchvision",
+    }
+}
 NAMES: list[Rename] = [
     *TORCHVISION_NAMES,
     (r"head\.classification_head\.conv\.(.+)", r"head.cls_tower.\1"),

@@ -4,15 +4,24 @@ import urllib.error
 
 import pytest
 import torch
-from torchvision.models.detection import retinanet_resnet50_fpn_v2
+from torchvision.models.detection import fcos_resnet50_fpn, retinanet_resnet50_fpn_v2
 
 from detector import WeightsError, build_detector
 from detector.families import FAMILIES, start_keys
 from engine.run.config import ConfigError, load_config, parse_config
 
 V1, V2 = "torchvision/retinanet_resnet50_fpn", "torchvision/retinanet_resnet50_fpn_v2"
-CONFIGS = {V1: "configs/torchvision_r50.yaml", V2: "configs/torchvision_r50_v2.yaml"}
-FILES = {V1: "retinanet_resnet50_fpn_coco-eeacb38b.pth", V2: "retinanet_resnet50_fpn_v2_coco-5905b1c5.pth"}
+FCOS = "torchvision/fcos_resnet50_fpn"
+CONFIGS = {
+    V1: "configs/torchvision_r50.yaml",
+    V2: "configs/torchvision_r50_v2.yaml",
+    FCOS: "configs/torchvision_fcos_r50.yaml",
+}
+FILES = {
+    V1: "retinanet_resnet50_fpn_coco-eeacb38b.pth",
+    V2: "retinanet_resnet50_fpn_v2_coco-5905b1c5.pth",
+    FCOS: "fcos_resnet50_fpn_coco-99b0c9b7.pth",
+}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -20,8 +29,8 @@ def test_a_start_brings_the_network_of_the_shipped_configuration(name):
     shipped = load_config(CONFIGS[name]).model.model_dump()
     own = parse_config({"model": {"init_from": name}}, "mine.yaml").model.model_dump()
     differing = {key for key in shipped if shipped[key] != own[key]}
-    assert differing == {"init_from", "weights", "detections_per_img"}
-    assert own["weights"] == "DEFAULT"
+    assert differing - {"init_from", "weights", "detections_per_img"} <= {"score_thresh"}
+    assert own["weights"] == "DEFAULT" and own["init_from"] == name
 
 
 def test_keys_that_are_no_part_of_the_network_stay_free():
@@ -83,17 +92,21 @@ def test_offline_one_line_has_url_and_folder(cache, name):
     assert f"https://download.pytorch.org/models/{FILES[name]}" in text
 
 
-@pytest.mark.parametrize("num_classes", [3, 80])
-def test_everything_but_the_class_head_is_loaded_from_the_cache(cache, caplog, num_classes):
+@pytest.mark.parametrize(
+    ("name", "build", "num_classes"),
+    [(V2, retinanet_resnet50_fpn_v2, 3), (V2, retinanet_resnet50_fpn_v2, 80), (FCOS, fcos_resnet50_fpn, 3)],
+)
+def test_everything_but_the_class_head_is_loaded_from_the_cache(cache, caplog, name, build, num_classes):
     torch.manual_seed(7)
-    theirs = retinanet_resnet50_fpn_v2(weights=None, weights_backbone=None)
-    torch.save(theirs.state_dict(), cache / FILES[V2])
+    theirs = build(weights=None, weights_backbone=None)
+    torch.save(theirs.state_dict(), cache / FILES[name])
     torch.manual_seed(0)
-    detector = build_detector({"model": {"init_from": V2}}, num_classes)
+    detector = build_detector({"model": {"init_from": name}}, num_classes)
     torch.manual_seed(0)
-    fresh = build_detector({"model": dict(start_keys({"init_from": V2})), "loss": {}}, num_classes, load_weights=False)
+    keys = dict(start_keys({"init_from": name}))
+    fresh = build_detector({"model": keys, "loss": {}}, num_classes, load_weights=False)
     assert "class head of other classes" in caplog.text
-    expected = FAMILIES["retinanet"].released["torchvision"](theirs.state_dict()).weights
+    expected = FAMILIES[keys["family"]].released["torchvision"](theirs.state_dict()).weights
     compared = 0
     for key, value in detector.state_dict().items():
         if key in detector.class_head:
