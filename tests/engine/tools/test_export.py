@@ -13,7 +13,7 @@ from PIL import Image
 
 import engine.tools.export as exporting
 from detector import Detector, build_detector
-from detector.families import FAMILIES
+from detector.families import DEFAULT_FAMILY, FAMILIES
 from engine import load_config, predict
 from engine.run.cli import user_errors
 from engine.run.load import DetectorInfo
@@ -39,7 +39,15 @@ assert not loaded & {"detector", "engine", "data", "losses", "alrp", "torchvisio
 NOT_EXPORTED = ("faster_rcnn", "centernet")  # families whose detector has no `padded_detections`
 
 
-@pytest.fixture(scope="module", params=[name for name in FAMILIES if name not in NOT_EXPORTED])
+# one family in the fast suite, as an export takes a quarter of a minute; test_every_family.py exports another
+EXPORTED = [
+    pytest.param(name, marks=() if name == DEFAULT_FAMILY else pytest.mark.slow)
+    for name in FAMILIES
+    if name not in NOT_EXPORTED
+]
+
+
+@pytest.fixture(scope="module", params=EXPORTED)
 def family(request, tmp_path_factory, write_config):
     """An untrained detector whose scores differ widely, its program, and a file of its configuration."""
     config_file = write_config(tmp_path_factory.mktemp(request.param))
