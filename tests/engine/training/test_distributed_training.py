@@ -87,6 +87,7 @@ def test_batch_norm_is_evaluated_as_the_checkpoint_keeps_it(command, config_file
     folder = RunFolder(load_config(config_file, overrides))
     run(command, "eval.py", "--ckpt", folder.last, "--json", tmp_path / "metrics.json", processes=1)
     written = json.loads((tmp_path / "metrics.json").read_text())
-    during = {name: value for name, value in folder.metrics()[-1].items() if name not in ("epoch", "step")}
+    others = ("epoch", "step", "train_AP")
+    during = {name: value for name, value in folder.metrics()[-1].items() if name not in others}
     assert during["AR100"] > 0
     assert {name: written[name] for name in during} == pytest.approx(during, abs=1e-9)
