@@ -6,7 +6,6 @@ cells/<cell>/cell.json       the overrides that made it, where it ran, its metri
 """
 
 import json
-import logging
 import statistics
 import tarfile
 from operator import methodcaller
@@ -23,8 +22,6 @@ from engine.run.step_lines import read_step_lines
 from engine.tools.ablation.grid import Cell, Grid, Result, Results, all_cells
 from engine.tools.ablation.kept_matches import KeptMatches
 from engine.tools.ablation.tables import metrics_on_test
-
-log = logging.getLogger(__name__)
 
 CELL, HISTORY, MATCHES = "cell.json", "metrics.jsonl", "matches.npz"
 MOST_BYTES = 64 << 20  # of a file in a bundle; a stranger's could unpack to anything

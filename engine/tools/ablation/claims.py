@@ -16,7 +16,6 @@ from engine.tools.ablation.statistics import (
     paired_p_value,
 )
 
-DRAWS = 2000
 NOT_BEHIND = -0.01  # a lower end above it
 
 
@@ -45,7 +44,7 @@ class Claim:
         return max(self.student_p, self.bootstrap_p)
 
 
-def compare_with(cells: KeptCells, name: str, variant: str, draws: int = DRAWS) -> Claim:
+def compare_with(cells: KeptCells, name: str, variant: str, draws: int) -> Claim:
     """Compares the reference with a variant, over the seeds at which both were tested.
 
     Raises:

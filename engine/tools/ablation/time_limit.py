@@ -1,13 +1,10 @@
 """How long the cells of an ablation take, and which of them still fit into the time that there is."""
 
-import logging
 import math
 import statistics
 import threading
 import time
 from collections.abc import Callable
-
-log = logging.getLogger(__name__)
 
 FIRST_LOOK = 60.0  # seconds after which the first cells tell how fast they are
 
