@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ import yaml
 from data import CocoDetection, DatasetError
 from data.counts import counted
 from detector import build_references
-from detector.families import FAMILIES, start_keys
+from detector.families import start_keys
 from engine.diagnosis.anchor_fit import anchor_fit, best_base_scale
 from engine.run.checkpoint import load_checkpoint
 from engine.run.config import Config, parse_config
@@ -32,7 +32,6 @@ FROM_SCRATCH: dict[str, Any] = {
     "head_convs": 2,
     "head_norm": "group",
 }
-EASY = 64  # pixels: objects of this side need no larger image
 LONG_SIDES = (320, 1024)  # pixels: images are made no smaller, and no larger
 MOST_ENLARGED = 2.0  # pixels made up tell nothing more
 ANCHOR_IMAGES = 40  # that anchors are chosen by
@@ -44,18 +43,21 @@ class Plan:
 
     Attributes:
         small: side of the smallest objects that its anchors can fit, pixels.
+        easy: objects of this side need no larger image, pixels. Half the side is a quarter of the time, which decides
+            where there is no GPU.
         lr: learning rate for 8 images a step.
         images: to be seen in training, all epochs together; epochs: the fewest and the most.
     """
 
     small: int
+    easy: int
     lr: float
     images: int
     epochs: tuple[int, int]
 
 
-STARTED = Plan(small=20, lr=0.002, images=4000, epochs=(10, 100))
-SCRATCH = Plan(small=16, lr=0.04, images=8000, epochs=(20, 200))
+STARTED = Plan(small=20, easy=64, lr=0.002, images=4000, epochs=(10, 100))
+SCRATCH = Plan(small=16, easy=16, lr=0.04, images=8000, epochs=(10, 200))
 
 
 def new_config(root: str, init_from: str | None) -> str:
@@ -71,13 +73,13 @@ def new_config(root: str, init_from: str | None) -> str:
     splits = find_splits(Path(root))
     dataset = CocoDetection(root, splits.train, on_error="skip")
     sides = _object_sides(dataset)
-    model, plan = _start(init_from)
-    short, long = image_sides(dataset.sizes, sides, plan.small)
+    start, plan = _start(init_from)
+    short, long = image_sides(dataset.sizes, sides, plan)
     batch = min(8 if len(dataset) >= 64 else 4, len(dataset))
     epochs = min(max(-(-plan.images // len(dataset)), plan.epochs[0]), plan.epochs[1])
     steps = epochs * (len(dataset) // batch)
     values: dict[str, dict[str, Any]] = {
-        "model": model,
+        **start,
         "data": {
             "root": root,
             **{f"{role}_split": name for role, name in splits._asdict().items()},
@@ -96,6 +98,7 @@ def new_config(root: str, init_from: str | None) -> str:
         "model": "a trained detector; its class head starts afresh" if init_from else "nothing is pretrained",
         "model.anchor_base_scale": anchors,
         "data.test_split": "none found" if splits.test is None else "",
+        "loss": "that of the start",
         "data.short_side": f"keeps the shape; the images have {median[1]}×{median[0]} pixels (median), the objects "
         f"{np.quantile(sides, 0.1):.0f} and more (nine of ten)",
         "data.batch_size": f"of {counted(len(dataset), 'training image')}",
@@ -136,18 +139,18 @@ def find_splits(root: Path) -> Splits:
     return Splits(train, val, test)
 
 
-def image_sides(sizes: np.ndarray, sides: np.ndarray, small: int) -> tuple[int, int]:
+def image_sides(sizes: np.ndarray, sides: np.ndarray, plan: Plan) -> tuple[int, int]:
     """Short and long side to resize images to, pixels: no larger than their objects need.
 
-    The smallest tenth of the objects gets sides up to EASY pixels; images are enlarged only where it has less than
-    `small`, and at most MOST_ENLARGED times.
+    The smallest tenth of the objects gets sides up to `plan.easy`; images are enlarged only where it has less than
+    `plan.small`, and at most MOST_ENLARGED times.
 
     Args:
         sizes: (N, 2) heights and widths of the images.
         sides: (n,) square roots of the objects' areas, pixels of the files.
     """
     tenth = float(np.quantile(sides, 0.1))
-    scale = min(1.0, EASY / tenth) if tenth >= small else min(MOST_ENLARGED, small / tenth)
+    scale = min(1.0, plan.easy / tenth) if tenth >= plan.small else min(MOST_ENLARGED, plan.small / tenth)
     own = float(np.median(sizes.max(axis=1)))
     lowest, highest = min(own, LONG_SIDES[0]), LONG_SIDES[1]
     long = 32 * round(min(max(own * scale, lowest), highest) / 32)
@@ -163,21 +166,31 @@ def _object_sides(dataset: CocoDetection) -> np.ndarray:
     return box_area(boxes).sqrt().numpy()
 
 
-def _start(init_from: str | None) -> tuple[dict[str, Any], Plan]:
-    """Keys of the group `model`, of a checkpoint's network those that are no defaults, and the plan."""
+def _start(init_from: str | None) -> tuple[dict[str, dict[str, Any]], Plan]:
+    """Groups `model` and, for a checkpoint trained with another loss than the usual one, `loss`; and the plan.
+
+    Of a checkpoint's keys those that its loss or its family do not bring along.
+    """
     if init_from is None:
-        return dict(FROM_SCRATCH), SCRATCH
+        return {"model": dict(FROM_SCRATCH)}, SCRATCH
     if start_keys({"init_from": init_from}):
-        return {"init_from": init_from}, STARTED
+        return {"model": {"init_from": init_from}}, STARTED
     saved = parse_config(load_checkpoint(init_from)["config"], init_from)
-    fields = FAMILIES[saved.model.family].config.model_fields
-    own = {"init_from": init_from}
-    for key, value in saved.model.model_dump(mode="json").items():
-        # what that detector began its own training from is no part of its network
-        if value != _plain(fields[key].default) and key not in ("init_from", "weights"):
-            own[key] = value
+    usual = _parsed({"model": {"family": saved.model.family}, "loss": {"name": saved.loss.name}})
+    model = _differences(saved.model.model_dump(mode="json"), usual.model.model_dump(mode="json"))
+    for key in ("init_from", "weights"):  # what that detector began its own training from is no part of its network
+        model.pop(key, None)
+    loss = _differences(asdict(saved.loss), asdict(usual.loss))
+    if saved.loss.name != _parsed({"model": {"family": saved.model.family}}).loss.name:
+        loss = {"name": saved.loss.name, **loss}
     half = saved.optimizer.lr / saved.optimizer.base_batch_size * 8 / 2
-    return own, replace(STARTED, lr=half)
+    family = {} if saved.model.family == _parsed({}).model.family else {"family": saved.model.family}
+    groups = {"model": {"init_from": init_from, **family, **model}, **({"loss": loss} if loss else {})}
+    return groups, replace(STARTED, lr=half)
+
+
+def _differences(values: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value != usual[key]}
 
 
 def _choose_anchors(dataset: CocoDetection, values: dict[str, dict[str, Any]]) -> str:
@@ -197,10 +210,6 @@ def _choose_anchors(dataset: CocoDetection, values: dict[str, dict[str, Any]]) -
 
 def _parsed(values: Mapping[str, Any]) -> Config:
     return parse_config(json.loads(json.dumps(values)), "new_config")
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _as_text(values: Mapping[str, Mapping[str, Any]], reasons: Mapping[str, str]) -> str:

@@ -10,7 +10,7 @@ import yaml
 
 from data import DatasetError
 from engine.run.config import load_config
-from engine.tools.new_config import find_splits, image_sides
+from engine.tools.new_config import SCRATCH, STARTED, find_splits, image_sides
 
 SCRIPT = "scripts/new_config.py"
 
@@ -58,6 +58,28 @@ def test_a_checkpoint_brings_its_network(write, shapes, write_checkpoint, tmp_pa
     assert config.optimizer.lr == pytest.approx(0.01 / 2)  # half of that of the checkpoint, for batches of 4
 
 
+@pytest.mark.parametrize(
+    ("overrides", "model", "loss"),
+    [
+        (["loss.name=dr", "model.score_thresh=0.3"], {"score_thresh": 0.3}, {"name": "dr"}),
+        (["loss.delta=0.5"], {}, {"delta": 0.5}),
+        (["model.family=fcos", "loss.name=focal"], {"family": "fcos"}, None),
+    ],
+)
+def test_a_checkpoint_brings_its_loss_and_what_that_does_not_bring_itself(
+    write, shapes, write_checkpoint, write_config, tmp_path, overrides, model, loss
+):
+    saved = load_config(write_config(tmp_path), overrides)
+    checkpoint = write_checkpoint(tmp_path, ["a", "b"], config=saved.to_dict())
+    status, config, _ = write("--root", shapes, "--init-from", checkpoint)
+    assert status == 0
+    text = yaml.safe_load((tmp_path / "mine.yaml").read_text())
+    assert text.get("loss") == loss
+    assert model.items() <= text["model"].items() and "prior" not in text["model"]
+    assert (config.model.prior, config.model.score_thresh) == (saved.model.prior, saved.model.score_thresh)
+    assert config.loss == saved.loss
+
+
 def test_nothing_is_overwritten(write, shapes, tmp_path):
     (tmp_path / "mine.yaml").write_text("# mine\n")
     status, _, errors = write("--root", shapes)
@@ -84,15 +106,18 @@ def test_splits_are_found_by_how_their_names_begin(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("size", "side", "expected"),
+    ("plan", "size", "side", "expected"),
     [
-        ((480, 640), 80, (384, 512)),  # 64 / 80 of the image
-        ((1080, 1920), 640, (180, 320)),  # no smaller than that
-        ((3000, 4000), 40, (768, 1024)),  # no larger than that
-        ((512, 512), 22, (512, 512)),  # as it is
-        ((300, 400), 10, (600, 800)),  # twice
-        ((640, 480), 80, (384, 512)),  # upright
+        (STARTED, (480, 640), 80, (384, 512)),  # 64 / 80 of the image
+        (STARTED, (1080, 1920), 640, (180, 320)),  # no smaller than that
+        (STARTED, (3000, 4000), 40, (768, 1024)),  # no larger than that
+        (STARTED, (512, 512), 22, (512, 512)),  # as it is
+        (STARTED, (300, 400), 10, (600, 800)),  # twice
+        (STARTED, (640, 480), 80, (384, 512)),  # upright
+        (SCRATCH, (480, 640), 20, (384, 512)),  # 16 / 20 of the image
+        (SCRATCH, (480, 640), 80, (240, 320)),  # no smaller than that
+        (SCRATCH, (300, 400), 8, (600, 800)),  # twice
     ],
 )
-def test_images_are_as_large_as_their_objects_need(size, side, expected):
-    assert image_sides(np.array([size]), np.full(20, side), small=20) == expected
+def test_images_are_as_large_as_their_objects_need(plan, size, side, expected):
+    assert image_sides(np.array([size]), np.full(20, side), plan) == expected
