@@ -3,8 +3,8 @@
 The detections are those of `PostProcessor`. B images, N candidates and D rows of detections of each.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +12,10 @@ from torch import Tensor
 
 from detector.boxes import clip_boxes
 from detector.nms import MAX_SHIFTED, round_down
-from detector.postprocess import PostProcessor
 from losses.overlaps import box_area, shared_area
+
+if TYPE_CHECKING:
+    from detector.postprocess import PostProcessor
 
 NOTHING = -1  # label of a row without a detection, and index of a candidate that does not exist
 MASKED = -1.0  # score of what is no candidate; scores are not negative
@@ -32,7 +34,7 @@ class PaddedDetections(NamedTuple):
 
 
 def padded_detections(
-    postprocess: PostProcessor,
+    postprocess: "PostProcessor",
     scores: Tensor,
     box_deltas: Tensor,
     references_per_level: Sequence[Tensor],
@@ -62,8 +64,33 @@ def padded_detections(
         scores_per_level.append(entries.gather(1, best))
         entries_per_level.append(best.clamp(max=size - 1) + first)
         first = first + size
-    scores, entries = torch.cat(scores_per_level, dim=1), torch.cat(entries_per_level, dim=1)  # (B, N)
+    scores, entries = torch.cat(scores_per_level, dim=1), torch.cat(entries_per_level, dim=1)
+    return thinned_out(
+        postprocess, scores, entries, num_classes, box_deltas, references_per_level, image_sizes, search_best
+    )
 
+
+# boxes (B, N, 4), scores (B, N), labels (B, N), threshold, rows -> (B, rows); see `search_best`
+Search = Callable[[Tensor, Tensor, Tensor, float, int], Tensor]
+
+
+def thinned_out(
+    postprocess: "PostProcessor",
+    scores: Tensor,
+    entries: Tensor,
+    num_classes: int,
+    box_deltas: Tensor,
+    references_per_level: Sequence[Tensor],
+    image_sizes: Tensor,
+    search: Search,
+) -> PaddedDetections:
+    """The candidates decoded, clipped, and thinned out by NMS.
+
+    Args:
+        scores: (B, N), MASKED where there is no candidate.
+        entries: (B, N) int64, which of the A · num_classes scores of the image each is.
+        search: finds the boxes that are kept. The others as of `padded_detections`.
+    """
     reference_index = entries.div(num_classes, rounding_mode="floor")
     references = torch.cat(list(references_per_level))[reference_index.flatten()]
     boxes = postprocess.coding.decode(_rows(box_deltas, reference_index).flatten(0, 1), references)
@@ -71,7 +98,7 @@ def padded_detections(
     boxes = clip_boxes(boxes, limits).view(*entries.shape, 4)
     labels = entries % num_classes
 
-    kept = padded_nms(boxes, scores, labels, postprocess.nms_thresh, postprocess.detections_per_img)
+    kept = padded_nms(boxes, scores, labels, postprocess.nms_thresh, postprocess.detections_per_img, search)
     found, kept = kept >= 0, kept.clamp(min=0)
     return PaddedDetections(
         _rows(boxes, kept) * found[..., None],
@@ -80,19 +107,16 @@ def padded_detections(
     )
 
 
-def padded_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, num_kept: int) -> Tensor:
-    """`nms_of_images` in a loop that can be exported: takes the best candidate, drops what it suppresses, and again.
+def search_best(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float, num_kept: int) -> Tensor:
+    """Takes the best candidate of each image, drops what it suppresses, and again: a loop that can be exported.
 
     Args:
-        boxes: (B, N, 4) float, xyxy, not negative. scores: (B, N), negative where there is no candidate.
-        labels: (B, N) integers; classes do not suppress each other.
-        iou_threshold: a box goes if its IoU with a kept one is larger.
+        boxes: (B, N, 4) float, xyxy. scores: (B, N), negative where there is no candidate. labels: (B, N) integers.
+        threshold: a number of the type of the boxes; a box goes if its IoU with a kept one is larger.
     Returns:
-        (B, num_kept) int64 indices of the kept boxes, best first, lower index first among equal scores; -1 in the rows
-        left over.
+        (B, num_kept) int64 indices, best first, lower index first among equal scores; -1 in the rows left over.
     """
-    boxes = boxes + _shifts(boxes, scores, labels)[..., None]
-    areas, threshold = box_area(boxes), round_down(iou_threshold, boxes.dtype).item()
+    areas = box_area(boxes)
 
     def is_unfinished(rank: Tensor, scores: Tensor, kept: Tensor) -> Tensor:
         return rank < num_kept
@@ -108,6 +132,22 @@ def padded_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: flo
 
     kept = torch.full_like(labels[:, :1], NOTHING).expand(-1, num_kept).clone()
     return torch.while_loop(is_unfinished, keep_best, (kept.new_zeros(()), scores, kept))[2]
+
+
+def padded_nms(
+    boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, num_kept: int, search: Search = search_best
+) -> Tensor:
+    """`nms_of_images` of as many boxes in each image.
+
+    Args:
+        boxes: (B, N, 4) float, xyxy, not negative. scores: (B, N), negative where there is no candidate.
+        labels: (B, N) integers; classes do not suppress each other.
+        iou_threshold: a box goes if its IoU with a kept one is larger.
+    Returns:
+        As of `search_best`.
+    """
+    boxes = boxes + _shifts(boxes, scores, labels)[..., None]
+    return search(boxes, scores, labels, round_down(iou_threshold, boxes.dtype).item(), num_kept)
 
 
 def _shifts(boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:

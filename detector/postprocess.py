@@ -8,6 +8,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from detector.boxes import PAPER_CODING, Coding, clip_boxes
 from detector.nms import nms_of_images
+from detector.on_gpu import kernel_detections, usable
 
 
 class PostProcessor:
@@ -67,6 +68,8 @@ class PostProcessor:
         """The same of scores (B, A, K) that are made otherwise, with another threshold if given."""
         num_images, _, num_classes = scores.shape
         score_thresh = self.score_thresh if score_thresh is None else score_thresh
+        if usable(scores, self.topk_candidates * len(references_per_level)):
+            return kernel_detections(self, scores, box_deltas, references_per_level, image_sizes, score_thresh)
         sizes, first, selected = [len(level) for level in references_per_level], 0, []
         for level_scores in scores.split(sizes, dim=1):
             images, entries = self._select(level_scores.flatten(1), score_thresh)

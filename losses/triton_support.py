@@ -12,11 +12,11 @@ def usable(logits: Tensor) -> bool:
 
     The kernels add float64 numbers in the order in which the GPU gets to them.
     """
-    return logits.is_cuda and not torch.are_deterministic_algorithms_enabled() and _triton_works(logits.device)
+    return logits.is_cuda and not torch.are_deterministic_algorithms_enabled() and triton_works(logits.device)
 
 
 @cache
-def _triton_works(device: torch.device) -> bool:
+def triton_works(device: torch.device) -> bool:
     """Tries: Triton may be missing, find no C compiler for its launcher, or not know the GPU."""
     try:
         from .ranking.triton_passes import TritonPasses
@@ -24,6 +24,6 @@ def _triton_works(device: torch.device) -> bool:
         TritonPasses().find_entries(torch.ones(1, device=device))
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
-        warnings.warn(f"Triton does not work here, the losses use slower operators: {reason}", stacklevel=2)
+        warnings.warn(f"Triton does not work here, slower operators take its place: {reason}", stacklevel=2)
         return False
     return True

@@ -25,16 +25,16 @@ def test_without_a_working_triton_one_warning_says_why(monkeypatch, recwarn):
         raise RuntimeError("Failed to find C compiler.\nPlease specify via CC")
 
     monkeypatch.setattr(torch, "ones", fail)
-    triton_support._triton_works.cache_clear()
+    triton_support.triton_works.cache_clear()
     assert not triton_support.usable(OnGpu) and not triton_support.usable(OnGpu)
     assert [str(warning.message) for warning in recwarn] == [
-        "Triton does not work here, the losses use slower operators: Failed to find C compiler."
+        "Triton does not work here, slower operators take its place: Failed to find C compiler."
     ]
-    triton_support._triton_works.cache_clear()
+    triton_support.triton_works.cache_clear()
 
 
 def test_repeatable_results_take_operators(monkeypatch):
-    monkeypatch.setattr(triton_support, "_triton_works", lambda device: True)
+    monkeypatch.setattr(triton_support, "triton_works", lambda device: True)
     assert triton_support.usable(OnGpu)
     torch.use_deterministic_algorithms(True)
     try:
