@@ -4,17 +4,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detector.backbones.epilogue import epilogue, usable
 
-def tower(channels: int, num_convs: int, group_norm: bool, bias: bool) -> nn.Sequential:
+
+class Tower(nn.Sequential):
     """3×3 convolutions with ReLU, and with `group_norm` GroupNorm before it: 32 groups of two channels or more."""
-    layers: list[nn.Module] = []
-    for _ in range(num_convs):
-        layers.append(nn.Conv2d(channels, channels, 3, padding=1, bias=bias))
-        if group_norm:
-            # a group of one channel has a single value on a map of one cell, and no variance
-            layers.append(nn.GroupNorm(min(32, channels // 2), channels))
-        layers.append(nn.ReLU(inplace=True))
-    return nn.Sequential(*layers)
+
+    def __init__(self, channels: int, num_convs: int, group_norm: bool, bias: bool) -> None:
+        layers: list[nn.Module] = []
+        for _ in range(num_convs):
+            layers.append(nn.Conv2d(channels, channels, 3, padding=1, bias=bias))
+            if group_norm:
+                # a group of one channel has a single value on a map of one cell, and no variance
+                layers.append(nn.GroupNorm(min(32, channels // 2), channels))
+            layers.append(nn.ReLU(inplace=True))
+        super().__init__(*layers)
+        self.has_norm = group_norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, h, w) to the same."""
+        if self.has_norm or not usable(x):
+            return super().forward(x)
+        for conv in (layer for layer in self if isinstance(layer, nn.Conv2d)):
+            assert conv.bias is not None
+            x = epilogue(F.conv2d(x, conv.weight, padding=1), conv.bias)
+        return x
 
 
 def initialise(head: nn.Module) -> None:

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from detector.backbones.epilogue import epilogue, usable
+
 
 class FrozenBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm whose statistics are never updated: it normalises with the loaded ones in training too.
@@ -33,6 +35,16 @@ def conv_norm(x: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
         return norm(conv(x))
     weight, bias = norm.fold_into(conv.weight)
     return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
+def conv_norm_relu(x: Tensor, conv: nn.Module, norm: nn.Module, shortcut: Tensor | None = None) -> Tensor:
+    """ReLU of `conv_norm`, plus a map of its shape if given, in the memory of its output, which no backward needs."""
+    if isinstance(norm, FrozenBatchNorm2d) and isinstance(conv, nn.Conv2d) and usable(x, shortcut):
+        weight, bias = norm.fold_into(conv.weight)
+        out = F.conv2d(x, weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
+        return epilogue(out, bias, shortcut)
+    out = conv_norm(x, conv, norm)
+    return (out if shortcut is None else out.add_(shortcut)).relu_()
 
 
 def make_norm(norm: str, channels: int) -> nn.Module:

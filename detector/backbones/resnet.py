@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from detector.backbones.deform import ModulatedDeformConv2d
-from detector.backbones.norm import conv_norm, make_norm
+from detector.backbones.norm import conv_norm, conv_norm_relu, make_norm
 
 
 class BasicBlock(nn.Module):
@@ -25,13 +25,11 @@ class BasicBlock(nn.Module):
         self.bn1 = make_norm(norm, channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn2 = make_norm(norm, channels)
-        self.relu = nn.ReLU(inplace=True)
         self.downsample = _shortcut(in_channels, channels * self.expansion, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.relu(conv_norm(x, self.conv1, self.bn1))
-        out = conv_norm(out, self.conv2, self.bn2)
-        return _add_shortcut(out, x, self.downsample)
+        out = conv_norm_relu(x, self.conv1, self.bn1)
+        return conv_norm_relu(out, self.conv2, self.bn2, _through(self.downsample, x))
 
 
 class Bottleneck(nn.Module):
@@ -67,14 +65,12 @@ class Bottleneck(nn.Module):
         self.bn2 = make_norm(norm, inner_channels)
         self.conv3 = nn.Conv2d(inner_channels, out_channels, 1, bias=False)
         self.bn3 = make_norm(norm, out_channels)
-        self.relu = nn.ReLU(inplace=True)
         self.downsample = _shortcut(in_channels, out_channels, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.relu(conv_norm(x, self.conv1, self.bn1))
-        out = self.relu(conv_norm(out, self.conv2, self.bn2))
-        out = conv_norm(out, self.conv3, self.bn3)
-        return _add_shortcut(out, x, self.downsample)
+        out = conv_norm_relu(x, self.conv1, self.bn1)
+        out = conv_norm_relu(out, self.conv2, self.bn2)
+        return conv_norm_relu(out, self.conv3, self.bn3, _through(self.downsample, x))
 
 
 class Architecture(NamedTuple):
@@ -123,7 +119,6 @@ class ResNet(nn.Module):
         self.frozen_stages = frozen_stages
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = make_norm(norm, 64)
-        self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         make_stage = partial(_make_stage, block, norm=norm)
         if block is Bottleneck:
@@ -161,7 +156,7 @@ class ResNet(nn.Module):
         return self
 
     def _stem(self, images: Tensor) -> Tensor:
-        return self.maxpool(self.relu(conv_norm(images, self.conv1, self.bn1)))
+        return self.maxpool(conv_norm_relu(images, self.conv1, self.bn1))
 
     def _frozen_modules(self) -> list[nn.Module]:
         stages: list[list[nn.Module]] = [
@@ -189,9 +184,8 @@ def _make_stage(
     return nn.Sequential(first, *rest)
 
 
-def _add_shortcut(out: Tensor, x: Tensor, downsample: nn.Sequential | None) -> Tensor:
-    """End of a block: ReLU of the sum, in the memory of its first term, which no backward needs."""
-    return out.add_(x if downsample is None else conv_norm(x, *downsample)).relu_()
+def _through(shortcut: nn.Sequential | None, x: Tensor) -> Tensor:
+    return x if shortcut is None else conv_norm(x, *shortcut)
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int, norm: str) -> nn.Sequential | None:

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from detector.towers import by_reference, convolve, initialise, tower
+from detector.towers import Tower, by_reference, convolve, initialise
 
 Branch = Literal["box", "cls"]
 
@@ -38,8 +38,8 @@ class FCOSHead(nn.Module):
         self.num_classes = num_classes
         self.branch = centerness
         self.exponential = exponential
-        self.cls_tower = tower(in_channels, num_convs, group_norm=True, bias=True)
-        self.box_tower = tower(in_channels, num_convs, group_norm=True, bias=True)
+        self.cls_tower = Tower(in_channels, num_convs, group_norm=True, bias=True)
+        self.box_tower = Tower(in_channels, num_convs, group_norm=True, bias=True)
         self.cls_logits = nn.Conv2d(in_channels, num_classes, 3, padding=1)
         self.distances = nn.Conv2d(in_channels, 4, 3, padding=1)
         self.centerness = None if centerness is None else nn.Conv2d(in_channels, 1, 3, padding=1)

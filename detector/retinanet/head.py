@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from detector.towers import by_reference, initialise, tower
+from detector.towers import Tower, by_reference, initialise
 
 
 class RetinaNetHead(nn.Module):
@@ -32,8 +32,8 @@ class RetinaNetHead(nn.Module):
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.cls_tower = tower(in_channels, num_convs, group_norm, bias=not group_norm)
-        self.box_tower = tower(in_channels, num_convs, group_norm, bias=not group_norm)
+        self.cls_tower = Tower(in_channels, num_convs, group_norm, bias=not group_norm)
+        self.box_tower = Tower(in_channels, num_convs, group_norm, bias=not group_norm)
         self.cls_logits = nn.Conv2d(in_channels, num_anchors * num_classes, 3, padding=1)
         self.box_deltas = nn.Conv2d(in_channels, num_anchors * 4, 3, padding=1)
         initialise(self)

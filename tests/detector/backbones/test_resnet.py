@@ -19,7 +19,7 @@ def test_names_and_shapes_are_torchvisions(name, norm):
 
 
 def torchvision_features(model: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
-    x = model.layer1(model.maxpool(model.relu(model.bn1(model.conv1(images)))))
+    x = model.layer1(model.maxpool(model.bn1(model.conv1(images)).relu()))
     c3 = model.layer2(x)
     c4 = model.layer3(c3)
     return [c3, c4, model.layer4(c4)]

@@ -1,0 +1,67 @@
+"""What follows a convolution: bias, shortcut and ReLU, on a GPU in one pass over the feature map in place of three."""
+
+import warnings
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from losses.triton_support import triton_works
+
+TYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def usable(x: Tensor, shortcut: Tensor | None = None) -> bool:
+    """Whether the kernels can take over behind a convolution with this input, and this map to add to its output.
+
+    torch.compile makes kernels of its own.
+    """
+    if not x.is_cuda or torch.compiler.is_compiling():
+        return False
+    maps = [x] if shortcut is None else [x, shortcut]
+    fit = all(each.is_contiguous(memory_format=torch.channels_last) and each.dtype in TYPES for each in maps)
+    return fit and _kernels_work(x.device)
+
+
+def epilogue(x: Tensor, bias: Tensor, shortcut: Tensor | None = None) -> Tensor:
+    """ReLU of x plus a bias of its channels plus a map of its shape, by the kernels, in the memory of x.
+
+    Args:
+        x: (B, C, h, w) that nothing else needs, such as the output of a convolution. bias: (C,).
+        shortcut: None or of the shape of x.
+    """
+    from detector.backbones.epilogue_triton import Epilogue
+
+    x = x.contiguous(memory_format=torch.channels_last)
+    return Epilogue.apply(x, bias, None if shortcut is None else shortcut.to(x.dtype))
+
+
+@cache
+def _kernels_work(device: torch.device) -> bool:
+    """Tries them once against PyTorch's operators, as no other part of a training would notice a wrong one."""
+    if not triton_works(device):
+        return False
+    generator = torch.Generator().manual_seed(0)  # of its own: the run draws as it would have drawn
+    maps = torch.randn(2, 2, 48, 9, 7, generator=generator).to(device)
+    x, shortcut = (each.contiguous(memory_format=torch.channels_last) for each in maps)
+    bias = torch.randn(48, generator=generator).to(device)
+    results = []
+    with torch.enable_grad(), torch.autocast("cuda", enabled=False):
+        try:
+            for function in (epilogue, by_operators):
+                inputs = [each.detach().clone().requires_grad_() for each in (x, bias, shortcut)]
+                y = function(inputs[0] * 1, *inputs[1:])
+                results.append([y.detach(), *torch.autograd.grad((y * shortcut).sum(), inputs)])
+        except Exception as error:
+            warnings.warn(f"bias and ReLU take slower operators: {str(error).strip().splitlines()[0]}", stacklevel=2)
+            return False
+    same = all(torch.allclose(a, b, rtol=1e-4, atol=1e-4) for a, b in zip(*results, strict=True))
+    if not same:
+        warnings.warn("bias and ReLU take slower operators: their kernels give other numbers here", stacklevel=2)
+    return same
+
+
+def by_operators(x: Tensor, bias: Tensor, shortcut: Tensor) -> Tensor:
+    """What `epilogue` gives, by PyTorch's operators."""
+    return F.relu(x + bias[:, None, None] + shortcut)
