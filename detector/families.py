@@ -65,6 +65,7 @@ FAMILIES: dict[str, Family] = {
         faster_rcnn.build_faster_rcnn,
         faster_rcnn.build_references,
         {"alrp": faster_rcnn_released.from_alrp, "torchvision": faster_rcnn_released.from_torchvision},
+        faster_rcnn_released.STARTS,
         losses=("ce", "alrp", "rs"),
         loss_defaults={"name": "ce"},
     ),

@@ -98,11 +98,15 @@ def keep_coco_columns(weights: dict[str, Tensor], num_anchors: int) -> None:
 
 
 def replace_frozen_batchnorm(state: dict[str, Tensor], eps: float) -> None:
-    """Make of torchvision's frozen BatchNorm (its ε, no batch counter), in place, the same function as ours."""
+    """Make of torchvision's frozen BatchNorm (its ε, no batch counter), in place, the same function as ours.
+
+    The weights keep their type: of float32 the function is the same to its last digits, of float64 to those.
+    """
     for name in [name for name in state if name.endswith("running_var")]:
         prefix = name.removesuffix("running_var")
         if prefix + "num_batches_tracked" not in state and prefix + "weight" in state:
             state[prefix + "num_batches_tracked"] = torch.tensor(0)
             variance = state[name].double()
             scale = ((variance + BATCHNORM_EPS) / (variance + eps)).sqrt()
-            state[prefix + "weight"] = (state[prefix + "weight"] * scale).float()
+            weight = state[prefix + "weight"]
+            state[prefix + "weight"] = (weight * scale).to(weight.dtype)

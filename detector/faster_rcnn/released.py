@@ -1,6 +1,7 @@
 """Released Faster R-CNNs: the authors' (MMDetection v2) and torchvision's, told apart by names and shapes alone."""
 
 import re
+from typing import Any
 
 from detector.released import (
     CATEGORIES,
@@ -14,6 +15,19 @@ from detector.released import (
     rows_of,
 )
 
+STARTS: dict[str, dict[str, Any]] = {
+    "torchvision/fasterrcnn_resnet50_fpn": {
+        "backbone": "resnet50",
+        "deformable": False,
+        "norm": "frozen_batch",
+        "fpn_channels": 256,
+        "fc_channels": 1024,
+        "anchor_ratios": (0.5, 1.0, 2.0),
+        "anchor_octave_scales": (1.0,),
+        "anchor_base_scale": 8.0,
+        "box_convention": "torchvision",
+    }
+}
 BLOCKS = 6  # of the third stage of ResNet-50, the only backbone that either released
 
 ALRP_NAMES: list[Rename] = [

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, GRID, MUTED = "#24292f", "#d8dee3", "#8c959f"
-PALETTE = ("#0b84d8", "#e4682a", "#1a9e77", "#b958b0", "#c99a06", "#d6455d", "#5a6ee0", "#6f9e2c", "#9a6b4f", "#3fa7b5")
+PALETTE = (
+    *("#0b84d8", "#e4682a", "#1a9e77", "#b958b0", "#c99a06", "#d6455d"),
+    *("#5a6ee0", "#6f9e2c", "#9a6b4f", "#3fa7b5", "#7a1f3d", "#27496d"),
+)
 BUDGET_PARTS = ("localisation", "false positives", "misses")
 BUDGET_COLORS = ("#0b84d8", "#e4682a", "#7a5cbe")
 MAX_COLORED = len(PALETTE)  # classes drawn in colours of their own

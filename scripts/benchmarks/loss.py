@@ -1,19 +1,17 @@
 """The losses alone: forward and backward on the CPU against torchvision's focal loss and the published loop."""
 
-import ctypes
 import multiprocessing
-import re
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from statistics import median
 
 import torch
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
+from benchmarks import memory
 from losses import alrp_loss, ap_loss, focal_loss, rs_loss
 
 NUM_LOGITS, THREADS, REPETITIONS, PROCESSES = 3_000_000, 2, 9, 5
@@ -77,19 +75,12 @@ def run(loss: str, batch: tuple[Tensor, Tensor, Tensor]) -> float:
 def peak_memory(loss: str, batch: tuple[Tensor, Tensor, Tensor]) -> float:
     """Extra resident memory of a step, the gradient included, over the memory of the logits (Linux only)."""
     batch[0].grad = None
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
+    memory.reset_peak("cpu")
     run(loss, batch)
-    high = _kilobytes("VmHWM")
+    high = memory.peak_memory("cpu")
     batch[0].grad = None
-    ctypes.CDLL(None).malloc_trim(0)
-    low = _kilobytes("VmRSS")
-    return (high - low) * 1024 / (4 * NUM_LOGITS)
-
-
-def _kilobytes(name: str) -> int:
-    """A number of /proc/self/status, which counts in units of 1024 bytes."""
-    return int(re.findall(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text())[0])
+    low = memory.reset_peak("cpu")
+    return (high - low) * 2**20 / (4 * NUM_LOGITS)
 
 
 def benchmark_loss() -> list[dict]:

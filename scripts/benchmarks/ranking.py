@@ -1,6 +1,5 @@
 """The speed claim: exact ranking against the published loop, P × N and Bucketed losses, each in its own process."""
 
-import ctypes
 import multiprocessing
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.loss import make_batch
+from benchmarks.memory import peak_memory, reset_peak
 from benchmarks.pairs import pairs_gradient
 from losses import alrp_loss, ap_loss, rs_loss
 
@@ -151,9 +151,9 @@ def measure(
 
 def timed(step: Callable[[], None], device: str) -> tuple[float, float]:
     """Seconds and peak MiB, the gradient included, beyond what is there before."""
-    low = _start_memory(device)
+    low = reset_peak(device)
     seconds = [_seconds(step, device)]
-    high = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else _mebibytes("VmHWM")
+    high = peak_memory(device)
     if seconds[0] < SHORT:
         seconds = [_seconds(step, device) for _ in range(REPETITIONS)]
     return median(seconds), high - low
@@ -165,20 +165,6 @@ def free_memory(device: str) -> int:
         return torch.cuda.mem_get_info()[0]
     lines = Path("/proc/meminfo").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-
-
-def _start_memory(device: str) -> float:
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated() / 2**20
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
-    return _mebibytes("VmRSS")
-
-
-def _mebibytes(name: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
 
 
 def _seconds(step: Callable[[], None], device: str) -> float:

@@ -4,23 +4,25 @@ import urllib.error
 
 import pytest
 import torch
-from torchvision.models.detection import fcos_resnet50_fpn, retinanet_resnet50_fpn_v2
+from torchvision.models.detection import fasterrcnn_resnet50_fpn, fcos_resnet50_fpn, retinanet_resnet50_fpn_v2
 
 from detector import WeightsError, build_detector
 from detector.families import FAMILIES, start_keys
 from engine.run.config import ConfigError, load_config, parse_config
 
 V1, V2 = "torchvision/retinanet_resnet50_fpn", "torchvision/retinanet_resnet50_fpn_v2"
-FCOS = "torchvision/fcos_resnet50_fpn"
+FCOS, FASTER_RCNN = "torchvision/fcos_resnet50_fpn", "torchvision/fasterrcnn_resnet50_fpn"
 CONFIGS = {
     V1: "configs/torchvision_r50.yaml",
     V2: "configs/torchvision_r50_v2.yaml",
     FCOS: "configs/torchvision_fcos_r50.yaml",
+    FASTER_RCNN: "configs/torchvision_r50_faster_rcnn.yaml",
 }
 FILES = {
     V1: "retinanet_resnet50_fpn_coco-eeacb38b.pth",
     V2: "retinanet_resnet50_fpn_v2_coco-5905b1c5.pth",
     FCOS: "fcos_resnet50_fpn_coco-99b0c9b7.pth",
+    FASTER_RCNN: "fasterrcnn_resnet50_fpn_coco-258fb6c6.pth",
 }
 
 
@@ -94,7 +96,12 @@ def test_offline_one_line_has_url_and_folder(cache, name):
 
 @pytest.mark.parametrize(
     ("name", "build", "num_classes"),
-    [(V2, retinanet_resnet50_fpn_v2, 3), (V2, retinanet_resnet50_fpn_v2, 80), (FCOS, fcos_resnet50_fpn, 3)],
+    [
+        (V2, retinanet_resnet50_fpn_v2, 3),
+        (V2, retinanet_resnet50_fpn_v2, 80),
+        (FCOS, fcos_resnet50_fpn, 3),
+        (FASTER_RCNN, fasterrcnn_resnet50_fpn, 3),
+    ],
 )
 def test_everything_but_the_class_head_is_loaded_from_the_cache(cache, caplog, name, build, num_classes):
     torch.manual_seed(7)

@@ -85,6 +85,7 @@ def test_curves_and_diagnosis(run, variant):
     records = [json.loads(line) for line in folder.diagnosis.read_text().splitlines()]
     record = [line for line in records if "loss" in line][-1]
     assert record["num_positives"] > 0 and record["precision"] > 0 and record["num_negatives"] > 1000
+    assert 0 < record["update_ratio"] < 1 and "train/update_ratio" in tags
     if config.model.family != "centernet":  # it has one level, and keypoints in place of matched boxes
         assert record["num_positives"] == sum(record["positives_per_level"])
         assert "train_diagnosis/positives_P3" in tags

@@ -119,7 +119,9 @@ class KeptCells:
     def _overrides(self, cell: Cell) -> list[str]:
         """What makes a cell, wherever it runs."""
         overrides, _ = self.grid.cell_config(cell, Path("."))
-        return [override for override in overrides if not override.startswith(("run.dir=", "data.root="))]
+        own = self.grid.variants[cell.variant].config
+        begins_with = [] if own is None else [f"config={own.name}"]
+        return begins_with + [text for text in overrides if not text.startswith(("run.dir=", "data.root="))]
 
     def _result(self, cell: Cell) -> Result:
         here = self.folder / cell.name

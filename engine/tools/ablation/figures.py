@@ -1,7 +1,7 @@
 """Figures of an ablation: AP of the runs, AP over training, and the gradient mass that the losses give."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from operator import methodcaller
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from data.files import write_atomically
 from engine.reporting.figures import INK, PALETTE, STYLE, figure_png
-from engine.tools.ablation.grid import Cell, Results
+from engine.tools.ablation.grid import Cell, Results, Variant
 
 FIGURES = ("ap.png", "training.png", "gradient_mass.png")
 MASSES = {"positives": "train/grad_mass_positive", "negatives": "train/grad_mass_negative"}
@@ -27,16 +27,16 @@ LOSS_COLORS = {  # settings of the loss, but for the width of its step -> its co
 }
 
 
-def variant_colors(variants: Mapping[str, Sequence[str]]) -> dict[str, str]:
+def variant_colors(variants: Mapping[str, Variant]) -> dict[str, str]:
     """Colour of each variant: that of its loss, so that figures of several grids go together; another one for a loss
-    that has none of its own, or whose colour an earlier variant has.
-
-    Args:
-        variants: name -> overrides.
-    """
+    that has none of its own, or whose colour an earlier variant has, and for a variant of another experiment."""
     colors: dict[str, str] = {}
-    for name, overrides in variants.items():
-        settings = (text for text in overrides if text.startswith("loss.") and not text.startswith("loss.delta="))
+    for name, variant in variants.items():
+        if variant.config is not None:
+            continue
+        settings = (
+            text for text in variant.overrides if text.startswith("loss.") and not text.startswith("loss.delta=")
+        )
         own = LOSS_COLORS.get(tuple(sorted(settings)))
         if own is not None and own not in colors.values():
             colors[name] = own

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -31,6 +32,27 @@ class Search(BaseModel):
     seeds: list[int] = Field(min_length=1)
 
 
+class Variant(BaseModel):
+    """What is compared; in the file a list is its overrides.
+
+    Attributes:
+        config: experiment in place of the grid's; in the file relative to it.
+        overrides: KEY=VALUE of its cells.
+        learning_rates: in place of the grid's.
+    """
+
+    model_config = STRICT
+
+    config: Path | None = None
+    overrides: list[str] = []
+    learning_rates: list[float] | None = Field(None, min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _overrides_alone(cls, value: Any) -> Any:
+        return {"overrides": value} if isinstance(value, list) else value
+
+
 class Grid(BaseModel):
     """The runs of `scripts/ablation.py`: every variant at every learning rate with one seed, and at the rate with the
     best val AP with all seeds.
@@ -41,7 +63,7 @@ class Grid(BaseModel):
         learning_rates: tried for each variant, ascending or not.
         search: of the rates by runs of their own; null: by the final runs of the first seed.
         seeds: of the final comparison.
-        variants: name -> KEY=VALUE overrides.
+        variants: name -> what its cells have of their own.
         reference: variant that the others are compared with.
         claims: variants that the reference is claimed to be ahead of; the tests of scripts/claims.py.
     """
@@ -53,7 +75,7 @@ class Grid(BaseModel):
     learning_rates: list[float] = Field(min_length=1)
     search: Search | None = None
     seeds: list[int] = Field(min_length=1)
-    variants: dict[str, list[str]] = Field(min_length=1)
+    variants: dict[str, Variant] = Field(min_length=1)
     reference: str
     claims: list[str] = []
 
@@ -70,20 +92,28 @@ class Grid(BaseModel):
     def size(self) -> int:
         """Number of cells, less those that break ties."""
         finals = len(self.seeds) if self.search else len(self.seeds) - 1
-        return len(self.variants) * (len(self.learning_rates) + finals)
+        return sum(len(self.rates(variant)) + finals for variant in self.variants)
+
+    def rates(self, variant: str) -> list[float]:
+        """Learning rates that are tried for a variant."""
+        return self.variants[variant].learning_rates or self.learning_rates
+
+    def config_of(self, variant: str) -> Path:
+        """The experiment that a variant's cells override."""
+        return self.variants[variant].config or self.config
 
     def cell_config(self, cell: "Cell", folder: Path) -> tuple[list[str], Config]:
         """Overrides of a cell whose run lies in `folder`, and what they make. Raises ConfigError."""
         overrides = [
             *self.overrides,
-            *self.variants[cell.variant],
+            *self.variants[cell.variant].overrides,
             *(self.search.overrides if self.search and cell.of_search else ()),
             f"optimizer.lr={cell.learning_rate}",
             f"run.seed={cell.seed}",
             f"run.dir={folder}",
             f"run.name={cell.name}",
         ]
-        return overrides, load_config(self.config, overrides)
+        return overrides, load_config(self.config_of(cell.variant), overrides)
 
 
 @dataclass(frozen=True)
@@ -144,7 +174,11 @@ def load_grid(path: str | Path) -> Grid:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "grid"
         raise ConfigError(f"{path}: {place}: {first['msg']}; see configs/ablations/ for the keys") from error
-    grid = grid.model_copy(update={"config": path.parent / grid.config})
+    variants = {
+        name: each if each.config is None else each.model_copy(update={"config": path.parent / each.config})
+        for name, each in grid.variants.items()
+    }
+    grid = grid.model_copy(update={"config": path.parent / grid.config, "variants": variants})
     names = [cell.name for cell in all_cells(grid)]
     if len(set(names)) < len(names):
         raise ConfigError(f"{path}: two variants have names that differ in punctuation only; rename one")
@@ -157,8 +191,7 @@ def all_cells(grid: Grid) -> list[Cell]:
     return [
         Cell(variant, rate, seed, of_search)
         for of_search, seeds in kinds
-        for rate in grid.learning_rates
-        for variant in grid.variants
+        for variant, rate in _settings(grid)
         for seed in seeds
     ]
 
@@ -166,7 +199,15 @@ def all_cells(grid: Grid) -> list[Cell]:
 def search_cells(grid: Grid) -> list[Cell]:
     """Every variant at every learning rate, with the first seed."""
     seed, of_search = (grid.search.seeds[0], True) if grid.search else (grid.seeds[0], False)
-    return [Cell(variant, rate, seed, of_search) for rate in grid.learning_rates for variant in grid.variants]
+    return [Cell(variant, rate, seed, of_search) for variant, rate in _settings(grid)]
+
+
+def _settings(grid: Grid) -> list[tuple[str, float]]:
+    """Every variant with each of its rates: the first rates of all, then the second ones."""
+    rows = zip_longest(*map(grid.rates, grid.variants))
+    return [
+        (variant, rate) for row in rows for variant, rate in zip(grid.variants, row, strict=True) if rate is not None
+    ]
 
 
 def tie_cells(grid: Grid, results: Results) -> list[Cell]:
@@ -218,6 +259,9 @@ def chosen_cells(grid: Grid, results: Results) -> list[Cell]:
 
 def rates_at_the_edge(grid: Grid, results: Results) -> dict[str, float]:
     """Variants whose chosen rate is the lowest or the highest that was tried, with that rate."""
-    edges = (min(grid.learning_rates), max(grid.learning_rates))
-    rates = {variant: chosen_rate(grid, variant, results) for variant in grid.variants}
-    return {variant: rate for variant, rate in rates.items() if rate in edges and len(grid.learning_rates) > 1}
+    found = {}
+    for variant in grid.variants:
+        rate, tried = chosen_rate(grid, variant, results), grid.rates(variant)
+        if rate in (min(tried), max(tried)) and len(tried) > 1:
+            found[variant] = rate
+    return found

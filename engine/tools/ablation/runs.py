@@ -111,7 +111,8 @@ class Runner:
         history = RunFolder(config).metrics()
         if history and history[-1]["epoch"] >= config.schedule.epochs:
             return True
-        return self._call(["train.py", "--config", self.grid.config, "--resume", "auto", *overrides], cell, slot)
+        line = ["train.py", "--config", self.grid.config_of(cell.variant), "--resume", "auto", *overrides]
+        return self._call(line, cell, slot)
 
     def _test(self, cell: Cell, slot: int) -> bool:
         run = self.runs / cell.name

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from faster_rcnn_worker import SMALL
 
 from detector import build_detector, build_references
 from detector.boxes import pairwise_iou
@@ -15,16 +16,6 @@ from detector.matcher import IGNORED, NEGATIVE, MaxIoUMatcher
 from detector.monitor import Monitor
 from engine.run.config import ConfigError, parse_config
 
-SMALL = {
-    "family": "faster_rcnn",
-    "backbone": "resnet18",
-    "weights": None,
-    "norm": "group",
-    "frozen_stages": 0,
-    "fpn_channels": 32,
-    "fc_channels": 16,
-    "anchor_base_scale": 4.0,
-}
 PARTS = {"loss", "loss_cls_rpn", "loss_loc_rpn", "loss_cls_roi", "loss_loc_roi"}
 FORMS = {
     "cross entropy and L1": {"name": "ce"},

@@ -10,10 +10,10 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from detector import build_detector
+from detector.faster_rcnn.released import from_torchvision
 from detector.released import COCO_CLASSES, COCO_IDS
 from engine.run.checkpoint import CheckpointError
-from engine.run.config import load_config, parse_config
-from engine.run.load import detector_from_state
+from engine.run.config import load_config
 from engine.tools.released import CONFIGS, convert
 
 SIZE = (96, 128)
@@ -57,11 +57,11 @@ def test_detections_are_torchvisions_in_float64(make):
     torch.manual_seed(0)
     model = make().eval()
     randomise(model)
-    state = convert("torchvision", model.state_dict(), "theirs.pth")
-    assert state["classes"] == COCO_CLASSES and state["config"]["run"]["name"] == "torchvision_r50_faster_rcnn"
-    config = parse_config(state["config"], "state")
-    detector, _ = detector_from_state(state, "state", config, torch.device("cpu"))
-    detector, model = detector.double(), model.double()
+    model = model.double()
+    released = from_torchvision(model.state_dict())
+    config = load_config(CONFIGS / f"{released.config}.yaml")
+    detector = build_detector(config, released.num_classes, load_weights=False).double().eval()
+    detector.load_state_dict(released.weights)
     images = torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(1)).double()
     sizes = [SIZE, (SIZE[0] - 20, SIZE[1] - 31)]  # the second has padding
     with torch.no_grad():
@@ -73,9 +73,13 @@ def test_detections_are_torchvisions_in_float64(make):
         assert len(theirs["scores"]) == 100 and len(theirs["labels"].unique()) > 3
         labels = torch.tensor([COCO_IDS.index(label) for label in theirs["labels"].tolist()])
         assert torch.equal(own["labels"], labels)
-        # weights of frozen BatchNorm are kept in float32, with our ε in them
-        torch.testing.assert_close(own["scores"], theirs["scores"], rtol=0, atol=1e-5)
-        torch.testing.assert_close(own["boxes"], theirs["boxes"], rtol=0, atol=1e-3)
+        torch.testing.assert_close(own["scores"], theirs["scores"], rtol=0, atol=1e-12)
+        torch.testing.assert_close(own["boxes"], theirs["boxes"], rtol=0, atol=1e-9)
+
+
+def test_a_converted_file_says_what_it_is():
+    state = convert("torchvision", {name: torch.zeros(value.shape) for name, value in meta_state().items()}, "x")
+    assert state["classes"] == COCO_CLASSES and state["config"]["run"]["name"] == "torchvision_r50_faster_rcnn"
 
 
 def meta_state() -> dict[str, Tensor]:

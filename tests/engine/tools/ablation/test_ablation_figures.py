@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from engine.tools.ablation.figures import variant_colors
-from engine.tools.ablation.grid import load_grid
+from engine.tools.ablation.grid import Variant, load_grid
 
 GRIDS = Path(__file__).resolve().parents[4] / "configs/ablations"
 
@@ -27,7 +27,9 @@ def test_variants_have_colours_of_their_own(name):
 
 
 def test_the_width_of_the_step_changes_no_colour_and_a_repeated_loss_gets_another():
-    colors = variant_colors({"a": ["loss.name=rs", "loss.delta=0.5"], "b": ["loss.name=rs"], "c": ["loss.name=ap"]})
-    assert colors["a"] == variant_colors({"x": ["loss.name=rs"]})["x"]
-    assert colors["c"] == variant_colors({"x": ["loss.name=ap"]})["x"]
+    rank_sort, wide = Variant(overrides=["loss.name=rs"]), Variant(overrides=["loss.name=rs", "loss.delta=0.5"])
+    ap = Variant(overrides=["loss.name=ap"])
+    colors = variant_colors({"a": wide, "b": rank_sort, "c": ap})
+    assert colors["a"] == variant_colors({"x": rank_sort})["x"]
+    assert colors["c"] == variant_colors({"x": ap})["x"]
     assert len(set(colors.values())) == 3

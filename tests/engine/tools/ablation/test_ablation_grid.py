@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from engine.metrics.coco_metrics import match_detections, metrics_of
-from engine.run.config import ConfigError
+from engine.run.config import ConfigError, load_config
 from engine.tools.ablation.grid import (
     Cell,
     Result,
@@ -100,6 +100,56 @@ def test_a_rate_that_leads_clearly_needs_no_second_seed(searched):
     assert tie_cells(searched, found) == [] and rates_at_the_edge(searched, found) == {}
 
 
+@pytest.fixture
+def mixed(tmp_path):
+    variants = '"Focal + GIoU": {config: other/own.yaml, overrides: [loss.name=focal], learning_rates: [0.1, 0.2, 0.3]}'
+    text = GRID[: GRID.index('"Focal')] + variants + "}\n"
+    (tmp_path / "grid.yaml").write_text(text)
+    return load_grid(tmp_path / "grid.yaml")
+
+
+def test_a_variant_may_have_rates_of_its_own(mixed):
+    rates = [(cell.variant, cell.learning_rate) for cell in search_cells(mixed)]
+    focal = "Focal + GIoU"
+    assert rates == [("aLRP", 0.01), (focal, 0.1), ("aLRP", 0.02), (focal, 0.2), (focal, 0.3)]
+    assert mixed.size == len(rates) + 2 * 2
+    found = dict(result(cell, val_ap=0.3 - abs(cell.learning_rate - 0.2)) for cell in search_cells(mixed))
+    assert [cell.learning_rate for cell in chosen_cells(mixed, found)] == [0.02] * 3 + [0.2] * 3
+    assert rates_at_the_edge(mixed, found) == {"aLRP": 0.02}
+
+
+def test_a_variant_may_be_of_another_experiment(mixed, tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "tiny.yaml").write_text("data: {batch_size: 2}")
+    (tmp_path / "other/own.yaml").write_text("data: {batch_size: 4}")
+    configs = {cell.variant: mixed.cell_config(cell, tmp_path)[1] for cell in search_cells(mixed)}
+    assert [(config.data.batch_size, config.loss.name) for config in configs.values()] == [(2, "alrp"), (4, "focal")]
+
+
+TWINS = {
+    "aLRP": "alrp",
+    "Focal Loss": "focal",
+    "DR Loss": "dr",
+    "FreeAnchor": "freeanchor",
+    "FCOS": "fcos",
+    "Faster R-CNN": "faster_rcnn",
+    "Faster R-CNN, GIoU": "faster_rcnn_giou",
+    "Faster R-CNN + aLRP": "faster_rcnn_alrp",
+    "CenterNet in small": "centernet",
+}
+
+
+def test_the_systems_of_table_1_are_compared_as_they_are_shipped(tmp_path):
+    grid = load_grid(ROOT / "configs/ablations/table1_bccd.yaml")
+    assert grid.variants.keys() - TWINS.keys() == {"AP Loss", "FCOS + aLRP", "FCOS + aLRP, centreness"}
+    for variant, name in TWINS.items():
+        twin = load_config(ROOT / f"configs/bccd_r18_{name}.yaml", ["model.score_thresh=0.0"])
+        assert twin.optimizer.lr in grid.rates(variant), variant
+        _, config = grid.cell_config(Cell(variant, twin.optimizer.lr, seed=0), tmp_path)
+        of_run = config.run.model_copy(update={"dir": twin.run.dir, "name": twin.run.name})
+        assert config.model_copy(update={"run": of_run}) == twin, variant
+
+
 def detections_on(boxes_and_scores):
     """One class, an object of 10 by 10 pixels in each image, and a detection of it that is shifted."""
     images = [{"id": i} for i in range(1, len(boxes_and_scores) + 1)]
@@ -136,6 +186,7 @@ def test_correlation_is_of_the_true_positives(tmp_path):
         (("seeds: [0, 1, 2]", "seeds: []"), "seeds"),
         (("seeds:", "sedes:"), "seeds"),
         (("aLRP: []", "aLRP: [], alrp: []"), "rename one"),
+        (("aLRP: []", "aLRP: {lr: [0.1]}"), r"variants\.aLRP\.lr"),
         (("config", "{"), "not valid YAML"),
         (("reference: aLRP", "reference: aLRP\nclaims: [aLRP]"), "claims"),
     ],

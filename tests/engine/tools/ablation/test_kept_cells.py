@@ -45,7 +45,7 @@ def keep(cells: KeptCells, cell: Cell, share: float) -> None:
     matches = KeptMatches(places, true, 1 - true, np.array([0, NUM_IMAGES]), objects, np.array(1))
     matches.save(here / "matches.npz")
     test = dict.fromkeys(METRICS, 0.5) | {"AP": matches.average_precision(np.ones(NUM_IMAGES, dtype=int))}
-    overrides = ["schedule.epochs=3", *cells.grid.variants[cell.variant], "optimizer.lr=0.01"]
+    overrides = ["schedule.epochs=3", *cells.grid.variants[cell.variant].overrides, "optimizer.lr=0.01"]
     overrides += [f"run.seed={cell.seed}", f"run.name={cell.name}"]
     record = {"overrides": overrides, "ran": {}, "epochs": 3, "step_ms": 10.0, "clipped": 0.25, "test": test}
     (here / "cell.json").write_text(json.dumps(record))
@@ -75,6 +75,14 @@ def test_cells_of_other_settings_are_refused(grid, tmp_path):
     cells = all_kept(grid, tmp_path / "a")
     other = grid.model_copy(update={"overrides": ["schedule.epochs=4"]})
     with pytest.raises(ConfigError, match=r"schedule\.epochs=3, schedule\.epochs=4"):
+        KeptCells(other, cells.folder).results()
+
+
+def test_cells_of_another_experiment_are_refused(grid, tmp_path):
+    cells = all_kept(grid, tmp_path / "a")
+    own = grid.variants["AP"].model_copy(update={"config": grid.config})
+    other = grid.model_copy(update={"variants": grid.variants | {"AP": own}})
+    with pytest.raises(ConfigError, match=r"other settings than the grid's \(config=tiny\.yaml\)"):
         KeptCells(other, cells.folder).results()
 
 
