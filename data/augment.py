@@ -1,4 +1,4 @@
-"""The random steps of the training pipelines: mirroring, and those of SSD (arXiv 1512.02325, section 2.2).
+"""The random steps of the training pipelines: mirroring, windows, and those of SSD (arXiv 1512.02325, section 2.2).
 
 Each SSD step follows the authors' released pipeline; its docstring says where that departs from the SSD paper.
 A window is (left, top, right, bottom) in whole pixels of the image; what of it lies outside the image is filled.
@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 from torchvision.transforms.v2 import functional as F
 
-from data.boxes import mirror_boxes
+from data.boxes import Size, mirror_boxes
 from data.images import blank_images
 
 Target = dict[str, Any]  # as CocoDetection describes it
@@ -118,8 +118,15 @@ def random_crop(canvas: Window, boxes: Tensor) -> Window:
             return (*corner[first].int().tolist(), *opposite[first].int().tolist())
 
 
-def cut_window(image: Tensor, target: Target, window: Window) -> tuple[Tensor, Target]:
-    """Distorts the colours of what the window shows of the image and puts it on canvas of the window's size.
+def random_window(height: int, width: int, size: Size) -> Window:
+    """A window of size (height, width) anywhere in an image; where it is larger, the image is anywhere in it."""
+    rooms = height - size[0], width - size[1]
+    top, left = (int(torch.randint(min(0, room), max(0, room) + 1, ())) for room in rooms)
+    return left, top, left + size[1], top + size[0]
+
+
+def cut_window(image: Tensor, target: Target, window: Window, distort: bool) -> tuple[Tensor, Target]:
+    """Puts what the window shows of the image on canvas of the window's size, with `distort` in distorted colours.
 
     This equals distorting, expanding and cropping in turn, at the cost of the window alone. Objects whose centre
     lies outside are dropped; of a crowd region its visible part stays.
@@ -129,7 +136,8 @@ def cut_window(image: Tensor, target: Target, window: Window) -> tuple[Tensor, T
     x1, y1 = max(left, 0), max(top, 0)
     x2, y2 = max(x1, min(right, width)), max(y1, min(bottom, height))
     canvas = blank_images(1, bottom - top, right - left)[0]
-    canvas[:, y1 - top : y2 - top, x1 - left : x2 - left] = distort_colours(image[:, y1:y2, x1:x2])
+    visible = image[:, y1:y2, x1:x2]
+    canvas[:, y1 - top : y2 - top, x1 - left : x2 - left] = distort_colours(visible) if distort else visible
 
     boxes = target["boxes"] - target["boxes"].new_tensor([left, top, left, top])
     extent = boxes.new_tensor([right - left, bottom - top])

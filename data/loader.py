@@ -18,7 +18,7 @@ from data.cpus import usable_cpus
 from data.images import blank_images
 from data.sampler import TrainBatchSampler, eval_batches
 from data.targets import BatchTargets
-from data.transforms import Resize, ResizeShortSide
+from data.transforms import Resizing
 
 SIZE_DIVISOR = 32  # of both sides of a batch; the detectors' SIZE_DIVISOR
 EMPTY_OBJECTS = {"boxes": ((4,), torch.float32), "labels": ((), torch.int64), "crowd": ((), torch.bool)}
@@ -87,10 +87,10 @@ def eval_loader(
 ) -> DataLoader:
     """Gives (images, targets) of this process's share of the data set: each image exactly once over all processes.
 
-    The data set's transform must be one of `eval_transform`.
+    The data set's transform must be a `Resizing`.
     """
     resize = dataset.transform
-    assert isinstance(resize, Resize | ResizeShortSide)
+    assert isinstance(resize, Resizing)
     batches = eval_batches(
         dataset.sizes, batch_size, lambda size: padded_size(resize.output_size(size)), rank, world_size
     )

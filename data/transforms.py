@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from data.augment import Target, cut_window, random_canvas, random_crop, random_flip
+from data.augment import Target, cut_window, random_canvas, random_crop, random_flip, random_window
 from data.boxes import Size, scale_boxes
 
 Transform = Callable[[Tensor, Target], tuple[Tensor, Target]]
@@ -26,12 +26,16 @@ def train_transform(
     """The augmentation of this name, which ends at image_size (height, width) whatever the aspect ratio.
 
     "ssd" is the paper's. "flip" mirrors left to right half of the time, "hvflip" top to bottom as well; nothing
-    else is random in these two.
+    else is random in these two. "crop" cuts a window of image_size at the image's own scale, anywhere; nothing
+    else is random, and nothing is resized.
 
     Args:
         short_sides, long_side: in place of image_size, keep the aspect ratio: for each image a short side is drawn
-            from the whole range (lowest, highest), and the long side is limited as in ResizeShortSide.
+            from the whole range (lowest, highest), and the long side is limited as in ResizeShortSide. "crop" has no
+            use for them.
     """
+    if name == "crop":
+        return CropAugmentation(image_size)
     final: Transform = Resize(image_size)
     if short_sides is not None:
         if long_side is None:
@@ -41,7 +45,7 @@ def train_transform(
         return SSDAugmentation(final)
     if name in ("flip", "hvflip"):
         return FlipAugmentation(final, vertical=name == "hvflip")
-    raise ValueError(f"unknown augmentation {name!r}: must be ssd, flip or hvflip")
+    raise ValueError(f"unknown augmentation {name!r}: must be ssd, flip, hvflip or crop")
 
 
 def eval_transform(
@@ -72,7 +76,7 @@ class SSDAugmentation:
     def __call__(self, image: Tensor, target: Target) -> tuple[Tensor, Target]:
         canvas = random_canvas(*image.shape[-2:])
         window = random_crop(canvas, target["boxes"][~target["crowd"]])
-        image, target = cut_window(image, target, window)
+        image, target = cut_window(image, target, window, distort=True)
         image, target = self.final_resize(image, target)
         return random_flip(image, target)
 
@@ -87,6 +91,17 @@ class FlipAugmentation:
         image, target = self.final_resize(image, target)
         image, target = random_flip(image, target)
         return random_flip(image, target, vertical=True) if self.vertical else (image, target)
+
+
+class CropAugmentation:
+    """A window of a fixed (height, width), at the image's own scale; `cut_window` says which objects stay."""
+
+    def __init__(self, size: Size) -> None:
+        self.size = size
+
+    def __call__(self, image: Tensor, target: Target) -> tuple[Tensor, Target]:
+        height, width = _size(image)
+        return cut_window(image, target, random_window(height, width, self.size), distort=False)
 
 
 class Resize:
@@ -148,6 +163,20 @@ class ResizeAsTorchvision(ResizeShortSide):
         new_size = self.output_size(size)
         resized = interpolate(image[None].float(), size=new_size, mode="bilinear")[0]
         return resized, {**target, "boxes": scale_boxes(target["boxes"], size, new_size)}
+
+
+class OwnSize:
+    """No resizing at all."""
+
+    def output_size(self, size: Size) -> Size:
+        """The same (height, width)."""
+        return size
+
+    def __call__(self, image: Tensor, target: Target) -> tuple[Tensor, Target]:
+        return image, target
+
+
+Resizing = Resize | ResizeShortSide | OwnSize
 
 
 def resize(image: Tensor, target: Target, size: Size) -> tuple[Tensor, Target]:

@@ -89,4 +89,5 @@ def _better_start(config: Config) -> str:
 
 
 def _variety(config: Config) -> str:
-    return "" if config.data.augmentation == "ssd" else "vary the images more (data.augmentation=ssd), "
+    # with "crop" the images are not resized, and "ssd" would change the size of objects
+    return "" if config.data.augmentation in ("ssd", "crop") else "vary the images more (data.augmentation=ssd), "

@@ -8,7 +8,7 @@ from pathlib import Path
 from data import CocoDetection, DatasetError, eval_transform, train_transform
 from data.counts import counted
 from data.synthetic.shapes import generate_shapes
-from data.transforms import Resize, ResizeShortSide
+from data.transforms import OwnSize, Resize, ResizeShortSide, Resizing
 from engine.run.config import Config
 from engine.run.distributed import Processes
 from engine.run.groups import DataConfig
@@ -139,17 +139,21 @@ def _generating_command(data: DataConfig) -> str | None:
     return f"python scripts/make_shapes.py --output {root} {numbers} --size {plan.image_size} --seed {plan.seed}"
 
 
-def training_resize(data: DataConfig) -> Resize | ResizeShortSide:
+def training_resize(data: DataConfig) -> Resizing:
     """The resizing of training images, augmentation aside; of a range of short sides that in the middle."""
+    if data.augmentation == "crop":
+        return OwnSize()
     if data.short_sides is None or data.long_side is None:
         return Resize(data.train_size)
     return ResizeShortSide(sum(data.short_sides) // 2, data.long_side)
 
 
-def evaluation_transform(config: Config) -> Resize | ResizeShortSide:
+def evaluation_transform(config: Config) -> Resizing:
     """The resizing of images that are detected on."""
     evaluation = config.evaluation
     if evaluation.short_side is None:
+        if config.data.augmentation == "crop":  # whole images, at the scale of the windows
+            return OwnSize()
         return eval_transform(size=config.data.train_size)
     as_torchvision = evaluation.resize == "torchvision"
     return eval_transform(evaluation.short_side, evaluation.long_side, as_torchvision=as_torchvision)

@@ -49,15 +49,15 @@ class DataConfig(_Group):
     generate: GenerateConfig | None = None
     """Shapes data set to write to `root` where it is missing; null: none."""
     image_size: int | list[int] = 512
-    """Pixels: S for S×S, or [height, width]; training images are resized to it."""
+    """Pixels: S for S×S, or [height, width]; training images are resized to it, or cut (augmentation crop)."""
     short_side: int | list[int] | None = None
     """In place of `image_size`, at the image's own aspect ratio: short side, pixels, or [lowest, highest] to draw
     it from for each image."""
     long_side: int | None = Field(None, ge=SIZE_DIVISOR)
     """Upper limit with `short_side`, pixels."""
-    augmentation: Literal["ssd", "flip", "hvflip"] = "ssd"
+    augmentation: Literal["ssd", "flip", "hvflip", "crop"] = "ssd"
     """Of training images: colours, expansion, crop and mirroring of SSD; or mirroring alone, left to right, or top to
-    bottom as well."""
+    bottom as well; or nothing but a window of `image_size` anywhere in the image, at its own scale."""
     batch_size: int = Field(32, ge=1)
     """Images per optimizer step, over all processes."""
     accumulate: int = Field(1, ge=1)
@@ -98,6 +98,8 @@ class DataConfig(_Group):
             raise ValueError("short_side and long_side are given together or not at all")
         if self.short_sides is not None and self.long_side is not None and self.short_sides[1] > self.long_side:
             raise ValueError("short_side must not exceed long_side")
+        if self.augmentation == "crop" and self.short_side is not None:
+            raise ValueError("augmentation: crop cuts images at their own scale; leave out short_side and long_side")
         return self
 
     @field_validator("classes")
@@ -181,7 +183,8 @@ class EvaluationConfig(_Group):
     train_images: int = Field(100, ge=0)
     """Training images, evenly spaced, to evaluate too, in training: `train_AP` tells overfitting; 0: none."""
     short_side: int | None = Field(None, ge=SIZE_DIVISOR)
-    """Short side of the images, pixels; null: `data.image_size` exactly."""
+    """Short side of the images, pixels; null: `data.image_size` exactly, or with `data.augmentation` crop their own
+    size."""
     long_side: int | None = Field(None, ge=SIZE_DIVISOR)
     """Upper limit with `short_side`, pixels."""
     resize: Literal["paper", "torchvision"] = "paper"

@@ -6,15 +6,17 @@ import numpy as np
 
 from data import CocoDetection
 from data.counts import counted
-from data.transforms import Resize, ResizeShortSide
+from data.transforms import OwnSize, ResizeShortSide, Resizing
 from engine.run.config import Config
 from engine.run.datasets import evaluation_transform, training_resize
 
 TOLERANCE = 1.02  # below it is rounding to whole pixels
 
 
-def described(resize: Resize | ResizeShortSide) -> str:
-    """The size that images get: width×height, or the limits of their sides."""
+def described(resize: Resizing) -> str:
+    """The size that images get: width×height, the limits of their sides, or their own."""
+    if isinstance(resize, OwnSize):
+        return "their own size"
     if isinstance(resize, ResizeShortSide):
         return f"short side {resize.short_side}, long ≤ {resize.long_side}"
     height, width = resize.size

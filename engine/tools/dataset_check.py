@@ -15,17 +15,20 @@ from data.annotations import read_document
 from data.boxes import scale_boxes
 from data.counts import counted
 from data.outside import outside_line
-from data.transforms import Resize, ResizeShortSide
+from data.transforms import Resizing
 from data.validation import box_fault, has_area, record_problems, repeated_objects
 from detector import ModelConfig, build_references
 from detector.matcher import NEGATIVE
+from detector.monitor import best_reference_ious
 from engine.metrics.matching import MAX_DETECTIONS, SIZES
 from engine.run.config import Config
 from engine.run.datasets import category_difference
 from engine.run.image_check import exif_notes, look_at_images
 
 EXAMPLES = 3  # of each kind of problem
+ANCHOR_COLUMNS = ("positives", "unmatched", "unreached")
 CACHED_SIZES = 32  # of images, with all their reference boxes
+HALF = 0.5  # IoU from which an anchor overlaps an object well; matchers force fewer on the others
 
 
 @dataclass
@@ -36,8 +39,8 @@ class SplitReport:
         problems: kind -> messages, in the order found; what training or evaluation cannot use or will change.
         num_images, num_empty: images, and those of them without objects.
         classes: names in label order, with the columns `objects`, `crowd`, `images`, and of the anchors (objects
-            alone, at the size that training resizes to) `positives`, the mean number per object, and `unmatched`,
-            the share of objects that no anchor is positive for.
+            alone, at the size that training resizes to) `positives`, the mean number per object, `unmatched`, the
+            share of objects that no anchor is positive for, and `unreached`, of those that none overlaps by HALF.
         sides: (n,) square roots of the objects' areas in pixels of the files; resized_sides: as training sees them.
         notes: what is no problem, but good to know.
         undefined: metrics that will be -1, with the reason.
@@ -55,9 +58,7 @@ class SplitReport:
     digests: list[bytes | None] = field(default_factory=list)
 
 
-def check_split(
-    dataset: CocoDetection, model: ModelConfig, resize: Resize | ResizeShortSide, read_images: bool
-) -> SplitReport:
+def check_split(dataset: CocoDetection, model: ModelConfig, resize: Resizing, read_images: bool) -> SplitReport:
     """Looks at every entry of the annotation file and, with `read_images`, at every image file.
 
     Args:
@@ -189,7 +190,7 @@ def _class_table(
     # images of a size, of which there are few, share their reference boxes
     boxes_of = None if references is None else lru_cache(CACHED_SIZES)(references.boxes)
     count = len(names)
-    table = {key: torch.zeros(count) for key in ("objects", "crowd", "images", "positives", "unmatched")}
+    table = {key: torch.zeros(count) for key in ("objects", "crowd", "images", *ANCHOR_COLUMNS)}
     for target, size in zip(targets, sizes, strict=True):
         crowd = target["crowd"]
         boxes, labels = target["boxes"][~crowd], target["labels"][~crowd]
@@ -198,11 +199,14 @@ def _class_table(
         table["images"][target["labels"].unique()] += 1
         if len(boxes) == 0 or references is None or boxes_of is None:
             continue
-        matches = references.match(boxes_of(padded_size(size)), boxes)
+        boxes_per_level = boxes_of(padded_size(size))
+        matches = references.match(boxes_per_level, boxes)
         positives = matches[matches > NEGATIVE].bincount(minlength=len(boxes))
         table["positives"] += labels.bincount(positives.float(), minlength=count)
         table["unmatched"] += labels.bincount((positives == 0).float(), minlength=count)
-    for key in ("positives", "unmatched"):
+        unreached = best_reference_ious(torch.cat(boxes_per_level), boxes) < HALF
+        table["unreached"] += labels.bincount(unreached.float(), minlength=count)
+    for key in ANCHOR_COLUMNS:
         table[key] /= table["objects"].clamp(min=1)
     return {name: {key: float(values[i]) for key, values in table.items()} for i, name in enumerate(names)}
 

@@ -8,7 +8,7 @@ import torch
 from data.coco import IMAGE_REMEDY
 from data.counts import counted
 from data.files import write_atomically
-from data.transforms import Resize, ResizeShortSide
+from data.transforms import Resizing
 from detector import ModelConfig, build_references
 from detector.contract import SIZE_DIVISOR
 from engine.metrics.matching import SIZES
@@ -19,7 +19,7 @@ from losses.overlaps import box_area
 MOST_CLASSES = 40  # bars that stay readable
 
 
-def format_split(name: str, report: SplitReport, resize: Resize | ResizeShortSide) -> str:
+def format_split(name: str, report: SplitReport, resize: Resizing) -> str:
     """Problems with counts, sizes, classes and anchors, and the metrics that will be -1; no final newline.
 
     Args:
@@ -43,12 +43,16 @@ def format_split(name: str, report: SplitReport, resize: Resize | ResizeShortSid
         for label, sides in (("in the files", report.sides), (f"resized to {described(resize)}", report.resized_sides)):
             shares = [np.mean((sides**2 >= low) & (sides**2 < high)) for low, high in SIZES.values()]
             lines.append(f"  {label:<40}" + "".join(f"{share:>8.1%}" for share in shares))
-        lines += ["", f"{'class':<24}{'images':>8}{'objects':>9}{'crowd':>7}{'anchors each':>14}{'without':>9}"]
+        columns = f"{'images':>8}{'objects':>9}{'crowd':>7}{'anchors each':>14}{'without':>9}{'IoU < ½':>9}"
+        lines += ["", f"{'class':<24}{columns}"]
         for class_name, row in report.classes.items():
             lines.append(
                 f"  {class_name[:21]:<22}{row['images']:>8.0f}{row['objects']:>9.0f}{row['crowd']:>7.0f}"
-                f"{row['positives']:>14.1f}{row['unmatched']:>9.1%}"
+                f"{row['positives']:>14.1f}{row['unmatched']:>9.1%}{row['unreached']:>9.1%}"
             )
+        if any(row["positives"] or row["unreached"] for row in report.classes.values()):  # there are anchors
+            unreached = sum(row["objects"] * row["unreached"] for row in report.classes.values()) / objects
+            lines.append(f"No anchor has an IoU of ½ or more with {unreached:.1%} of the objects.")
     if report.undefined:
         lines += ["", "Metrics on this split that will be -1:"]
         lines += [f"  {metrics}: {reason}" for metrics, reason in report.undefined.items()]

@@ -14,7 +14,7 @@ from torch.fx.experimental import _config as symbolic_shapes
 
 from data.files import write_atomically
 from data.images import EXACT_MEAN_COLOUR, MEAN_COLOUR
-from data.transforms import Resize, ResizeAsTorchvision
+from data.transforms import OwnSize, Resize, ResizeAsTorchvision
 from detector import Detector
 from detector.contract import SIZE_DIVISOR
 from engine.run.datasets import evaluation_transform
@@ -65,8 +65,10 @@ def describe(info: DetectorInfo) -> dict[str, Any]:
 
 
 def _resizing(transform: Any) -> dict[str, Any]:
-    """Either "size" [height, width] or the limits "short_side" and "long_side", with "rounding", to be added to a side
-    before it is rounded down; and "pixels", the type that pixels of 0..255 are resized in."""
+    """Either "size", [height, width] or "own" for that of the image, or the limits "short_side" and "long_side", with
+    "rounding", to be added to a side before it is rounded down; and "pixels", the type that pixels are resized in."""
+    if isinstance(transform, OwnSize):
+        return {"size": "own", "pixels": "uint8"}
     if isinstance(transform, Resize):
         return {"size": transform.size, "pixels": "uint8"}
     limits = {"size": None, "short_side": transform.short_side, "long_side": transform.long_side}

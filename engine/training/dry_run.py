@@ -6,6 +6,7 @@ import time
 from statistics import median
 
 from data.counts import counted
+from data.transforms import Resize
 from engine.reporting.tensorboard import peak_memory_gb
 from engine.run.clock import duration
 from engine.run.datasets import training_resize
@@ -42,6 +43,7 @@ def dry_run(trainer: Trainer) -> str:
             log.info("the first batch gives %s", ", ".join(f"{name} {value:.4f}" for name, value in losses.items()))
         if not math.isfinite(stats["loss"]):
             raise TrainingError("dry run: the loss is not finite; look at the data, or lower optimizer.lr")
+    size = described(Resize(data.train_size) if data.augmentation == "crop" else training_resize(data))
     memory = max(processes.gather(peak_memory_gb(processes.device)))
 
     schedule, step_time = trainer.schedule, median(seconds[1:])
@@ -52,7 +54,7 @@ def dry_run(trainer: Trainer) -> str:
     rows = {
         "images": f"{len(trainer.dataset)} training, {len(trainer.eval_set)} validation",
         "classes": f"{len(trainer.dataset.class_names)}",
-        "batch": f"{counted(data.batch_size, 'image')} of {described(training_resize(data))} pixels, over "
+        "batch": f"{counted(data.batch_size, 'image')} of {size} pixels, over "
         f"{counted(processes.world_size, 'process')}",
         "steps": f"{schedule.steps_per_epoch} an epoch, {trainer.stop_step} in all",
         "learning rate": f"{schedule.lr:g} after {schedule.warmup_steps} steps of warm-up, {decay}",

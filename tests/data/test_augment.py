@@ -10,7 +10,7 @@ from torchvision.ops import box_iou
 from torchvision.transforms.v2 import functional as F
 
 from data import augment
-from data.augment import cut_window, distort_colours, random_canvas, random_crop, random_flip, turn_hue
+from data.augment import cut_window, distort_colours, random_canvas, random_crop, random_flip, random_window, turn_hue
 
 
 def rgb_noise(height: int, width: int, seed: int = 0) -> Tensor:
@@ -138,7 +138,7 @@ def test_a_window_equals_expanding_and_then_cropping(left: int, top: int, width:
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(augment, "distort_colours", lambda pixels: pixels)
-        found, result = cut_window(image, target, (left, top, left + width, top + height))
+        found, result = cut_window(image, target, (left, top, left + width, top + height), distort=True)
 
     canvas = torch.tensor([124, 116, 104], dtype=torch.uint8)[:, None, None].repeat(1, 300, 300)
     canvas[:, 100:140, 100:150] = image
@@ -156,6 +156,37 @@ def test_a_window_equals_expanding_and_then_cropping(left: int, top: int, width:
     assert result["boxes"].tolist() == [box for box, _, _ in kept]
     assert result["labels"].tolist() == [label for _, label, _ in kept]
     assert result["crowd"].tolist() == [crowd for _, _, crowd in kept]
+
+
+def test_a_window_leaves_the_colours_alone_unless_told_to_distort_them() -> None:
+    torch.manual_seed(5)
+    image = rgb_noise(8, 8)
+    found = {
+        distort: {cut_window(image, make_target([]), (0, 0, 8, 8), distort)[0].numpy().tobytes() for _ in range(20)}
+        for distort in (False, True)
+    }
+    assert found[False] == {image.numpy().tobytes()} and len(found[True]) > 10
+
+
+@pytest.mark.parametrize(
+    "size, lefts, tops",
+    [
+        ((4, 5), range(6), range(3)),  # of an image of 6×10: all places inside it
+        ((6, 10), range(1), range(1)),
+        ((9, 12), range(-2, 1), range(-3, 1)),  # the image anywhere inside the window
+        ((9, 5), range(6), range(-3, 1)),
+    ],
+)
+def test_windows_lie_anywhere_with_the_same_probability(size: tuple[int, int], lefts: range, tops: range) -> None:
+    torch.manual_seed(6)
+    places: dict[tuple[int, int], int] = {}
+    draws = 200 * len(lefts) * len(tops)
+    for _ in range(draws):
+        left, top, right, bottom = random_window(6, 10, size)
+        assert (bottom - top, right - left) == size
+        places[left, top] = places.get((left, top), 0) + 1
+    assert set(places) == {(left, top) for left in lefts for top in tops}
+    assert all(140 < count < 260 for count in places.values())  # 200 each, ± 4 standard deviations
 
 
 @pytest.mark.parametrize("vertical", [False, True])

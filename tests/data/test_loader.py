@@ -73,10 +73,11 @@ def train_batches(dataset: CocoDetection, count: int, **options: int) -> list:
     return list(islice(loader, count))
 
 
-def test_workers_change_nothing(write_coco) -> None:
+@pytest.mark.parametrize("name", ["ssd", "crop"])
+def test_workers_change_nothing(write_coco, name: str) -> None:
     annotations = [(i, 1 + i % 2, [3 * i, i, 10 + i, 12]) for i in range(18)]
     root = write_coco(annotations, sizes=[(48, 64)] * 18)
-    dataset = CocoDetection(root, "train", transform=train_transform("ssd", (64, 96)), seed=4)
+    dataset = CocoDetection(root, "train", transform=train_transform(name, (64, 96)), seed=4)
     alone = train_batches(dataset, 6)  # two steps an epoch
     torch.manual_seed(99)
     assert_equal_batches(train_batches(dataset, 6, workers=2), alone)

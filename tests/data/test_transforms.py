@@ -50,7 +50,7 @@ def test_boxes_stay_on_what_they_enclose(name: str, size: tuple[int, int]) -> No
     assert len(places) >= {"ssd": 50, "flip": 2, "hvflip": 4}[name]
 
 
-@pytest.mark.parametrize("name", ["ssd", "flip", "hvflip"])
+@pytest.mark.parametrize("name", ["ssd", "flip", "hvflip", "crop"])
 @pytest.mark.parametrize("height, width", [(1, 1), (2, 3), (1, 300), (33, 17)])
 def test_any_image_size_and_no_objects_will_do(name: str, height: int, width: int) -> None:
     torch.manual_seed(0)
@@ -71,6 +71,43 @@ def test_only_crowd_regions_do_not_bind_the_crop() -> None:
     target["crowd"] = torch.tensor([True])
     counts = {len(transform(image, target)[1]["boxes"]) for _ in range(40)}
     assert counts == {0, 1}
+
+
+def test_crops_are_windows_at_native_scale_with_the_objects_whose_centre_they_show() -> None:
+    torch.manual_seed(1)
+    transform = train_transform("crop", (40, 50))
+    image, target = painted(100, 120, (50, 40, 70, 60))  # centre 60, 50
+    target["boxes"] = torch.cat([target["boxes"], torch.tensor([[0.0, 0, 120, 100]])])
+    target["labels"], target["crowd"] = torch.tensor([5, 6]), torch.tensor([False, True])
+    seen = set()
+    for _ in range(300):
+        cut, found = transform(image, target)
+        assert cut.shape == (3, 40, 50)
+        assert found["boxes"][-1].tolist() == [0, 0, 50, 40] and found["labels"][-1] == 6 and found["crowd"][-1]
+        green = (cut[1] == GREEN[1]).nonzero()
+        whole = len(green) == 20 * 20
+        kept = len(found["boxes"]) == 2
+        seen.add((kept, whole, len(green) > 0))
+        if kept:  # the visible part of the box is what is green
+            (top, left), (bottom, right) = green.amin(0).tolist(), green.amax(0).tolist()
+            assert found["boxes"][0].tolist() == [left, top, right + 1, bottom + 1]
+        if whole:
+            assert kept
+    assert seen == {(True, True, True), (True, False, True), (False, False, True), (False, False, False)}
+
+
+def test_a_crop_pads_an_image_that_is_smaller() -> None:
+    torch.manual_seed(2)
+    corners = set()
+    for _ in range(100):
+        cut, found = train_transform("crop", (32, 32))(*painted(30, 40, (0, 0, 40, 30)))
+        left, top, right, bottom = map(int, found["boxes"][0])
+        assert (left, right) == (0, 32) and bottom - top == 30
+        assert (cut[:, top:bottom, left:right] == torch.tensor(GREEN, dtype=torch.uint8)[:, None, None]).all()
+        padding = torch.cat([cut[:, :top], cut[:, bottom:]], dim=1)
+        assert (padding == torch.tensor([124, 116, 104], dtype=torch.uint8)[:, None, None]).all()
+        corners.add(top)
+    assert corners == {0, 1, 2}
 
 
 def test_plain_flips_change_no_pixel_but_by_mirroring() -> None:
@@ -191,7 +228,10 @@ def test_no_image_is_too_narrow_to_be_resized(size: tuple[int, int], as_torchvis
 
 def test_transforms_can_be_pickled() -> None:
     image, target = painted(60, 80, (10, 10, 50, 50))
-    for transform in (*(train_transform(n, (64, 64)) for n in ("ssd", "flip", "hvflip")), eval_transform(50, 83)):
+    for transform in (
+        *(train_transform(n, (64, 64)) for n in ("ssd", "flip", "hvflip", "crop")),
+        eval_transform(50, 83),
+    ):
         results = []
         for copy in (transform, pickle.loads(pickle.dumps(transform))):
             torch.manual_seed(7)
@@ -205,5 +245,5 @@ def test_short_sides_need_a_limit_of_the_long_one() -> None:
 
 
 def test_an_unknown_augmentation_is_refused() -> None:
-    with pytest.raises(ValueError, match="unknown augmentation 'mosaic': must be ssd, flip or hvflip"):
+    with pytest.raises(ValueError, match="unknown augmentation 'mosaic': must be ssd, flip, hvflip or crop"):
         train_transform("mosaic", (64, 64))

@@ -39,7 +39,7 @@ def test_the_remedy_is_one_that_is_left():
     assert "starts from scratch" in scratch and "model.init_from" in scratch and "model.weights" in scratch
     tuned = parse_config({"model": {"init_from": "a.pt"}}, "test")
     assert "scratch" not in check_generalisation(0.1, 0.5, 50, tuned, finished=True).message
-    for augmentation, advised in (("flip", True), ("ssd", False)):
+    for augmentation, advised in (("flip", True), ("ssd", False), ("crop", False)):
         config = parse_config({"data": {"augmentation": augmentation}}, "test")
         message = check_generalisation(0.1, 0.5, 5000, config, finished=True).message
         assert ("data.augmentation=ssd" in message) == advised

@@ -91,6 +91,7 @@ def test_the_focal_twin_differs_in_loss_and_learning_rate_only():
         ("evaluation.extra_short_sides=[400]", "extra_short_sides and resize: torchvision need short_side"),
         ("evaluation.extra_short_sides=[4]", "evaluation.extra_short_sides"),
         ("data.short_side=300", "short_side and long_side are given together"),
+        ("data={short_side: 300, long_side: 400, augmentation: crop}", "leave out short_side and long_side"),
         ("data.short_side=[800, 600]", "data.short_side: must be one side or [lowest, highest]"),
         ("run.name=../x", "run.name"),
         ("optimizer=3", "optimizer: "),

@@ -41,6 +41,12 @@ def test_a_fixed_size_fits_images_of_its_own_shape_only(dataset):
     assert "stretches 3 of 4 images, by 1.50 (median) to 1.78 " in stretch_note(dataset, config, training=True)
 
 
+def test_crops_stretch_nothing(dataset):
+    config = parse_config({"data": {"image_size": 256, "augmentation": "crop"}}, "mine.yaml")
+    assert stretch_note(dataset, config, training=True) is None
+    assert stretch_note(dataset, config, training=False) is None
+
+
 @pytest.mark.parametrize("short_side", [384, [320, 400]])
 def test_limits_of_the_sides_stretch_nothing(dataset, short_side):
     sides = {"short_side": short_side, "long_side": 512}

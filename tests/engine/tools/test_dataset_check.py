@@ -57,6 +57,23 @@ def test_sound_data_gives_status_0_counts_and_a_picture(check, shapes, tmp_path)
     assert Image.open(picture).size[0] > 1000
 
 
+def test_objects_that_no_anchor_overlaps_by_half_are_counted_by_class_and_in_all(check, write):
+    # anchors of 8, 11 and 16 … pixels at ratios ½ to 2: a stripe of 60×4 fits none, a square of 32×32 around the
+    # centre of an image of 64×64 (four cells of 32 pixels, centres at 16 and 48) those of 32 pixels at stride 8
+    cat = {"image_id": 1, "category_id": 0, "bbox": [12, 12, 32, 32], "area": 1024, "iscrowd": 0}
+    dog = {"image_id": 1, "category_id": 3, "bbox": [2, 20, 60, 4], "area": 240, "iscrowd": 0}
+    annotations = [
+        {**record, "id": number} for number, record in enumerate((cat, dog, dog | {"bbox": [2, 30, 60, 4]}), 1)
+    ]
+    root = write(annotations, [{"id": 1, "file_name": "good.jpg"}])
+    options = ("data.augmentation=crop", "model.anchor_base_scale=2")
+    _, out, _ = check("--root", root, "--split", "train", *options)
+    assert out.count("their own size") == 1
+    rows = {line.split()[0]: line.split()[-1] for line in out.splitlines() if line.startswith(("  cat", "  dog"))}
+    assert rows == {"cat": "0.0%", "dog": "100.0%"}
+    assert "No anchor has an IoU of ½ or more with 66.7% of the objects." in out
+
+
 def test_every_problem_is_listed_with_its_count(check, write):
     box = [5, 5, 20, 20]
 

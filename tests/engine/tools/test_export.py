@@ -25,6 +25,7 @@ CLASSES = ["a", "b", "ç"]
 SHAPES = [(1, 3, 160, 224), (3, 3, 192, 160), (1, 3, 32, 32), (2, 3, 32, 256), (1, 3, 128, 96)]
 RULES = {
     "exact": [],
+    "own size": ["data.augmentation=crop"],
     "short side": ["evaluation.short_side=96", "evaluation.long_side=150"],
     "torchvision": ["evaluation.short_side=96", "evaluation.long_side=150", "evaluation.resize=torchvision"],
 }
