@@ -1,7 +1,7 @@
-"""Figures of an ablation: AP of the runs, AP over training, and the gradient mass that the losses give."""
+"""Figures of an ablation: AP of the runs, AP over training and over its length, and the gradient mass of the losses."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from operator import methodcaller
 from pathlib import Path
 
@@ -10,8 +10,10 @@ import numpy as np
 from data.files import write_atomically
 from engine.reporting.figures import INK, PALETTE, STYLE, figure_png
 from engine.tools.ablation.grid import Cell, Results, Variant
+from engine.tools.ablation.lengths import Curves, crossings, differences
 
 FIGURES = ("ap.png", "training.png", "gradient_mass.png")
+LENGTHS = "lengths.png"
 MASSES = {"positives": "train/grad_mass_positive", "negatives": "train/grad_mass_negative"}
 SMOOTHING = 5  # logged steps
 LOSS_COLORS = {  # settings of the loss, but for the width of its step -> its colour in every figure
@@ -61,6 +63,53 @@ def draw_figures(
         write_atomically(output / name, methodcaller("write", png))
         paths.append(output / name)
     return paths
+
+
+def draw_lengths(curves: Curves, reference: str, output: Path, colors: Mapping[str, str]) -> Path:
+    """Writes LENGTHS: AP on val over the steps of training, a dot for each seed and a line through the means; and how
+    far the reference is ahead of each other variant, with a ring where that changes its sign. Returns the path."""
+    import matplotlib
+
+    steps = sorted({point.steps for points in curves.values() for point in points.values()})
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(9, 3.8)
+        left, right = figure.subplots(1, 2)
+        _draw_curves(left, curves, colors)
+        _draw_differences(right, curves, reference, colors)
+        for axes in (left, right):
+            _axis_of_lengths(axes, steps)
+        png = figure_png(figure)
+    write_atomically(output / LENGTHS, methodcaller("write", png))
+    return output / LENGTHS
+
+
+def _draw_curves(axes, curves: Curves, colors: Mapping[str, str]) -> None:
+    for variant, points in curves.items():
+        color, means = colors[variant], [np.mean([*point.aps.values()]) for point in points.values()]
+        for point in points.values():
+            axes.plot([point.steps] * len(point.aps), [*point.aps.values()], "o", color=color, alpha=0.5, markersize=5)
+        axes.plot([point.steps for point in points.values()], means, color=color, linewidth=2, label=variant)
+    axes.set_ylabel("AP on the val split")
+    axes.legend()
+
+
+def _draw_differences(axes, curves: Curves, reference: str, colors: Mapping[str, str]) -> None:
+    for variant in [each for each in curves if each != reference and reference in curves]:
+        found = differences(curves, reference, variant).values()
+        steps, means = [each.steps for each in found], [each.mean for each in found]
+        axes.plot(steps, means, "o-", color=colors[variant], markersize=5)
+        places = crossings(steps, means)
+        axes.plot(places, [0] * len(places), "o", color=INK, fillstyle="none", markersize=10)
+    axes.axhline(0, color=INK, linewidth=0.8)
+    axes.set_ylabel(f"AP of {reference}, less that of the other")
+
+
+def _axis_of_lengths(axes, steps: Sequence[int]) -> None:
+    """A logarithmic one, with the lengths that were trained."""
+    axes.set_xscale("log")
+    axes.set_xticks(steps, [str(each) for each in steps])
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel("steps of training")
 
 
 def _figure(width: float, height: float):

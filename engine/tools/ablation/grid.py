@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from data.errors import DatasetError
 from data.yaml_files import read_yaml
@@ -66,6 +66,7 @@ class Grid(BaseModel):
         variants: name -> what its cells have of their own.
         reference: variant that the others are compared with.
         claims: variants that the reference is claimed to be ahead of; the tests of scripts/claims.py.
+        lengths: epochs to train every variant for, milestones in proportion; its rate is chosen at each. Not tested.
     """
 
     model_config = STRICT
@@ -78,6 +79,7 @@ class Grid(BaseModel):
     variants: dict[str, Variant] = Field(min_length=1)
     reference: str
     claims: list[str] = []
+    lengths: list[PositiveInt] = []
 
     @model_validator(mode="after")
     def _has_reference(self) -> "Grid":
@@ -86,13 +88,20 @@ class Grid(BaseModel):
         for variant in self.claims:
             if variant not in self.variants or variant == self.reference:
                 raise ValueError(f"claims: {variant!r} is none of the other variants")
+        if self.lengths and (self.search or self.claims or len(set(self.lengths)) < len(self.lengths)):
+            raise ValueError("lengths must differ, and go without search and claims")
         return self
 
     @property
     def size(self) -> int:
         """Number of cells, less those that break ties."""
         finals = len(self.seeds) if self.search else len(self.seeds) - 1
-        return sum(len(self.rates(variant)) + finals for variant in self.variants)
+        return len(self.epochs) * sum(len(self.rates(variant)) + finals for variant in self.variants)
+
+    @property
+    def epochs(self) -> list[int] | list[None]:
+        """The lengths of its cells; None: that of the configuration."""
+        return self.lengths or [None]
 
     def rates(self, variant: str) -> list[float]:
         """Learning rates that are tried for a variant."""
@@ -108,6 +117,12 @@ class Grid(BaseModel):
             *self.overrides,
             *self.variants[cell.variant].overrides,
             *(self.search.overrides if self.search and cell.of_search else ()),
+        ]
+        if cell.epochs is not None:
+            schedule = load_config(self.config_of(cell.variant), overrides).schedule
+            milestones = {max(1, milestone * cell.epochs // schedule.epochs) for milestone in schedule.milestones}
+            overrides += [f"schedule.epochs={cell.epochs}", f"schedule.milestones={sorted(milestones)}"]
+        overrides += [
             f"optimizer.lr={cell.learning_rate}",
             f"run.seed={cell.seed}",
             f"run.dir={folder}",
@@ -118,18 +133,20 @@ class Grid(BaseModel):
 
 @dataclass(frozen=True)
 class Cell:
-    """One training run of a grid; `of_search` where it serves the choice of the rate alone."""
+    """One training run of a grid; `of_search`: it serves the choice of the rate alone; `epochs`: of several lengths."""
 
     variant: str
     learning_rate: float
     seed: int
     of_search: bool = False
+    epochs: int | None = None
 
     @property
     def name(self) -> str:
         """Name of its folder."""
         variant = re.sub("[^a-z0-9]+", "-", self.variant.lower()).strip("-")
-        return f"{'search_' if self.of_search else ''}{variant}_lr{self.learning_rate:g}_seed{self.seed}"
+        length = "" if self.epochs is None else f"_{self.epochs}epochs"
+        return f"{'search_' if self.of_search else ''}{variant}_lr{self.learning_rate:g}_seed{self.seed}{length}"
 
 
 @dataclass(frozen=True)
@@ -189,17 +206,18 @@ def all_cells(grid: Grid) -> list[Cell]:
     """Every cell that the grid could come to."""
     kinds = [(False, grid.seeds), *([(True, grid.search.seeds)] if grid.search else [])]
     return [
-        Cell(variant, rate, seed, of_search)
+        Cell(variant, rate, seed, of_search, epochs)
         for of_search, seeds in kinds
+        for epochs in grid.epochs
         for variant, rate in _settings(grid)
         for seed in seeds
     ]
 
 
 def search_cells(grid: Grid) -> list[Cell]:
-    """Every variant at every learning rate, with the first seed."""
+    """Every variant at every learning rate and length, with the first seed."""
     seed, of_search = (grid.search.seeds[0], True) if grid.search else (grid.seeds[0], False)
-    return [Cell(variant, rate, seed, of_search) for variant, rate in _settings(grid)]
+    return [cell for cell in all_cells(grid) if (cell.seed, cell.of_search) == (seed, of_search)]
 
 
 def _settings(grid: Grid) -> list[tuple[str, float]]:
@@ -222,10 +240,10 @@ def tie_cells(grid: Grid, results: Results) -> list[Cell]:
     return cells
 
 
-def chosen_rate(grid: Grid, variant: str, results: Results) -> float | None:
-    """The rate of best AP on val; among those within `TIE` of it, by the mean over the seeds that all of them have.
-    None where no run of the search ended."""
-    contenders = _contenders(grid, variant, results)
+def chosen_rate(grid: Grid, variant: str, results: Results, epochs: int | None = None) -> float | None:
+    """The rate of best AP on val, at one of several lengths; among those within `TIE` of it, by the mean over the seeds
+    that all of them have. None where no run of the search ended."""
+    contenders = _contenders(grid, variant, results, epochs)
     if not contenders:
         return None
     if grid.search is None:
@@ -240,21 +258,26 @@ def chosen_rate(grid: Grid, variant: str, results: Results) -> float | None:
     return max(contenders, key=lambda rate: mean(values[rate][:common]))
 
 
-def _contenders(grid: Grid, variant: str, results: Results) -> list[float]:
+def _contenders(grid: Grid, variant: str, results: Results, epochs: int | None = None) -> list[float]:
     """Rates of the variant that may be the best, best first; without `search` the best alone."""
     found = {
         cell.learning_rate: results[cell].val_ap
         for cell in search_cells(grid)
-        if cell.variant == variant and cell in results
+        if cell.variant == variant and cell.epochs == epochs and cell in results
     }
     rates = sorted(found, key=lambda rate: -found[rate])
     return [rate for rate in rates if found[rate] > found[rates[0]] - TIE] if grid.search else rates[:1]
 
 
 def chosen_cells(grid: Grid, results: Results) -> list[Cell]:
-    """Every variant with every seed at its best learning rate on val; left out if none of its runs ended."""
-    rates = {variant: chosen_rate(grid, variant, results) for variant in grid.variants}
-    return [Cell(variant, rate, seed) for variant, rate in rates.items() if rate is not None for seed in grid.seeds]
+    """Every variant and length with every seed at its best learning rate on val; left out if none of its runs ended."""
+    return [
+        Cell(variant, rate, seed, epochs=epochs)
+        for variant in grid.variants
+        for epochs in grid.epochs
+        if (rate := chosen_rate(grid, variant, results, epochs)) is not None
+        for seed in grid.seeds
+    ]
 
 
 def rates_at_the_edge(grid: Grid, results: Results) -> dict[str, float]:

@@ -22,15 +22,16 @@ from engine.run.config import Config
 from engine.run.run_folder import RunFolder
 from engine.run.step_lines import read_step_lines
 from engine.tools.ablation.cells import KeptCells
-from engine.tools.ablation.figures import FIGURES, draw_figures, variant_colors
+from engine.tools.ablation.figures import FIGURES, LENGTHS, draw_figures, draw_lengths, variant_colors
 from engine.tools.ablation.grid import Cell, Grid, chosen_cells, rates_at_the_edge, search_cells, tie_cells
+from engine.tools.ablation.lengths import length_curves, length_table
 from engine.tools.ablation.tables import csv_rows, markdown_table
 from engine.tools.ablation.time_limit import FIRST_LOOK, TimeLimit
 
 log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[3]
-REPORT_FILES = ("table.md", "results.csv", *FIGURES)
+REPORT_FILES = ("table.md", "results.csv", *FIGURES, LENGTHS)
 
 
 class Runner:
@@ -147,7 +148,8 @@ class Runner:
 
 
 def run_grid(grid: Grid, runner: Runner, bar: Any) -> list[Cell]:
-    """Searches the rates, and trains and tests every variant at its best; returns the cells that failed."""
+    """Searches the rates, and trains and tests every variant at its best, those of a grid of lengths without a test;
+    returns the cells that failed."""
     failed = runner.run(search_cells(grid), test=False, bar=bar)
     failed += runner.run(tie_cells(grid, runner.cells.results()), test=False, bar=bar)
     results = runner.cells.results()
@@ -157,7 +159,7 @@ def run_grid(grid: Grid, runner: Runner, bar: Any) -> list[Cell]:
     chosen = chosen_cells(grid, results)
     if grid.search is None:
         bar.update(-sum(cell.seed == grid.seeds[0] for cell in chosen))  # these now get their test
-    failed += runner.run(chosen, test=True, bar=bar)
+    failed += runner.run(chosen, test=not grid.lengths, bar=bar)
     for variant, rate in rates_at_the_edge(grid, results).items():
         log.warning("%s: its best rate, %g, is the last one tried; add a rate beyond it", variant, rate)
     return failed
@@ -166,7 +168,8 @@ def run_grid(grid: Grid, runner: Runner, bar: Any) -> list[Cell]:
 def write_report(grid: Grid, output: Path) -> None:
     """Writes table.md, results.csv and the plots of the cells that are kept, and prints the table."""
     results = KeptCells(grid, output / "cells").results()
-    table = markdown_table(grid, results)
+    curves = length_curves(grid, results)
+    table = length_table(grid, curves) if grid.lengths else markdown_table(grid, results)
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(csv_rows(grid, results))
     OutputFolder(output).claim(REPORT_FILES)
@@ -175,8 +178,11 @@ def write_report(grid: Grid, output: Path) -> None:
     chosen = chosen_cells(grid, results)
     tested = [cell for cell in chosen if cell in results and results[cell].test is not None]
     written = [output / "table.md", output / "results.csv"]
+    colors = variant_colors(grid.variants)
     if tested:
-        written += draw_figures(tested, results, output / "runs", output, variant_colors(grid.variants))
+        written += draw_figures(tested, results, output / "runs", output, colors)
+    if curves:
+        written.append(draw_lengths(curves, grid.reference, output, colors))
     print(table)
     done = results.keys() & {*search_cells(grid), *chosen}  # others are of an earlier choice
     print(f"\n{len(done)} of {grid.size} cells; written: {', '.join(map(str, written))}")

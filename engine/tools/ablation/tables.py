@@ -61,7 +61,7 @@ def markdown_table(grid: Grid, results: Results) -> str:
         if not cells:
             continue
         tests = [results[cell].tested for cell in cells]
-        columns = [_mean_and_deviation([test[name] for test in tests]) for name in METRICS]
+        columns = [mean_and_deviation([test[name] for test in tests]) for name in METRICS]
         paired = [cell for cell in cells if cell.seed in reference]
         difference = "" if variant == grid.reference or not paired else _difference(paired, results, reference)
         step_ms = np.median([results[cell].step_ms for cell in cells])
@@ -75,17 +75,18 @@ def markdown_table(grid: Grid, results: Results) -> str:
 def csv_rows(grid: Grid, results: Results) -> list[list[Any]]:
     """Header and one row for every finished cell."""
     chosen = set(chosen_cells(grid, results))
-    about = ["variant", "learning_rate", "seed", "of", "chosen", "val_AP"]
+    about = ["variant", "learning_rate", "seed", "of", "chosen", "epochs", "val_AP"]
     rows: list[list[Any]] = [[*about, *METRICS, "step_ms", "clipped"]]
     for cell, result in results.items():
         test = [None if result.test is None else result.test[name] for name in METRICS]
         kind = "search" if cell.of_search else "final"
-        own = [cell.variant, cell.learning_rate, cell.seed, kind, int(cell in chosen), result.val_ap]
+        last = result.history[-1]
+        own = [cell.variant, cell.learning_rate, cell.seed, kind, int(cell in chosen), last["epoch"], result.val_ap]
         rows.append([*own, *test, result.step_ms, result.clipped])
     return rows
 
 
-def _mean_and_deviation(values: Sequence[float]) -> str:
+def mean_and_deviation(values: Sequence[float]) -> str:
     deviation = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
     return f"{np.mean(values):.3f}{deviation}"
 
