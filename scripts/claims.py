@@ -26,7 +26,7 @@ def main() -> int:
     from engine.run.config import ConfigError
     from engine.run.progress import progress
     from engine.tools.ablation.cells import KeptCells
-    from engine.tools.ablation.claims import claims_table, compare_with
+    from engine.tools.ablation.claims import claims_of, claims_table
     from engine.tools.ablation.grid import load_grid
 
     with user_errors():
@@ -36,11 +36,13 @@ def main() -> int:
             if not separator:
                 raise ConfigError(f"--grid {pair}: not of the form GRID=DIR")
             kept[Path(path).stem] = KeptCells(load_grid(path), Path(folder) / "cells")
-        named = [(name, variant) for name, cells in kept.items() for variant in cells.grid.claims]
-        claims = [
-            compare_with(kept[name], name, variant, args.draws)
-            for name, variant in progress(iterable=named, desc="claims", unit="claim")
-        ]
+        claims = []
+        count = sum(len(cells.grid.claims) for cells in kept.values())
+        with progress(total=count, desc="claims", unit="claim") as bar:
+            for name, cells in kept.items():
+                for claim in claims_of(cells, name, args.draws):
+                    claims.append(claim)
+                    bar.update()
         print(claims_table(claims, {name: cells.grid.reference for name, cells in kept.items()}))
     return 0
 

@@ -1,15 +1,18 @@
 """Whether the reference of each grid is ahead: intervals and tests of every claim, Holm's correction over all."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
 
 from engine.run.config import ConfigError
 from engine.tools.ablation.cells import KeptCells
-from engine.tools.ablation.grid import chosen_cells
+from engine.tools.ablation.grid import Cell, chosen_cells
 from engine.tools.ablation.statistics import (
     LEVEL,
-    bootstrap_differences,
     bootstrap_interval,
+    bootstrap_means,
     bootstrap_p_value,
     holm,
     paired_difference,
@@ -44,8 +47,9 @@ class Claim:
         return max(self.student_p, self.bootstrap_p)
 
 
-def compare_with(cells: KeptCells, name: str, variant: str, draws: int) -> Claim:
-    """Compares the reference with a variant, over the seeds at which both were tested.
+def claims_of(cells: KeptCells, name: str, draws: int) -> Iterator[Claim]:
+    """Compares the reference of a grid with each variant of its claims, over the seeds at which both were tested. What
+    the bootstrap draws of the reference serves all of them.
 
     Raises:
         ConfigError: fewer than two such seeds, or runs that were tested on different images.
@@ -53,25 +57,45 @@ def compare_with(cells: KeptCells, name: str, variant: str, draws: int) -> Claim
     """
     grid, results = cells.grid, cells.results()
     tested = [cell for cell in chosen_cells(grid, results) if cell in results and results[cell].test is not None]
-    own, other = ({cell.seed: cell for cell in tested if cell.variant == each} for each in (grid.reference, variant))
-    seeds = [seed for seed in grid.seeds if seed in own and seed in other]
-    if len(seeds) < 2:
-        raise ConfigError(f"{cells.folder}: {variant}: {len(seeds)} pairs of tested runs, a test needs two or more")
-    aps, other_aps = ([results[side[seed]].tested["AP"] for seed in seeds] for side in (own, other))
-    mean, half_width = paired_difference(aps, other_aps)
-    assert half_width is not None  # there are two or more
-    matches, other_matches = ([cells.matches(side[seed]) for seed in seeds] for side in (own, other))
-    drawn = bootstrap_differences(matches, other_matches, draws)
-    return Claim(
-        name,
-        variant,
-        len(seeds),
-        mean,
-        (mean - half_width, mean + half_width),
-        bootstrap_interval(drawn),
-        paired_p_value(aps, other_aps),
-        bootstrap_p_value(drawn),
-    )
+    by_seed = {
+        variant: {cell.seed: cell for cell in tested if cell.variant == variant}
+        for variant in (grid.reference, *grid.claims)
+    }
+
+    @cache
+    def drawn(runs: tuple[Cell, ...]) -> np.ndarray:
+        return bootstrap_means([cells.matches(run) for run in runs], draws)
+
+    for variant in grid.claims:
+        seeds = [seed for seed in grid.seeds if seed in by_seed[grid.reference] and seed in by_seed[variant]]
+        if len(seeds) < 2:
+            raise ConfigError(f"{cells.folder}: {variant}: {len(seeds)} pairs of tested runs, a test needs two or more")
+        own, other = (tuple(by_seed[each][seed] for seed in seeds) for each in (grid.reference, variant))
+        _require_same_images(cells, (*own, *other))
+        aps, other_aps = ([results[run].tested["AP"] for run in side] for side in (own, other))
+        mean, half_width = paired_difference(aps, other_aps)
+        assert half_width is not None  # there are two or more
+        differences = drawn(own) - drawn(other)
+        yield Claim(
+            name,
+            variant,
+            len(seeds),
+            mean,
+            (mean - half_width, mean + half_width),
+            bootstrap_interval(differences),
+            paired_p_value(aps, other_aps),
+            bootstrap_p_value(differences),
+        )
+
+
+def _require_same_images(cells: KeptCells, runs: Sequence[Cell]) -> None:
+    objects = cells.matches(runs[0]).objects
+    for run in runs:
+        if not np.array_equal(cells.matches(run).objects, objects):
+            raise ConfigError(
+                f"{cells.folder}: {run.name} was tested on other images than {runs[0].name}; remove one of them, and "
+                "run it again on the same annotation file"
+            )
 
 
 def claims_table(claims: list[Claim], references: Mapping[str, str]) -> str:

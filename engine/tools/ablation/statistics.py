@@ -54,30 +54,22 @@ def _two_sided(t: float, freedom: int) -> float:
     return 1 - (total if even else 2 / math.pi * (angle + total))
 
 
-def bootstrap_differences(
-    runs: Sequence[KeptMatches], reference: Sequence[KeptMatches], draws: int, seed: int = 0
-) -> np.ndarray:
-    """(draws,) mean AP difference of n pairs of runs, of images and pairs drawn with replacement.
+def bootstrap_means(runs: Sequence[KeptMatches], draws: int, seed: int = 0) -> np.ndarray:
+    """(draws,) mean AP of n runs, of images and runs drawn with replacement.
 
-    An image drawn twice counts twice, in both runs of a pair. A class without objects among the images drawn is left
-    out of that draw's means.
+    An image drawn twice counts twice. A class without objects among the images drawn is left out of that draw's means.
+    As many other runs on the same images get the same draws: the difference of two such results is that of pairs.
 
     Args:
-        runs, reference: matches of both runs of each pair, on the same images in the same order.
-    Raises:
-        ValueError: the runs are of different images.
+        runs: matches on the same images in the same order.
     """
-    objects = runs[0].objects
-    if any(not np.array_equal(run.objects, objects) for run in (*runs, *reference)):
-        raise ValueError("the runs of a bootstrap were tested on different images; test them on one annotation file")
     generator = np.random.default_rng(seed)
-    num_images = objects.shape[1]
+    num_images = runs[0].objects.shape[1]
     result = np.empty(draws)
     for draw in range(draws):
         weights = np.bincount(generator.integers(num_images, size=num_images), minlength=num_images)
-        pairs, counts = np.unique(generator.integers(len(runs), size=len(runs)), return_counts=True)
-        own, other = ([side[pair].average_precision(weights) for pair in pairs] for side in (runs, reference))
-        result[draw] = np.average(np.subtract(own, other), weights=counts)
+        places, counts = np.unique(generator.integers(len(runs), size=len(runs)), return_counts=True)
+        result[draw] = np.average([runs[place].average_precision(weights) for place in places], weights=counts)
     return result
 
 

@@ -10,7 +10,7 @@ import pytest
 from data.errors import DatasetError
 from engine.run.config import ConfigError
 from engine.tools.ablation.cells import KeptCells
-from engine.tools.ablation.claims import claims_table, compare_with
+from engine.tools.ablation.claims import claims_of, claims_table
 from engine.tools.ablation.grid import Cell, load_grid
 from engine.tools.ablation.kept_matches import KeptMatches
 from engine.tools.ablation.tables import METRICS
@@ -22,7 +22,7 @@ learning_rates: [0.01]
 seeds: [0, 1, 2]
 reference: aLRP
 claims: [AP]
-variants: {aLRP: [], AP: [loss.name=ap]}
+variants: {aLRP: [], AP: [loss.name=ap], Focal: [loss.name=focal]}
 """
 NUM_IMAGES = 40
 
@@ -115,7 +115,7 @@ def test_damaged_cells_are_one_line(grid, tmp_path, file):
 
 def test_claims_are_tested_over_seeds_and_images(grid, tmp_path):
     cells = all_kept(grid, tmp_path / "a")
-    claim = compare_with(cells, "tiny", "AP", draws=200)
+    (claim,) = claims_of(cells, "tiny", draws=200)
     assert claim.seeds == 3 and 0 < claim.bootstrap[0] < claim.mean < claim.bootstrap[1]
     table = claims_table([claim], {"tiny": "aLRP"})
     assert table.splitlines()[2].startswith("| tiny | aLRP – AP | 3 | +0.") and table.endswith("| ahead |")
@@ -126,4 +126,30 @@ def test_a_claim_needs_two_pairs(grid, tmp_path):
     keep(cells, Cell("aLRP", 0.01, 0), 0.9)
     keep(cells, Cell("AP", 0.01, 0), 0.4)
     with pytest.raises(ConfigError, match="1 pairs of tested runs"):
-        compare_with(cells, "tiny", "AP", draws=10)
+        list(claims_of(cells, "tiny", draws=10))
+
+
+def test_the_runs_of_the_reference_are_drawn_once_for_all_claims(grid, tmp_path, monkeypatch):
+    grid = grid.model_copy(update={"claims": ["AP", "Focal"]})
+    cells = all_kept(grid, tmp_path / "a")
+    for seed in grid.seeds:
+        keep(cells, Cell("Focal", 0.01, seed), 0.6)
+    calls = []
+    plain = KeptMatches.average_precision
+    monkeypatch.setattr(KeptMatches, "average_precision", lambda self, weights: calls.append(1) or plain(self, weights))
+    claims = {claim.variant: claim for claim in claims_of(cells, "tiny", draws=30)}
+    of_three = len(calls)
+    alone = KeptCells(grid.model_copy(update={"claims": ["Focal"]}), cells.folder)
+    calls.clear()
+    assert list(claims_of(alone, "tiny", draws=30)) == [claims["Focal"]]
+    assert of_three * 2 == len(calls) * 3
+
+
+def test_runs_on_different_images_are_refused(grid, tmp_path):
+    cells = all_kept(grid, tmp_path / "a")
+    places, counts = np.arange(5, dtype=np.uint32), np.ones((1, 5), np.uint32)
+    none = np.zeros(5, np.uint16)
+    other = KeptMatches(places, none, none, np.array([0, 5]), counts, np.array(1))
+    other.save(cells.folder / Cell("AP", 0.01, 2).name / "matches.npz")
+    with pytest.raises(ConfigError, match="tested on other images"):
+        list(claims_of(cells, "tiny", draws=10))
