@@ -4,7 +4,9 @@ python scripts/claims.py --grid configs/ablations/proof/bccd_cpu.yaml=runs/proof
 python scripts/claims.py --grid configs/ablations/proof/bccd.yaml=runs/a configs/ablations/proof/deeppcb.yaml=runs/b
 
 Prints a table: the paired difference in AP, Student's interval over the seeds and a bootstrap's over images and seeds,
-both p-values, and Holm's correction over all claims of all grids. Only what is kept of the runs is read.
+both p-values, and Holm's correction over all claims of all grids. A second table has the paired differences in AP at
+single IoUs, in oLRP and its parts (lower is better), and in ρ, the correlation of score and IoU: they say why, and are
+no claims. Only what is kept of the runs is read.
 """
 
 import sys
@@ -26,7 +28,7 @@ def main() -> int:
     from engine.run.config import ConfigError
     from engine.run.progress import progress
     from engine.tools.ablation.cells import KeptCells
-    from engine.tools.ablation.claims import claims_of, claims_table
+    from engine.tools.ablation.claims import claims_of, claims_table, parts_table
     from engine.tools.ablation.grid import load_grid
 
     with user_errors():
@@ -43,7 +45,8 @@ def main() -> int:
                 for claim in claims_of(cells, name, args.draws):
                     claims.append(claim)
                     bar.update()
-        print(claims_table(claims, {name: cells.grid.reference for name, cells in kept.items()}))
+        references = {name: cells.grid.reference for name, cells in kept.items()}
+        print(f"{claims_table(claims, references)}\n\n{parts_table(claims, references)}")
     return 0
 
 

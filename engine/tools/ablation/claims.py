@@ -1,4 +1,5 @@
-"""Whether the reference of each grid is ahead: intervals and tests of every claim, Holm's correction over all."""
+"""Whether the reference of each grid is ahead: intervals and tests of every claim, Holm's correction over all; and by
+which of its parts."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +19,10 @@ from engine.tools.ablation.statistics import (
     paired_difference,
     paired_p_value,
 )
+from engine.tools.ablation.tables import METRICS, difference_text
 
 NOT_BEHIND = -0.01  # a lower end above it
+PARTS = METRICS[1:]  # of which AP, the first, is made, or that say why
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Claim:
         mean: of the paired differences.
         student, bootstrap: their 95 % intervals.
         student_p, bootstrap_p: two-sided.
+        parts: each of PARTS -> mean of its paired differences, and half the width of Student's interval.
     """
 
     grid: str
@@ -40,6 +44,7 @@ class Claim:
     bootstrap: tuple[float, float]
     student_p: float
     bootstrap_p: float
+    parts: dict[str, tuple[float, float | None]]
 
     @property
     def p_value(self) -> float:
@@ -72,8 +77,8 @@ def claims_of(cells: KeptCells, name: str, draws: int) -> Iterator[Claim]:
             raise ConfigError(f"{cells.folder}: {variant}: {len(seeds)} pairs of tested runs, a test needs two or more")
         own, other = (tuple(by_seed[each][seed] for seed in seeds) for each in (grid.reference, variant))
         _require_same_images(cells, (*own, *other))
-        aps, other_aps = ([results[run].tested["AP"] for run in side] for side in (own, other))
-        mean, half_width = paired_difference(aps, other_aps)
+        values = {name: [[results[run].tested[name] for run in side] for side in (own, other)] for name in METRICS}
+        mean, half_width = paired_difference(*values["AP"])
         assert half_width is not None  # there are two or more
         differences = drawn(own) - drawn(other)
         yield Claim(
@@ -83,8 +88,9 @@ def claims_of(cells: KeptCells, name: str, draws: int) -> Iterator[Claim]:
             mean,
             (mean - half_width, mean + half_width),
             bootstrap_interval(differences),
-            paired_p_value(aps, other_aps),
+            paired_p_value(*values["AP"]),
             bootstrap_p_value(differences),
+            {part: paired_difference(*values[part]) for part in PARTS},
         )
 
 
@@ -116,6 +122,19 @@ def claims_table(claims: list[Claim], references: Mapping[str, str]) -> str:
             f"| {claim.grid} | {pair} | {claim.seeds} | {claim.mean:+.4f} | {student} | {bootstrap} | {p_values} "
             f"| {_verdict(claim, p_value)} |"
         )
+    return "\n".join(lines)
+
+
+def parts_table(claims: list[Claim], references: Mapping[str, str]) -> str:
+    """Markdown, a row for each claim: what the reference has more of in each of PARTS, with Student's 95 % interval.
+
+    Args:
+        references: as of `claims_table`.
+    """
+    lines = [f"| data | comparison | {' | '.join(PARTS[:-1])} | ρ |", "|" + "---|" * (len(PARTS) + 2)]
+    for claim in claims:
+        cells = [difference_text(*claim.parts[part]) for part in PARTS]
+        lines.append(f"| {claim.grid} | {references[claim.grid]} – {claim.variant} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from engine.tools.ablation.grid import Grid, Results, chosen_cells
 from engine.tools.ablation.statistics import paired_difference
-from engine.tools.ablation.tables import mean_and_deviation
+from engine.tools.ablation.tables import difference_text, mean_and_deviation
 
 
 @dataclass(frozen=True)
@@ -90,18 +90,16 @@ def length_table(grid: Grid, curves: Curves) -> str:
         lines.append(f"| {variant} | {' | '.join(cells)} | |")
     for own, other in combinations(curves, 2):
         found = differences(curves, own, other)
-        cells = [_difference(found[epochs]) if epochs in found else "" for epochs in columns]
+        cells = [
+            difference_text(found[epochs].mean, found[epochs].half_width) if epochs in found else ""
+            for epochs in columns
+        ]
         lines.append(f"| {own} – {other} | {' | '.join(cells)} | {_equal_at([*found.values()])} |")
     return "\n".join(lines)
 
 
 def _point(point: Point) -> str:
     return f"{mean_and_deviation([*point.aps.values()])} (rate {point.learning_rate:g})"
-
-
-def _difference(difference: Difference) -> str:
-    width = "" if difference.half_width is None else f" ± {difference.half_width:.3f}"
-    return f"{difference.mean:+.3f}{width}"
 
 
 def _equal_at(found: Sequence[Difference]) -> str:

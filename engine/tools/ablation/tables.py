@@ -93,5 +93,9 @@ def mean_and_deviation(values: Sequence[float]) -> str:
 
 def _difference(cells: Sequence[Cell], results: Results, reference: dict[int, float]) -> str:
     own = [results[cell].tested["AP"] for cell in cells]
-    mean, half_width = paired_difference(own, [reference[cell.seed] for cell in cells])
+    return difference_text(*paired_difference(own, [reference[cell.seed] for cell in cells]))
+
+
+def difference_text(mean: float, half_width: float | None) -> str:
+    """A mean difference with its interval, if it has one."""
     return f"{mean:+.3f}" + ("" if half_width is None else f" ± {half_width:.3f}")

@@ -10,7 +10,7 @@ import pytest
 from data.errors import DatasetError
 from engine.run.config import ConfigError
 from engine.tools.ablation.cells import KeptCells
-from engine.tools.ablation.claims import claims_of, claims_table
+from engine.tools.ablation.claims import claims_of, claims_table, parts_table
 from engine.tools.ablation.grid import Cell, load_grid
 from engine.tools.ablation.kept_matches import KeptMatches
 from engine.tools.ablation.tables import METRICS
@@ -119,6 +119,22 @@ def test_claims_are_tested_over_seeds_and_images(grid, tmp_path):
     assert claim.seeds == 3 and 0 < claim.bootstrap[0] < claim.mean < claim.bootstrap[1]
     table = claims_table([claim], {"tiny": "aLRP"})
     assert table.splitlines()[2].startswith("| tiny | aLRP – AP | 3 | +0.") and table.endswith("| ahead |")
+
+
+def test_differences_in_the_parts_say_why(grid, tmp_path):
+    cells = all_kept(grid, tmp_path / "a")
+    for variant, rho in (("aLRP", (0.5, 0.6, 0.7)), ("AP", (0.4, 0.4, 0.4))):
+        for seed in grid.seeds:
+            path = cells.folder / Cell(variant, 0.01, seed).name / "cell.json"
+            record = json.loads(path.read_text())
+            record["test"] |= {"rho": rho[seed], "oLRP_loc": 0.2 + 0.1 * (variant == "AP")}
+            path.write_text(json.dumps(record))
+    head, _, row = parts_table(list(claims_of(cells, "tiny", draws=10)), {"tiny": "aLRP"}).splitlines()
+    columns = dict(zip(head.strip("| ").split(" | "), row.strip("| ").split(" | "), strict=True))
+    assert columns["comparison"] == "aLRP – AP"
+    assert columns["ρ"] == "+0.200 ± 0.248"  # .1 .2 .3: sd .1, t = 4.303
+    assert columns["oLRP_loc"] == "-0.100 ± 0.000" and columns["AP75"] == "+0.000 ± 0.000"
+    assert {"AP50", "AP75", "AP90", "oLRP", "oLRP_loc", "oLRP_fp", "oLRP_fn"} < columns.keys()
 
 
 def test_a_claim_needs_two_pairs(grid, tmp_path):
