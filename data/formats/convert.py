@@ -153,7 +153,7 @@ def _write_split(
                 }
             )
         try:
-            _place(image.path, root / split / image.file_name, copy)
+            place(image.path, root / split / image.file_name, copy)
         except OSError as error:
             raise DatasetError(f"{root / split}: cannot write there ({error}); make room or change --output") from error
     categories = [{"id": category_id, "name": name} for name, category_id in category_ids.items()]
@@ -172,8 +172,9 @@ def _image_names(split: str, images: Sequence[LabelledImage]) -> list[str]:
     return [f"{split}/{image.file_name}" for image in images]
 
 
-def _place(source: Path, target: Path, copy: bool) -> None:
-    """A copy of, or a link to `source` at `target`, by another name first: no half-written file keeps the name."""
+def place(source: Path, target: Path, copy: bool) -> None:
+    """A copy of a file, or a link to a file or folder, at `target`, by another name first: nothing half-written keeps
+    that name."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)

@@ -237,7 +237,7 @@ def test_images_that_lead_into_the_output_are_not_replaced(voc, tmp_path):
 
 def test_a_conversion_that_was_interrupted_is_done_again(voc, tmp_path, monkeypatch):
     out, images = tmp_path / "out", read(voc({name: [voc_object()] for name in "abc"}))
-    place, done = data.formats.convert._place, []
+    place, done = data.formats.convert.place, []
 
     def interrupted(*arguments):
         if len(done) == 2:
@@ -245,7 +245,7 @@ def test_a_conversion_that_was_interrupted_is_done_again(voc, tmp_path, monkeypa
         done.append(place(*arguments))
 
     with monkeypatch.context() as patch:
-        patch.setattr(data.formats.convert, "_place", interrupted)
+        patch.setattr(data.formats.convert, "place", interrupted)
         with pytest.raises(KeyboardInterrupt):
             write_splits(out, {"train": images}, ["cat"], copy=True)
     assert not (out / "annotations").exists()
