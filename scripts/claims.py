@@ -4,7 +4,8 @@ python scripts/claims.py --grid configs/ablations/proof/bccd_cpu.yaml=runs/proof
 python scripts/claims.py --grid configs/ablations/proof/bccd.yaml=runs/a configs/ablations/proof/deeppcb.yaml=runs/b
 
 Prints a table: the paired difference in AP, Student's interval over the seeds and a bootstrap's over images and seeds,
-both p-values, and Holm's correction over all claims of all grids. A second table has the paired differences in AP at
+both p-values, and Holm's correction over all claims of all grids. Grids without claims give differences and intervals
+alone. A second table has the paired differences in AP at
 single IoUs, in oLRP and its parts (lower is better), and in ρ, the correlation of score and IoU: they say why, and are
 no claims. Only what is kept of the runs is read.
 """
@@ -28,7 +29,7 @@ def main() -> int:
     from engine.run.config import ConfigError
     from engine.run.progress import progress
     from engine.tools.ablation.cells import KeptCells
-    from engine.tools.ablation.claims import claims_of, claims_table, parts_table
+    from engine.tools.ablation.claims import claims_of, claims_table, compared_variants, parts_table
     from engine.tools.ablation.grid import load_grid
 
     with user_errors():
@@ -39,7 +40,7 @@ def main() -> int:
                 raise ConfigError(f"--grid {pair}: not of the form GRID=DIR")
             kept[Path(path).stem] = KeptCells(load_grid(path), Path(folder) / "cells")
         claims = []
-        count = sum(len(cells.grid.claims) for cells in kept.values())
+        count = sum(len(compared_variants(cells.grid)) for cells in kept.values())
         with progress(total=count, desc="claims", unit="claim") as bar:
             for name, cells in kept.items():
                 for claim in claims_of(cells, name, args.draws):

@@ -9,7 +9,7 @@ import numpy as np
 
 from engine.run.config import ConfigError
 from engine.tools.ablation.cells import KeptCells
-from engine.tools.ablation.grid import Cell, chosen_cells
+from engine.tools.ablation.grid import Cell, Grid, chosen_cells
 from engine.tools.ablation.statistics import (
     LEVEL,
     bootstrap_interval,
@@ -30,6 +30,7 @@ class Claim:
     """The difference of the reference to another variant in AP on the test split, over n seeds.
 
     Attributes:
+        claimed: else it is an effect with its intervals, and nothing is tested.
         mean: of the paired differences.
         student, bootstrap: their 95 % intervals.
         student_p, bootstrap_p: two-sided.
@@ -38,6 +39,7 @@ class Claim:
 
     grid: str
     variant: str
+    claimed: bool
     seeds: int
     mean: float
     student: tuple[float, float]
@@ -53,7 +55,7 @@ class Claim:
 
 
 def claims_of(cells: KeptCells, name: str, draws: int) -> Iterator[Claim]:
-    """Compares the reference of a grid with each variant of its claims, over the seeds at which both were tested. What
+    """Compares the reference of a grid with each of `compared_variants`, over the seeds at which both were tested. What
     the bootstrap draws of the reference serves all of them.
 
     Raises:
@@ -62,16 +64,13 @@ def claims_of(cells: KeptCells, name: str, draws: int) -> Iterator[Claim]:
     """
     grid, results = cells.grid, cells.results()
     tested = [cell for cell in chosen_cells(grid, results) if cell in results and results[cell].test is not None]
-    by_seed = {
-        variant: {cell.seed: cell for cell in tested if cell.variant == variant}
-        for variant in (grid.reference, *grid.claims)
-    }
+    by_seed = {variant: {cell.seed: cell for cell in tested if cell.variant == variant} for variant in grid.variants}
 
     @cache
     def drawn(runs: tuple[Cell, ...]) -> np.ndarray:
         return bootstrap_means([cells.matches(run) for run in runs], draws)
 
-    for variant in grid.claims:
+    for variant in compared_variants(grid):
         seeds = [seed for seed in grid.seeds if seed in by_seed[grid.reference] and seed in by_seed[variant]]
         if len(seeds) < 2:
             raise ConfigError(f"{cells.folder}: {variant}: {len(seeds)} pairs of tested runs, a test needs two or more")
@@ -84,6 +83,7 @@ def claims_of(cells: KeptCells, name: str, draws: int) -> Iterator[Claim]:
         yield Claim(
             name,
             variant,
+            variant in grid.claims,
             len(seeds),
             mean,
             (mean - half_width, mean + half_width),
@@ -92,6 +92,11 @@ def claims_of(cells: KeptCells, name: str, draws: int) -> Iterator[Claim]:
             bootstrap_p_value(differences),
             {part: paired_difference(*values[part]) for part in PARTS},
         )
+
+
+def compared_variants(grid: Grid) -> list[str]:
+    """Those of the claims of a grid; of one without claims all but the reference."""
+    return grid.claims or [variant for variant in grid.variants if variant != grid.reference]
 
 
 def _require_same_images(cells: KeptCells, runs: Sequence[Cell]) -> None:
@@ -105,7 +110,7 @@ def _require_same_images(cells: KeptCells, runs: Sequence[Cell]) -> None:
 
 
 def claims_table(claims: list[Claim], references: Mapping[str, str]) -> str:
-    """Markdown, a row for each claim, with p-values after Holm's correction for their number.
+    """Markdown, a row for each comparison, those that are claimed with p-values and Holm's correction for their number.
 
     Args:
         references: grid -> its reference.
@@ -114,14 +119,16 @@ def claims_table(claims: list[Claim], references: Mapping[str, str]) -> str:
         "| data | comparison | seeds | ΔAP | 95 %, Student | 95 %, bootstrap | p, Student | p, bootstrap | p, Holm | |",
         "|" + "---|" * 10,
     ]
-    for claim, p_value in zip(claims, holm([claim.p_value for claim in claims]), strict=True):
+    corrected = iter(holm([claim.p_value for claim in claims if claim.claimed]))
+    for claim in claims:
         student, bootstrap = (f"{low:+.4f} … {high:+.4f}" for low, high in (claim.student, claim.bootstrap))
         pair = f"{references[claim.grid]} – {claim.variant}"
-        p_values = " | ".join(f"{value:.4f}" for value in (claim.student_p, claim.bootstrap_p, p_value))
-        lines.append(
-            f"| {claim.grid} | {pair} | {claim.seeds} | {claim.mean:+.4f} | {student} | {bootstrap} | {p_values} "
-            f"| {_verdict(claim, p_value)} |"
-        )
+        test = "| | | | no claim"
+        if claim.claimed:
+            p_value = next(corrected)
+            p_values = " | ".join(f"{value:.4f}" for value in (claim.student_p, claim.bootstrap_p, p_value))
+            test = f"| {p_values} | {_verdict(claim, p_value)}"
+        lines.append(f"| {claim.grid} | {pair} | {claim.seeds} | {claim.mean:+.4f} | {student} | {bootstrap} {test} |")
     return "\n".join(lines)
 
 

@@ -161,6 +161,19 @@ def test_the_runs_of_the_reference_are_drawn_once_for_all_claims(grid, tmp_path,
     assert of_three * 2 == len(calls) * 3
 
 
+def test_a_grid_without_claims_gives_intervals_and_leaves_the_p_values_alone(grid, tmp_path):
+    cells = all_kept(grid, tmp_path / "a")
+    for seed in grid.seeds:
+        keep(cells, Cell("Focal", 0.01, seed), 0.6)
+    claims = list(claims_of(cells, "tiny", draws=200))
+    effects = list(claims_of(KeptCells(grid.model_copy(update={"claims": []}), cells.folder), "other", draws=200))
+    assert [effect.variant for effect in effects] == ["AP", "Focal"] and not any(effect.claimed for effect in effects)
+    assert (effects[0].mean, effects[0].bootstrap) == (claims[0].mean, claims[0].bootstrap)
+    rows = claims_table([*claims, *effects], {"tiny": "aLRP", "other": "aLRP"}).splitlines()
+    assert rows[2] == claims_table(claims, {"tiny": "aLRP"}).splitlines()[2]
+    assert all(row.endswith("| | | | no claim |") and row.count("|") == rows[0].count("|") for row in rows[3:])
+
+
 def test_runs_on_different_images_are_refused(grid, tmp_path):
     cells = all_kept(grid, tmp_path / "a")
     places, counts = np.arange(5, dtype=np.uint32), np.ones((1, 5), np.uint32)
