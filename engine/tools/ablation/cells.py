@@ -6,6 +6,7 @@ cells/<cell>/cell.json       the overrides that made it, where it ran, its metri
 """
 
 import json
+import math
 import statistics
 import tarfile
 from operator import methodcaller
@@ -157,6 +158,8 @@ def _read_bundle(path: Path) -> dict[str, dict[str, bytes]]:
 
 def _speed_and_clipping(config: Config, curves: Path) -> dict[str, float | None]:
     points = read_step_lines(curves)
+    if not points:  # a run that ended before run.log_every steps
+        return {"step_ms": math.nan, "clipped": None}
     speed = statistics.median(point["images_per_second"] for point in points)
     limit, norms = config.optimizer.clip_grad_norm, [point["grad_norm"] for point in points]
     clipped = None if limit is None else sum(norm is None or norm > limit for norm in norms) / len(norms)

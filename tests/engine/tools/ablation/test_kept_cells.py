@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import tarfile
 
 import numpy as np
@@ -103,6 +104,18 @@ def test_a_bundle_writes_nowhere_else(grid, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     assert KeptCells(grid, tmp_path / "b" / "cells").merge(tmp_path / "evil.tar.gz") == 0
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_run_without_a_point_on_its_curves_is_kept_without_speed(grid, tmp_path):
+    cells, cell = KeptCells(grid, tmp_path / "cells"), Cell("AP", 0.01, 1)
+    _, config = grid.cell_config(cell, tmp_path / "runs")
+    run = tmp_path / "runs" / cell.name
+    run.mkdir(parents=True)
+    (run / "provenance.jsonl").write_text('{"step": 0, "revision": "abc"}\n')
+    (run / "metrics.jsonl").write_text('{"epoch": 3, "step": 9, "AP": 0.25}\n')
+    cells.keep(cell, config, run)
+    (found,) = cells.results().values()
+    assert found.val_ap == 0.25 and math.isnan(found.step_ms) and found.clipped is None
 
 
 @pytest.mark.parametrize("file", ["cell.json", "metrics.jsonl"])
