@@ -9,7 +9,8 @@ import numpy as np
 
 from engine.run.config import ConfigError
 from engine.tools.ablation.cells import KeptCells
-from engine.tools.ablation.grid import Cell, Grid, chosen_cells
+from engine.tools.ablation.choice import chosen_cells
+from engine.tools.ablation.grid import Cell, Grid
 from engine.tools.ablation.statistics import (
     LEVEL,
     bootstrap_interval,

@@ -6,7 +6,8 @@ from itertools import combinations, pairwise
 
 import numpy as np
 
-from engine.tools.ablation.grid import Grid, Results, chosen_cells
+from engine.tools.ablation.choice import chosen_cells
+from engine.tools.ablation.grid import Grid, Results
 from engine.tools.ablation.statistics import paired_difference
 from engine.tools.ablation.tables import difference_text, mean_and_deviation
 

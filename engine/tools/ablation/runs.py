@@ -22,8 +22,9 @@ from engine.run.config import Config
 from engine.run.run_folder import RunFolder
 from engine.run.step_lines import read_step_lines
 from engine.tools.ablation.cells import KeptCells
+from engine.tools.ablation.choice import chosen_cells, rates_at_the_edge, tie_cells
 from engine.tools.ablation.figures import FIGURES, LENGTHS, draw_figures, draw_lengths, variant_colors
-from engine.tools.ablation.grid import Cell, Grid, chosen_cells, rates_at_the_edge, search_cells, tie_cells
+from engine.tools.ablation.grid import Cell, Grid, search_cells
 from engine.tools.ablation.lengths import length_curves, length_table
 from engine.tools.ablation.tables import csv_rows, markdown_table
 from engine.tools.ablation.time_limit import FIRST_LOOK, TimeLimit

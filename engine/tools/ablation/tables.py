@@ -10,7 +10,8 @@ from engine.metrics.average_precision import precisions
 from engine.metrics.coco_metrics import metrics_of
 from engine.metrics.lrp import lrp_curve
 from engine.metrics.matching import UNMATCHED, Matches
-from engine.tools.ablation.grid import Cell, Grid, Results, chosen_cells
+from engine.tools.ablation.choice import chosen_cells
+from engine.tools.ablation.grid import Cell, Grid, Results
 from engine.tools.ablation.statistics import paired_difference
 
 METRICS = ("AP", "AP50", "AP75", "AP90", "oLRP", "oLRP_loc", "oLRP_fp", "oLRP_fn", "rho")

@@ -11,16 +11,8 @@ import pytest
 
 from engine.metrics.coco_metrics import match_detections, metrics_of
 from engine.run.config import ConfigError, load_config
-from engine.tools.ablation.grid import (
-    Cell,
-    Result,
-    chosen_cells,
-    chosen_rate,
-    load_grid,
-    rates_at_the_edge,
-    search_cells,
-    tie_cells,
-)
+from engine.tools.ablation.choice import chosen_cells, chosen_rate, rates_at_the_edge, tie_cells
+from engine.tools.ablation.grid import Cell, Result, load_grid, search_cells
 from engine.tools.ablation.tables import METRICS, ap_at, csv_rows, markdown_table, score_iou_correlation
 
 ROOT = Path(__file__).resolve().parents[4]

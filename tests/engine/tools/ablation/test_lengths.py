@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from engine.run.config import ConfigError
-from engine.tools.ablation.grid import Cell, Result, all_cells, chosen_cells, load_grid, search_cells
+from engine.tools.ablation.choice import chosen_cells
+from engine.tools.ablation.grid import Cell, Result, all_cells, load_grid, search_cells
 from engine.tools.ablation.lengths import crossings, differences, length_curves, length_table
 
 ROOT = Path(__file__).resolve().parents[4]
