@@ -36,6 +36,12 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(monkeypatch, config_file, 
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_dry_run_of_crops_names_the_size_of_the_windows(monkeypatch, config_file, capsys):
+    crops = ("data.augmentation=crop", "data.image_size=[32, 64]")
+    assert call(monkeypatch, "--config", config_file, "--dry-run", *crops) == 0
+    assert "4 images of 64×32 pixels" in capsys.readouterr().out
+
+
 def test_a_dry_run_that_diverges_fails(monkeypatch, config_file, capsys):
     with pytest.raises(SystemExit) as stop:
         call(monkeypatch, "--config", config_file, "--dry-run", "optimizer.lr=1e30", "optimizer.clip_grad_norm=null")
