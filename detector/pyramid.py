@@ -1,9 +1,16 @@
-"""Backbone, pyramid and a head shared by its levels: what the families that predict densely have in common."""
+"""Backbone, pyramid and a head shared by its levels: what the families have in common."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 
-from detector.contract import IMAGENET_MEAN, IMAGENET_STD, SIZE_DIVISOR, Detector
+from detector.contract import IMAGENET_MEAN, IMAGENET_STD, SIZE_DIVISOR, Detections, Detector, Targets
+from detector.monitor import Monitor
+from losses.balance import SelfBalance
 
 
 class PyramidDetector(Detector):
@@ -42,3 +49,49 @@ class PyramidDetector(Detector):
         on_cpu = self.pixel_mean.device.type == "cpu"
         for part in (self.backbone,) if on_cpu else (self.backbone, self.fpn, self.head):
             part.compile()
+
+
+class DenseDetector(PyramidDetector):
+    """Detector of one stage: what the head says of every place makes losses, or detections.
+
+    Attributes:
+        objective: from predictions and targets to losses; `objective.loss` is a `losses.loss.Loss`.
+    """
+
+    objective: Any
+
+    def forward(
+        self,
+        images: Tensor,
+        targets: Targets | None = None,
+        image_sizes: Sequence[tuple[int, int]] | None = None,
+        group: ProcessGroup | None = None,
+        monitor: Monitor | None = None,
+    ) -> dict[str, Tensor] | Detections:
+        """See `Detector`."""
+        if self.training and targets is None:
+            raise ValueError("training needs targets; call .eval() for detections")
+        outputs = self.raw_outputs(images)
+        # Ranks and IoUs need all digits: from here on in float32, whatever the network computes in.
+        with torch.autocast(images.device.type, enabled=False):
+            if targets is not None and self.training:
+                return self.losses(outputs, targets, group, monitor)
+            return self.detections(outputs, image_sizes or [(images.shape[-2], images.shape[-1])] * len(images))
+
+    @abstractmethod
+    def raw_outputs(self, images: Tensor) -> Any:
+        """Predictions of the network for every place, in either mode."""
+
+    @abstractmethod
+    def detections(self, outputs: Any, image_sizes: Sequence[tuple[int, int]]) -> Detections:
+        """Detections of a batch by what `raw_outputs` gave."""
+
+    def losses(
+        self, outputs: Any, targets: Targets, group: ProcessGroup | None, monitor: Monitor | None
+    ) -> dict[str, Tensor]:
+        """Losses of a batch by what `raw_outputs` gave."""
+        return self.objective(*outputs, targets, group, monitor)
+
+    def balances(self) -> dict[str, SelfBalance]:
+        balance: SelfBalance | None = self.objective.loss.balance
+        return {} if balance is None else {"": balance}

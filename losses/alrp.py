@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .balance import SelfBalance
+from .flat import Flat
 from .group_sums import ratio_over_group
 from .loss import RANKED_HEADS, LossSettings, equal_parts, require_positive, weighted_sum
 from .matched import Matched
@@ -123,7 +124,7 @@ class ALRPSettings(LossSettings):
     """Steps between two weights of the balance, from 1 on; null: an epoch, as published."""
 
     def __post_init__(self) -> None:
-        require_positive("delta", self.delta)
+        require_positive(self, "delta")
         if self.balance_every is not None and self.balance_every < 1:
             raise ValueError(f"balance_every must be at least 1, got {self.balance_every}")
 
@@ -192,20 +193,19 @@ class ALRPLoss(RankingLoss):
             errors = localisation_errors(flat.overlaps(kind, pred_boxes, gt_boxes), kind)
         else:
             errors = flat.of_positives(loc_errors, "loc_errors")
-        parts = self._parts(flat.logits, flat.targets, errors, flat.entries, group)
-        return self._result(*parts, group)
+        return self._result(*self._parts(flat, errors, group), group)
 
     def of_matched(self, matched: Matched, group: dist.ProcessGroup | None = None) -> dict[str, Tensor]:
         kind = self.settings.loc_error
         errors = localisation_errors(matched.overlaps(kind), kind, matched.tau)
-        return weighted_sum(*self._parts(matched.logits, matched.targets, errors, matched.entries, group))
+        return weighted_sum(*self._parts(matched, errors, group))
 
     def _parts(
-        self, logits: Tensor, targets: Tensor, errors: Tensor, entries: Tensor, group: dist.ProcessGroup | None
+        self, ranked: Flat | Matched, errors: Tensor, group: dist.ProcessGroup | None
     ) -> tuple[Tensor, Tensor, Tensor | float]:
         """Both parts, unweighted, and the weight of the second."""
         settings = self.settings
-        loss_cls, loss_loc = alrp_loss(logits, targets, errors, settings.delta, group, entries)
+        loss_cls, loss_loc = alrp_loss(ranked.logits, ranked.targets, errors, settings.delta, group, ranked.entries)
         if settings.box_weights == "equal":
             loss_loc = ratio_over_group(errors.sum(), torch.ones_like(errors).sum(), group)
         if self.balance is not None:

@@ -69,7 +69,7 @@ class APSettings(LossSettings):
     """Half-width of the smoothed step between two logits, > 0."""
 
     def __post_init__(self) -> None:
-        require_positive("delta", self.delta)
+        require_positive(self, "delta")
 
     @property
     def step_half_width(self) -> float:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .finite import nan_unless_finite
 from .group_sums import sum_over_group
-from .loss import Loss, LossSettings
+from .loss import Loss, LossSettings, require_from_zero, require_positive
 
 MIN_PROBABILITY = 1e-4  # probabilities are held so far from 0 and 1; beyond there is no gradient
 EPS = 1e-4  # added to numbers of objects, and of pairs of them, that divide
@@ -70,11 +70,8 @@ class CenterNetSettings(LossSettings):
     """Weight of the offsets within cells, >= 0."""
 
     def __post_init__(self) -> None:
-        for name in ("gamma", "beta", "pull_weight", "push_weight", "offset_weight"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be a finite number from 0 on, got {getattr(self, name)}")
-        if not 0 < self.margin < float("inf"):
-            raise ValueError(f"margin must be a positive number, got {self.margin}")
+        require_from_zero(self, "gamma", "beta", "pull_weight", "push_weight", "offset_weight")
+        require_positive(self, "margin")
 
 
 class CenterNetLoss(Loss):

@@ -11,7 +11,7 @@ from torch import Tensor
 from .box_loss import BoxLoss, box_errors
 from .finite import nan_unless_finite
 from .group_sums import ratio_over_group
-from .loss import Loss, LossSettings, require_positive, weighted_sum
+from .loss import Loss, LossSettings, require_from_zero, require_positive, weighted_sum
 from .matched import Matched
 
 UNSEEN = -100  # label of a row that F.cross_entropy leaves out
@@ -60,7 +60,7 @@ class CESettings(LossSettings):
     hyper_parameters: ClassVar[tuple[str, ...]] = ("smooth_l1_beta", "box_weight")
     ranks: ClassVar[bool] = False
     softmax: ClassVar[bool] = True
-    update_ratios: ClassVar[tuple[float, float]] = (5e-4, 1.4e-3)  # of focal loss; not measured for this one
+    update_ratios: ClassVar[tuple[float, float]] = (5e-4, 1.4e-3)  # as of focal loss: 6.7e-4, and 1.3e-2 at 20 times
 
     name: Literal["ce"] = "ce"
     box_loss: BoxLoss = "smooth_l1"
@@ -71,9 +71,8 @@ class CESettings(LossSettings):
     """Weight of the localisation part, > 0."""
 
     def __post_init__(self) -> None:
-        require_positive("box_weight", self.box_weight)
-        if not 0 <= self.smooth_l1_beta < float("inf"):
-            raise ValueError(f"smooth_l1_beta must be a finite number from 0 on, got {self.smooth_l1_beta}")
+        require_positive(self, "box_weight")
+        require_from_zero(self, "smooth_l1_beta")
 
 
 class CELoss(Loss):

@@ -126,8 +126,7 @@ class DRSettings(LossSettings):
     """Weight of the classification part, > 0."""
 
     def __post_init__(self) -> None:
-        for name in ("smooth_l1_beta", "positive_lambda", "negative_lambda", "steepness", "weight"):
-            require_positive(name, getattr(self, name))
+        require_positive(self, "smooth_l1_beta", "positive_lambda", "negative_lambda", "steepness", "weight")
 
 
 class DRLoss(Loss):

@@ -12,7 +12,7 @@ from . import triton_support
 from .box_loss import BoxLoss, box_loss
 from .finite import nan_unless_finite
 from .group_sums import ratio_over_group
-from .loss import Loss, LossSettings, weighted_sum
+from .loss import Loss, LossSettings, require_from_zero, require_share, weighted_sum
 from .matched import Matched
 
 # Losses are summed in this unit, so that the sum of large ones is finite until the number of positives divides it.
@@ -98,10 +98,8 @@ class FocalSettings(LossSettings):
     """Focusing exponent, >= 0."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.alpha <= 1:
-            raise ValueError(f"alpha must be between 0 and 1, got {self.alpha}")
-        if not 0 <= self.gamma < float("inf"):
-            raise ValueError(f"gamma must be a finite number from 0 on, got {self.gamma}")
+        require_share(self, "alpha")
+        require_from_zero(self, "gamma")
 
 
 class FocalLoss(Loss):

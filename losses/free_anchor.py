@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .finite import nan_unless_finite
 from .group_sums import ratio_over_group
-from .loss import Loss, LossSettings, require_positive
+from .loss import Loss, LossSettings, require_from_zero, require_positive, require_share
 
 CERTAIN = 1e-12  # least doubt 1 - q by which a member of a bag is weighed
 
@@ -102,12 +102,9 @@ class FreeAnchorSettings(LossSettings):
     """IoU of a predicted box with an object from which on it belongs to it, to some degree, 0..1."""
 
     def __post_init__(self) -> None:
-        for name in ("beta", "smooth_l1_beta"):
-            require_positive(name, getattr(self, name))
-        if not 0 <= self.alpha <= 1:
-            raise ValueError(f"alpha must be between 0 and 1, got {self.alpha}")
-        if not 0 <= self.gamma < float("inf"):
-            raise ValueError(f"gamma must be a finite number from 0 on, got {self.gamma}")
+        require_positive(self, "beta", "smooth_l1_beta")
+        require_share(self, "alpha")
+        require_from_zero(self, "gamma")
         if self.bag_size < 1:
             raise ValueError(f"bag_size must be at least 1, got {self.bag_size}")
         if not 0 <= self.min_iou < 1:

@@ -97,10 +97,24 @@ class Loss(nn.Module):
         raise NotImplementedError
 
 
-def require_positive(name: str, value: float) -> None:
-    """Raises ValueError unless the setting is a positive finite number."""
-    if not 0 < value < float("inf"):
-        raise ValueError(f"{name} must be a positive number, got {value}")
+def require_positive(settings: LossSettings, *names: str) -> None:
+    """Raises ValueError unless the settings of these names are positive finite numbers."""
+    for name in names:
+        if not 0 < getattr(settings, name) < float("inf"):
+            raise ValueError(f"{name} must be a positive number, got {getattr(settings, name)}")
+
+
+def require_from_zero(settings: LossSettings, *names: str) -> None:
+    """Raises ValueError unless the settings of these names are finite numbers from 0 on."""
+    for name in names:
+        if not 0 <= getattr(settings, name) < float("inf"):
+            raise ValueError(f"{name} must be a finite number from 0 on, got {getattr(settings, name)}")
+
+
+def require_share(settings: LossSettings, name: str) -> None:
+    """Raises ValueError unless the setting lies in 0..1."""
+    if not 0 <= getattr(settings, name) <= 1:
+        raise ValueError(f"{name} must be between 0 and 1, got {getattr(settings, name)}")
 
 
 def weighted_sum(loss_cls: Tensor, loss_loc: Tensor, loc_weight: Tensor | float = 1.0) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .box_loss import weighted_mean
+from .flat import Flat
 from .loss import RANKED_HEADS, LossSettings, equal_parts, require_positive, weighted_sum
 from .matched import OVERLAPS, Matched
 from .module import RankingLoss
@@ -107,7 +108,7 @@ class RankSortSettings(LossSettings):
     """Weigh the localisation part in every step such that both parts are alike."""
 
     def __post_init__(self) -> None:
-        require_positive("delta", self.delta)
+        require_positive(self, "delta")
 
     @property
     def step_half_width(self) -> float:
@@ -148,29 +149,20 @@ class RankSortLoss(RankingLoss):
             ious, overlaps = paired_iou(pred.detach(), gt), OVERLAPS[self.settings.loc_error](pred, gt)
         else:
             ious = overlaps = flat.of_positives(ious, "ious")
-        parts = self._parts(flat.logits, flat.targets, ious, overlaps, flat.entries, group)
-        return self._result(*parts, group)
+        return self._result(*self._parts(flat, ious, overlaps, group), group)
 
     def of_matched(self, matched: Matched, group: dist.ProcessGroup | None = None) -> dict[str, Tensor]:
-        ious, overlaps = (
-            paired_iou(matched.pred_boxes.detach(), matched.gt_boxes),
-            matched.overlaps(self.settings.loc_error),
-        )
-        return weighted_sum(*self._parts(matched.logits, matched.targets, ious, overlaps, matched.entries, group))
+        ious = paired_iou(matched.pred_boxes.detach(), matched.gt_boxes)
+        return weighted_sum(*self._parts(matched, ious, matched.overlaps(self.settings.loc_error), group))
 
     def _parts(
-        self,
-        logits: Tensor,
-        targets: Tensor,
-        ious: Tensor,
-        overlaps: Tensor,
-        entries: Tensor,
-        group: dist.ProcessGroup | None,
+        self, ranked: Flat | Matched, ious: Tensor, overlaps: Tensor, group: dist.ProcessGroup | None
     ) -> tuple[Tensor, Tensor, Tensor | float]:
         """Both parts, unweighted, and the weight of the second."""
-        ranking, sorting = rs_loss(logits, targets, ious, self.settings.delta, group, entries)
+        delta = self.settings.delta
+        ranking, sorting = rs_loss(ranked.logits, ranked.targets, ious, delta, group, ranked.entries)
         loss_cls = ranking + sorting
         # boxes count by the scores that they will have
-        scores = logits.detach()[entries].to(loss_cls.dtype).sigmoid()
+        scores = ranked.logits.detach()[ranked.entries].to(loss_cls.dtype).sigmoid()
         loss_loc = weighted_mean(1 - overlaps, scores, group)
         return loss_cls, loss_loc, equal_parts(loss_cls, loss_loc) if self.settings.self_balance else 1.0

@@ -6,15 +6,15 @@ import torch
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
-from detector.centernet.decode import TripletDecoder
+from detector.centernet.decode import STRIDE, TripletDecoder
 from detector.centernet.head import KEYPOINTS, CenterNetHead, Maps
 from detector.centernet.objective import CenterNetObjective
 from detector.contract import Detections, Targets
 from detector.monitor import Monitor
-from detector.pyramid import PyramidDetector
+from detector.pyramid import DenseDetector
 
 
-class CenterNet(PyramidDetector):
+class CenterNet(DenseDetector):
     """Backbone, what makes one map of stride 4 of its features, head, objective and decoder. It starts from no boxes
     and is not exported.
 
@@ -40,28 +40,19 @@ class CenterNet(PyramidDetector):
         self.objective = objective
         self.decoder = decoder
 
-    def forward(
-        self,
-        images: Tensor,
-        targets: Targets | None = None,
-        image_sizes: Sequence[tuple[int, int]] | None = None,
-        group: ProcessGroup | None = None,
-        monitor: Monitor | None = None,
-    ) -> dict[str, Tensor] | Detections:
-        """See `Detector`; the losses are those of `CenterNetObjective`, the detections those of `TripletDecoder`."""
-        if self.training and targets is None:
-            raise ValueError("training needs targets; call .eval() for detections")
-        maps = self.raw_outputs(images)
-        size = images.shape[-2], images.shape[-1]
-        with torch.autocast(images.device.type, enabled=False):
-            if targets is not None and self.training:
-                return self.objective(maps, size, targets, group, monitor)
-            return self.decoder(maps, image_sizes or [size] * len(images))
-
     def raw_outputs(self, images: Tensor) -> Maps:
         """What the network says of images (B, 3, H, W) in 0..1, in either mode: maps of H / 4 × W / 4, float32."""
         maps: Maps = self.head(self.features(images))
         return Maps(*(each if each.dtype == torch.float64 else each.float() for each in maps))
+
+    def losses(
+        self, outputs: Maps, targets: Targets, group: ProcessGroup | None, monitor: Monitor | None
+    ) -> dict[str, Tensor]:
+        height, width = (STRIDE * side for side in outputs.cls_logits.shape[-2:])
+        return self.objective(outputs, (height, width), targets, group, monitor)
+
+    def detections(self, outputs: Maps, image_sizes: Sequence[tuple[int, int]]) -> Detections:
+        return self.decoder(outputs, image_sizes)
 
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
         return self.raw_outputs(images)._asdict()

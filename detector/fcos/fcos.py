@@ -2,25 +2,21 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
-from torch.distributed import ProcessGroup
 
 from detector.anchors import AnchorGenerator
 from detector.backbones.fpn import FPN
 from detector.backbones.resnet import ResNet
-from detector.contract import Detections, Targets
+from detector.contract import Detections
 from detector.fcos.head import FCOSHead
 from detector.fcos.objective import FCOSObjective
 from detector.fcos.postprocess import detections_of_points, padded_detections_of_points
-from detector.monitor import Monitor
 from detector.padded import PaddedDetections
 from detector.postprocess import PostProcessor
-from detector.pyramid import PyramidDetector
-from losses.balance import SelfBalance
+from detector.pyramid import DenseDetector
 
 
-class FCOS(PyramidDetector):
+class FCOS(DenseDetector):
     """Backbone, pyramid, a head on every level, points, objective and post-processing. It starts from no boxes."""
 
     head: FCOSHead
@@ -42,24 +38,6 @@ class FCOS(PyramidDetector):
         self.postprocess = postprocess
         self.score_thresh_of_root = score_thresh_of_root
 
-    def forward(
-        self,
-        images: Tensor,
-        targets: Targets | None = None,
-        image_sizes: Sequence[tuple[int, int]] | None = None,
-        group: ProcessGroup | None = None,
-        monitor: Monitor | None = None,
-    ) -> dict[str, Tensor] | Detections:
-        """See `Detector`; the losses are those of `FCOSObjective`, the detections those of `detections_of_points`."""
-        if self.training and targets is None:
-            raise ValueError("training needs targets; call .eval() for detections")
-        outputs = self.raw_outputs(images)
-        with torch.autocast(images.device.type, enabled=False):
-            if targets is not None and self.training:
-                return self.objective(*outputs, targets, group, monitor)
-            image_sizes = image_sizes or [(images.shape[-2], images.shape[-1])] * len(images)
-            return detections_of_points(self.postprocess, *outputs, image_sizes, self.score_thresh_of_root)
-
     def raw_outputs(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor | None, list[Tensor]]:
         """Predictions of the network for every point, in either mode.
 
@@ -73,6 +51,11 @@ class FCOS(PyramidDetector):
         cells_per_level = self.cells([feature.shape[-2:] for feature in features])
         return cls_logits, distances, centerness_logits, cells_per_level
 
+    def detections(
+        self, outputs: tuple[Tensor, Tensor, Tensor | None, list[Tensor]], image_sizes: Sequence[tuple[int, int]]
+    ) -> Detections:
+        return detections_of_points(self.postprocess, *outputs, image_sizes, self.score_thresh_of_root)
+
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
         cls_logits, distances, centerness_logits, _ = self.raw_outputs(images)
         branch = {} if centerness_logits is None else {"centerness_logits": centerness_logits}
@@ -82,6 +65,3 @@ class FCOS(PyramidDetector):
         return padded_detections_of_points(
             self.postprocess, *self.raw_outputs(images), image_sizes, self.score_thresh_of_root
         )
-
-    def balances(self) -> dict[str, SelfBalance]:
-        return {} if self.objective.loss.balance is None else {"": self.objective.loss.balance}

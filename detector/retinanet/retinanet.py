@@ -2,24 +2,20 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
-from torch.distributed import ProcessGroup
 
 from detector.backbones.fpn import FPN
 from detector.backbones.resnet import ResNet
-from detector.contract import Detections, Targets
-from detector.monitor import Monitor
+from detector.contract import Detections
 from detector.objectives import AnchorObjective
 from detector.padded import PaddedDetections, padded_detections
 from detector.postprocess import PostProcessor
-from detector.pyramid import PyramidDetector
+from detector.pyramid import DenseDetector
 from detector.references import References
 from detector.retinanet.head import RetinaNetHead
-from losses.balance import SelfBalance
 
 
-class RetinaNet(PyramidDetector):
+class RetinaNet(DenseDetector):
     """Backbone, pyramid, and two heads that predict from the anchors of every level.
 
     Training puts the predictions through `objective`, evaluation through `postprocess`.
@@ -45,25 +41,6 @@ class RetinaNet(PyramidDetector):
         self.objective = objective
         self.postprocess = postprocess
 
-    def forward(
-        self,
-        images: Tensor,
-        targets: Targets | None = None,
-        image_sizes: Sequence[tuple[int, int]] | None = None,
-        group: ProcessGroup | None = None,
-        monitor: Monitor | None = None,
-    ) -> dict[str, Tensor] | Detections:
-        """See `Detector`; the losses are those of the objective, the detections those of `PostProcessor`."""
-        if self.training and targets is None:
-            raise ValueError("training needs targets; call .eval() for detections")
-        cls_logits, box_deltas, anchors_per_level = self.raw_outputs(images)
-        # Ranks and IoUs need all digits: from here on in float32, whatever the network computes in.
-        with torch.autocast(images.device.type, enabled=False):
-            if targets is not None and self.training:
-                return self.objective(cls_logits, box_deltas, anchors_per_level, targets, group, monitor)
-            image_sizes = image_sizes or [(images.shape[-2], images.shape[-1])] * len(images)
-            return self.postprocess(cls_logits, box_deltas, anchors_per_level, image_sizes)
-
     def raw_outputs(self, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Predictions of the network for every anchor, in either mode.
 
@@ -75,6 +52,11 @@ class RetinaNet(PyramidDetector):
         cls_logits, box_deltas = self.head(features)
         return cls_logits, box_deltas, self.anchor_generator([feature.shape[-2:] for feature in features])
 
+    def detections(
+        self, outputs: tuple[Tensor, Tensor, list[Tensor]], image_sizes: Sequence[tuple[int, int]]
+    ) -> Detections:
+        return self.postprocess(*outputs, image_sizes)
+
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
         cls_logits, box_deltas, _ = self.raw_outputs(images)
         return {"cls_logits": cls_logits, "box_deltas": box_deltas}
@@ -82,6 +64,3 @@ class RetinaNet(PyramidDetector):
     def padded_detections(self, images: Tensor, image_sizes: Tensor) -> PaddedDetections:
         cls_logits, box_deltas, anchors_per_level = self.raw_outputs(images)
         return padded_detections(self.postprocess, cls_logits.sigmoid(), box_deltas, anchors_per_level, image_sizes)
-
-    def balances(self) -> dict[str, SelfBalance]:
-        return {} if self.objective.loss.balance is None else {"": self.objective.loss.balance}

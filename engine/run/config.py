@@ -1,6 +1,6 @@
 """Experiment configuration: one YAML file (on at most one chain of `base:` files) plus KEY=VALUE overrides.
 
-Everything is validated before anything is built. `engine.run.groups` has the keys.
+Everything is validated before anything is built. `engine.run.groups` has most keys.
 """
 
 import difflib
@@ -9,12 +9,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, model_validator
 
 from data.errors import DatasetError
 from data.yaml_files import parse_yaml, read_yaml
-from detector.families import FAMILIES, family_name, require_loss_of_family, require_start, usual_loss
-from engine.run.groups import Config
+from detector.config import LossField, loss_settings
+from detector.families import (
+    FAMILIES,
+    ModelField,
+    family_name,
+    model_settings,
+    require_loss_of_family,
+    require_start,
+    usual_loss,
+    with_own_defaults,
+)
+from engine.run.groups import DataConfig, EvaluationConfig, Group, OptimizerConfig, RunConfig, ScheduleConfig
 from losses.table import LOSSES
 
 
@@ -22,6 +32,29 @@ class ConfigError(ValueError):
     """A configuration that cannot be used; the message is one line for the user."""
 
     exit_status = 2
+
+
+class Config(Group):
+    """One experiment. Immutable; `to_dict` gives the plain form that checkpoints and run folders keep."""
+
+    model: ModelField = model_settings({})
+    loss: LossField = loss_settings({})
+    data: DataConfig = DataConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    run: RunConfig = RunConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_defaults(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        model, loss = with_own_defaults(values.get("model", {}), values.get("loss", {}))
+        return values | {"model": model, "loss": loss}
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = (), below: Mapping[str, Any] | None = None) -> Config:

@@ -1,26 +1,24 @@
-"""Every key of an experiment with its default, unit and range.
+"""The keys of an experiment with their defaults, units and ranges, in groups.
 
 The groups `model` and `loss` belong to the detector and its losses and are defined there.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from data.exif import Exif
 from data.synthetic.shapes import IMAGE_SIZE, MIN_IMAGE_SIZE, NUM_IMAGES
-from detector.config import LossField, loss_settings
 from detector.contract import SIZE_DIVISOR
-from detector.families import ModelField, model_settings, with_own_defaults
 
 
-class _Group(BaseModel):
+class Group(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
 
 
-class GenerateConfig(_Group):
+class GenerateConfig(Group):
     """Size of the generated shapes data set that is written to `data.root` where it is missing."""
 
     train: int = Field(NUM_IMAGES["train"], ge=1)
@@ -35,7 +33,7 @@ class GenerateConfig(_Group):
     """Of all that is random in the data set."""
 
 
-class DataConfig(_Group):
+class DataConfig(Group):
     root: str = "datasets/coco"
     """Folder of the data set: `annotations/instances_<split>.json` and `<split>/<file_name>` in it."""
     train_split: str = "train2017"
@@ -124,7 +122,7 @@ class DataConfig(_Group):
         return self.short_side[0], self.short_side[1]
 
 
-class OptimizerConfig(_Group):
+class OptimizerConfig(Group):
     name: Literal["sgd", "adam", "adamw"] = "sgd"
     """The optimizer; the defaults are those of SGD, whose rates are some 100 times Adam's."""
     lr: float = Field(0.008, gt=0)
@@ -151,7 +149,7 @@ class OptimizerConfig(_Group):
         return self
 
 
-class ScheduleConfig(_Group):
+class ScheduleConfig(Group):
     epochs: int = Field(100, ge=1)
     """Length of the schedule."""
     kind: Literal["step", "cosine"] = "step"
@@ -175,7 +173,7 @@ class ScheduleConfig(_Group):
         return value
 
 
-class EvaluationConfig(_Group):
+class EvaluationConfig(Group):
     every: int = Field(1, ge=1)
     """Epochs between two evaluations; the last step is evaluated in any case."""
     batch_size: int = Field(8, ge=1)
@@ -208,7 +206,7 @@ class EvaluationConfig(_Group):
         return self
 
 
-class RunConfig(_Group):
+class RunConfig(Group):
     dir: str = "runs"
     """Folder of the run folders."""
     name: str | None = Field(None, pattern=r"^[\w][\w.+=-]*$")
@@ -240,26 +238,3 @@ class RunConfig(_Group):
     """How long a process waits for the others before it gives up; evaluation's metrics take one process minutes."""
     max_bad_steps: int = Field(10, ge=1)
     """Steps in a row without a finite loss and gradient before giving up."""
-
-
-class Config(_Group):
-    """One experiment. Immutable; `to_dict` gives the plain form that checkpoints and run folders keep."""
-
-    model: ModelField = model_settings({})
-    loss: LossField = loss_settings({})
-    data: DataConfig = DataConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
-    schedule: ScheduleConfig = ScheduleConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
-    run: RunConfig = RunConfig()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _own_defaults(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        model, loss = with_own_defaults(values.get("model", {}), values.get("loss", {}))
-        return values | {"model": model, "loss": loss}
-
-    def to_dict(self) -> dict[str, Any]:
-        return self.model_dump(mode="json")

@@ -19,7 +19,7 @@ from pydantic_core import PydanticUndefined
 
 from detector.config import DEFAULT_LOSS, ModelConfig
 from detector.families import DEFAULT_FAMILY, FAMILIES
-from engine.run.groups import Config
+from engine.run.config import Config
 from losses.loss import LossSettings
 from losses.table import LOSSES
 

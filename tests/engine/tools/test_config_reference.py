@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from engine.run.config import known_keys
-from engine.run.groups import Config
+from engine.run.config import Config, known_keys
 from engine.tools.config_reference import config_reference, model_keys, settings_keys
 from losses.loss import LossSettings
 
