@@ -2,6 +2,7 @@
 
 import multiprocessing
 import sys
+import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -77,10 +78,15 @@ AS_PUBLISHED = Suite(  # but for the size of images and batches, which is the sa
 
 
 def benchmark_systems(suite: Suite, device: str) -> list[dict]:
-    """Rows of the table: steps in turn in this process, and the peak memory of each system in a process of its own."""
-    torch.set_num_threads(1)  # other work on the machine disturbs one thread least
+    """Rows of the table: steps in turn in this process, and the peak memory of each system in a process of its own.
+
+    On a CPU times are the processor's, in one thread: what an idle machine takes, whatever else runs beside.
+    """
+    torch.set_num_threads(1)
     ready = {system: prepare(suite, system, device) for system in suite.systems}
-    seconds = interleave({system: partial(step, [batch]) for system, (step, batch) in ready.items()}, REPETITIONS)
+    steps = {system: partial(step, [batch]) for system, (step, batch) in ready.items()}
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    seconds = interleave(steps, REPETITIONS, clock=clock)
     reference = seconds[next(iter(seconds))]
     rows = []
     for system, (name, *own) in suite.systems.items():
