@@ -15,6 +15,8 @@ SCRATCH = parse_config({"model": {"weights": None}}, "test")
         (0.25, 0.9, 5000, "overfitting"),
         (0.09, 0.12, 5000, "undertrained"),
         (0.523, 0.649, 205, None),  # blood cells after 25 epochs
+        (0.534, 0.697, 205, None),  # with FreeAnchor
+        (0.496, 0.775, 205, "too_few_images"),  # after 40 epochs, mirrored left to right alone
         (0.02, 0.11, 164, "undertrained"),  # too near to each other to say more
         (0.39, 0.45, 118287, None),
         (-1.0, 0.5, 100, None),
