@@ -74,6 +74,12 @@ def alrp_loss(
         [0.6667, 0.1667]
     """
     ranking = Ranking(logits, targets, delta, group, loc_errors, entries)
+    if ranking.on_kernels:
+        from .alrp_triton import Localisation, alrp_parts
+
+        parts = alrp_parts(ranking, MIN_FALSE_POSITIVES)
+        localisation = Localisation.apply(loc_errors, (parts.localisation,), parts.weight[ranking.own])
+        return ranking.attach(logits, targets, parts.classification, parts.excess), localisation
     false_positives, rank, errors = ranking.false_positives, ranking.rank, ranking.weights
 
     # The LRP error of i is the sum of its false positives and of E(k) over the positives k from i up, by its rank. Its

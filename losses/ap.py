@@ -47,6 +47,10 @@ def ap_loss(
         [-0.0, -0.1667, 0.1667, 0.0]
     """
     ranking = Ranking(logits, targets, delta, group, entries=entries)
+    if ranking.on_kernels:
+        from .ap_triton import ap_parts
+
+        return ranking.attach(logits, targets, *ap_parts(ranking))
     imprecision = ranking.false_positives / ranking.rank  # 1 - prec(i)
     # Interpolated precision is the best at this logit or any lower one: a running minimum of 1 - prec.
     errors = ranking.running_min_from_below(imprecision)

@@ -64,6 +64,13 @@ def rs_loss(
         [0.1333, -0.3333, 0.2, 0.0]
     """
     ranking = Ranking(logits, targets, delta, group, ious, entries)
+    if ranking.on_kernels:
+        from .rank_sort_triton import MAX_PAIRED, Sorting, rank_sort_parts
+
+        if ranking.num_positives <= MAX_PAIRED:
+            parts = rank_sort_parts(ranking, delta, MIN_MISSORTED)
+            sorting_loss = Sorting.apply(logits, (parts.sorting,), parts.sorting_errors, ranking)
+            return ranking.attach(logits, targets, parts.ranking, parts.ranking_errors), sorting_loss
     # Eq. 4: rank+ counts i itself as H(0) = 1/2.
     positive_rank = ranking.positive_rank - 0.5
     ranking_errors = ranking.false_positives / (positive_rank + ranking.false_positives)

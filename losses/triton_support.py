@@ -12,7 +12,14 @@ def usable(logits: Tensor) -> bool:
 
     The kernels add float64 numbers in the order in which the GPU gets to them.
     """
-    return logits.is_cuda and not torch.are_deterministic_algorithms_enabled() and triton_works(logits.device)
+    if not logits.is_cuda or torch.are_deterministic_algorithms_enabled():
+        return False
+    return triton_works(logits.device) and _ranking_works(logits.device)
+
+
+def as_losses_read(logits: Tensor) -> Tensor:
+    """The logits in a type that operators can compute with, float32 at least; kernels read all types as they are."""
+    return logits if logits.element_size() >= 4 or usable(logits) else logits.float()
 
 
 @cache
@@ -23,7 +30,26 @@ def triton_works(device: torch.device) -> bool:
 
         TritonPasses().find_entries(torch.ones(1, device=device))
     except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        warnings.warn(f"Triton does not work here, slower operators take its place: {reason}", stacklevel=2)
-        return False
+        return _warn(error)
     return True
+
+
+@cache
+def _ranking_works(device: torch.device) -> bool:
+    """Tries to rank one positive: its kernels ask more of Triton than others."""
+    try:
+        from .ranking.triton_passes import TritonPasses
+
+        passes, logits = TritonPasses(), torch.ones(1, device=device)
+        logit, weight = passes.positives(logits, passes.find_entries(logits), None)
+        passes.make_bins(logit, weight, 1.0, torch.float32, logits)
+        passes.rank(passes.histogram(logits, logits), weight)
+    except Exception as error:
+        return _warn(error)
+    return True
+
+
+def _warn(error: Exception) -> bool:
+    reason = str(error).strip().split("\n")[0]
+    warnings.warn(f"Triton does not work here, slower operators take its place: {reason}", stacklevel=3)
+    return False

@@ -45,7 +45,7 @@ class LogitBins:
     """
 
     def __init__(self, positive_logits: Tensor, delta: float, dtype: torch.dtype) -> None:
-        self.delta, self.dtype = delta, dtype
+        self.positive_logits, self.delta, self.dtype = positive_logits, delta, dtype
         # A bin is counted in several slots, taken in turn: adding to one place in memory over and over again would
         # wait for the previous addition each time. With many bins that is rare, and the slots would leave the cache.
         self.lanes = 8 if len(positive_logits) <= 2048 else 2
@@ -126,6 +126,20 @@ class LogitBins:
         hinges[:, self.order] = steps.flip(1).cumsum(1).flip(1)  # back in the order of the positives
         at_lower, at_upper = hinges.chunk(2, 1)
         return (at_lower - at_upper) / (2 * self.delta)
+
+    def hits_of_positives(self, negatives: Tensor, weights: Tensor) -> Tensor:
+        """Three sums of H(x_ij) for each positive i, (3, P): over the negatives j, over the other positives, and over
+        these times their weights (P,). `negatives` is a histogram, (2, 2P + 1)."""
+        # Positives rank among themselves by the same bins: two more histograms, of their counts and of their weights.
+        weights = torch.stack([torch.ones_like(weights), weights])  # (2, P)
+        positives = negatives.new_zeros(4, negatives.shape[1])
+        bins = torch.searchsorted(self.breakpoints, self.positions, right=True)
+        relative = self.positive_logits - self.origins[bins]
+        positives.index_add_(1, bins, torch.stack([weights, weights * relative], 1).flatten(0, 1))
+        hits = self.hits(torch.cat([negatives[None], positives.view(2, 2, -1)]))
+        hits[0].clamp_(min=0)  # a difference of two sums, which rounding may leave below 0
+        hits[1:] -= weights / 2  # each positive met itself, with H(0) = 1/2
+        return hits
 
     def weighted_steps(self, weights: Tensor, logits: Tensor, slots: Tensor) -> Tensor:
         """Sum over the positives i of weights[i] * H(s - p_i), for each logit s; 0 in bin 0.

@@ -45,6 +45,8 @@ class Ranking:
         false_positives, positive_rank, rank: (P,) N_FP, rank+ and their sum; NaN if any logit is not finite.
         weight_above: (P,) sum of weights[k] * H(x_ik) over the other positives k.
         own: slice of the positives of this process.
+        own_entries: (own positives,) int64, their indices among the logits.
+        compute_dtype: float64 for float64 logits and float32 for others; type of the loss.
         not_finite: 0, or NaN if any logit is not finite.
     """
 
@@ -66,58 +68,53 @@ class Ranking:
 
         # All that ranking needs of the positives of other processes is two numbers each, so those are exchanged;
         # the far more numerous negatives stay where they are.
+        self.compute_dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
         self.passes = make_passes(logits)
         self.own_entries = self.passes.find_entries(targets, entries)
-        weights = torch.zeros_like(self.own_entries) if weights is None else weights.detach()
         num_own = len(self.own_entries)
-        if weights.shape != (num_own,):
+        if weights is not None and weights.shape != (num_own,):
             raise ValueError(f"expected {num_own} values, one for each positive, got {tuple(weights.shape)}")
-        own = torch.stack([logits[self.own_entries].double(), weights.double()])
-        (positive_logits, self.weights), self.own = _gather_columns(own, group)
-        # Bins need finite edges. A bad logit is not lost: the count of the negatives below turns NaN by it.
-        self.positive_logits = torch.nan_to_num(positive_logits, nan=0.0, posinf=0.0, neginf=0.0)
+        own = self.passes.positives(logits, self.own_entries, None if weights is None else weights.detach())
+        (self.positive_logits, self.weights), self.own = _gather_columns(own, group)
         self.num_positives = len(self.positive_logits)
 
         # The negatives only matter by how many lie in each bin and by their sum, so one pass over the M entries
         # reduces them to a histogram of 2P + 1 bins, which adds up over processes as well.
         self.positions = self.positive_logits
         if self.num_positives:
-            self.bins = LogitBins(self.positive_logits, delta, _compute_dtype(logits))
-            self.positions = self.bins.positions
-            negatives = self.passes.histogram(self.bins, logits, targets)
+            bins = self.passes.make_bins(self.positive_logits, self.weights, delta, self.compute_dtype, logits)
+            self.positions = bins.positions
+            negatives = self.passes.histogram(logits, targets)
         else:
             negatives = nan_unless_finite(logits).repeat(2, 1)
         # The count is NaN in the last bin if any logit is not finite. That bin lies above every positive, so the NaN
         # reaches all ranks, and by the sum over the group all processes: they skip the step together.
         if group is not None:
             dist.all_reduce(negatives, group=group)
-        self.not_finite = 0 * negatives[0, -1]
-        self.false_positives, among, self.weight_above = self._hits(negatives)
-        self.positive_rank = 1 + among
-        self.rank = self.positive_rank + self.false_positives
+        self._last_count = negatives[0, -1]
+        if self.num_positives:
+            ranks = self.passes.rank(negatives, self.weights)
+        else:
+            ranks = self.positive_logits.new_zeros(4, 0)
+        self.false_positives, self.positive_rank, self.rank, self.weight_above = ranks
 
-    def _hits(self, negatives: Tensor) -> Tensor:
-        """Three sums of H(x_ij) for each positive i, (3, P): over the negatives j, over the other positives, and over
-        these times their weights. `negatives` is a histogram, (2, 2P + 1)."""
-        if not self.num_positives:
-            return self.positive_logits.new_zeros(3, 0)
-        # Positives rank among themselves by the same bins: two more histograms, of their counts and of their weights.
-        weights = torch.stack([torch.ones_like(self.positive_logits), self.weights])  # (2, P)
-        positives = negatives.new_zeros(4, negatives.shape[1])
-        bins = torch.searchsorted(self.bins.breakpoints, self.positions, right=True)
-        relative = self.positive_logits - self.bins.origins[bins]
-        positives.index_add_(1, bins, torch.stack([weights, weights * relative], 1).flatten(0, 1))
-        hits = self.bins.hits(torch.cat([negatives[None], positives.view(2, 2, -1)]))
-        hits[0].clamp_(min=0)  # a difference of two sums, which rounding may leave below 0
-        hits[1:] -= weights / 2  # each positive met itself, with H(0) = 1/2
-        return hits
+    @property
+    def not_finite(self) -> Tensor:
+        return 0 * self._last_count
+
+    @property
+    def on_kernels(self) -> bool:
+        """Whether there are positives, and kernels for what is done with them."""
+        return self.passes.on_kernels and self.num_positives > 0
 
     def sum_over_lower(self, weights: Tensor) -> Tensor:
         """Sum over the positives i with s_i <= s_k of weights[i], for each positive k: (P,) from (P,)."""
         # Prefix sums in the order of the logits; the search from the right lets equal logits count each other.
         if not self.num_positives:
             return torch.zeros_like(weights)
-        ordered, order = self.bins.ordered, self.bins.ascending
+        bins = self.passes.bins
+        assert isinstance(bins, LogitBins)
+        ordered, order = bins.ordered, bins.ascending
         running = torch.nn.functional.pad(weights[order].cumsum(0), (1, 0))
         return running[torch.searchsorted(ordered, self.positive_logits, right=True)]
 
@@ -125,7 +122,8 @@ class Ranking:
         """Smallest of the values of the positives up to each one in the order of the logits: (P,) from (P,)."""
         if not self.num_positives:
             return values
-        order = self.bins.ascending
+        assert isinstance(self.passes.bins, LogitBins)
+        order = self.passes.bins.ascending
         return torch.empty_like(values).index_copy_(0, order, values[order].cummin(0).values)
 
     def loss(self, logits: Tensor, targets: Tensor, terms: Tensor, errors: Tensor) -> Tensor:
@@ -135,40 +133,35 @@ class Ranking:
             scalar, float64 for float64 logits and float32 for others; 0 with a zero gradient if P = 0.
         """
         mean = terms.sum() / max(1, self.num_positives) + self.not_finite
-        return _ErrorDriven.apply(logits, targets, mean, errors, self)
+        return self.attach(logits, targets, mean.to(self.compute_dtype), errors)
 
-    def gradient(self, logits: Tensor, targets: Tensor, errors: Tensor) -> Tensor:
-        """Gradient (M,) of this process's logits, driven by the errors (P,)."""
+    def attach(self, logits: Tensor, targets: Tensor, value: Tensor, errors: Tensor) -> Tensor:
+        """The value, with the gradient of the logits that the errors (P,) drive."""
+        return _ErrorDriven.apply(logits, targets, (value,), errors, self)
+
+    def gradient(self, logits: Tensor, targets: Tensor, errors: Tensor, factor: Tensor) -> Tensor:
+        """Gradient (M,) of this process's logits, driven by the errors (P,) times a factor, a scalar."""
         if not self.num_positives:
             return torch.zeros_like(logits)
-        errors = errors / self.num_positives  # of a mean
-        # Negative j gets the sum over i of errors[i] * H(x_ij) / N_FP(i). Where N_FP(i) is 0, every H(x_ij) is as well.
-        weights = torch.where(self.false_positives > 0, errors / self.false_positives, 0)
-        gradient = self.passes.weighted_steps(self.bins, weights, logits, targets)
-        # The pass may leave anything in the places of the positives.
-        gradient[self.own_entries] = -errors[self.own].to(gradient.dtype)
-        return gradient
+        return self.passes.gradient(self, logits, targets, errors, factor)
 
 
 class _ErrorDriven(torch.autograd.Function):
     """Gives a value the gradient of the error-driven update, and works it out in backward only."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor, value: Tensor, errors: Tensor, ranking: Ranking) -> Tensor:
+    def forward(
+        ctx: Any, logits: Tensor, targets: Tensor, value: tuple[Tensor], errors: Tensor, ranking: Ranking
+    ) -> Tensor:
         ctx.save_for_backward(logits, targets, errors)
         ctx.ranking = ranking
-        return value.to(_compute_dtype(logits), copy=True)
+        return value[0]  # out of a tuple it is no input, of which a result must be a copy
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None, None, None]:
         logits, targets, errors = ctx.saved_tensors
-        gradient = ctx.ranking.gradient(logits, targets, errors * grad_output.double())
-        return gradient, None, None, None, None
-
-
-def _compute_dtype(logits: Tensor) -> torch.dtype:
-    return torch.float64 if logits.dtype == torch.float64 else torch.float32
+        return ctx.ranking.gradient(logits, targets, errors, grad_output), None, None, None, None
 
 
 def _gather_columns(own: Tensor, group: dist.ProcessGroup | None) -> tuple[Tensor, slice]:

@@ -1,9 +1,14 @@
-"""The three passes of a ranking over all M entries: find the positives, make the histogram, write the gradient."""
+"""The passes of a ranking over all M entries, and what they need of the positives between them.
+
+Find the positives, make bins between their breakpoints, and a histogram of the negatives; rank the positives by that;
+write the gradient.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from .. import triton_support
@@ -11,6 +16,7 @@ from ..finite import nan_unless_finite
 from .logit_bins import LogitBins, true_indices
 
 if TYPE_CHECKING:
+    from .ranking import Ranking
     from .triton_passes import TritonPasses
 
 
@@ -20,6 +26,9 @@ class TorchPasses:
     One object serves one ranking: a pass may keep for the next what it found.
     """
 
+    on_kernels = False
+    bins: LogitBins
+
     def __init__(self) -> None:
         self._slots: Tensor | None = None
 
@@ -27,26 +36,52 @@ class TorchPasses:
         """Indices (P,) int64 of the targets (M,) that are 1, ascending: `known`, or a search that waits for a GPU."""
         return true_indices(targets == 1) if known is None else known
 
-    def histogram(self, bins: LogitBins, logits: Tensor, targets: Tensor) -> Tensor:
+    def positives(self, logits: Tensor, entries: Tensor, weights: Tensor | None) -> Tensor:
+        """(2, P) float64: logits of the entries (P,), 0 where they are not finite, and their weights, 0 if None."""
+        # Bins need finite edges. A bad logit is not lost: the count of the negatives turns NaN by it.
+        own = torch.nan_to_num(logits[entries].double(), nan=0.0, posinf=0.0, neginf=0.0)
+        return torch.stack([own, torch.zeros_like(own) if weights is None else weights.double()])
+
+    def make_bins(
+        self, positive_logits: Tensor, weights: Tensor, delta: float, dtype: torch.dtype, logits: Tensor
+    ) -> LogitBins:
+        """Bins of the positives (P,) for logits (M,), to be located in that type; P > 0. The other passes use them."""
+        self.bins = LogitBins(positive_logits, delta, dtype)
+        return self.bins
+
+    def histogram(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Count of the negatives in each bin, and the sum of their logits relative to the bin's origin.
 
         (2, 2P + 1) float64, contiguous. Bin 0 holds anything: what is below every breakpoint outranks no positive. The
         count in the last bin is NaN if any logit is not finite.
         """
-        self._slots = bins.locate(logits, targets)
-        histogram = bins.histogram(logits, self._slots)
+        self._slots = self.bins.locate(logits, targets)
+        histogram = self.bins.histogram(logits, self._slots)
         histogram[0, -1] += nan_unless_finite(logits)
         return histogram
 
-    def weighted_steps(self, bins: LogitBins, weights: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
-        """Sum over the positives i of weights[i] * H(s - p_i) for each negative s: (M,) like logits, from (P,).
+    def rank(self, negatives: Tensor, weights: Tensor) -> Tensor:
+        """N_FP, rank+, rank, and the sum of weights[k] * H(x_ik) over the other positives k: (4, P) float64.
 
-        Call it after `histogram`. 0 for ignored entries, anything for positives.
+        Args:
+            negatives: (2, 2P + 1) float64, their histogram over all processes. weights: (P,) float64.
         """
+        false_positives, among, weight_above = self.bins.hits_of_positives(negatives, weights)
+        positive_rank = 1 + among
+        return torch.stack([false_positives, positive_rank, positive_rank + false_positives, weight_above])
+
+    def gradient(self, ranking: Ranking, logits: Tensor, targets: Tensor, errors: Tensor, factor: Tensor) -> Tensor:
+        """Gradient (M,) like logits that the errors (P,) times the factor drive, P > 0; call it after `histogram`."""
+        false_positives = ranking.false_positives
+        errors = errors * factor.double() / ranking.num_positives  # of a mean
+        # Negative j gets the sum over i of errors[i] * H(x_ij) / N_FP(i). Where N_FP(i) is 0, every H(x_ij) is as well.
+        weights = torch.where(false_positives > 0, errors / false_positives, 0)
         slots, self._slots = self._slots, None
         if slots is None:  # used up by an earlier backward through the same graph
-            slots = bins.locate(logits, targets)
-        return bins.weighted_steps(weights, logits, slots)
+            slots = self.bins.locate(logits, targets)
+        gradient = self.bins.weighted_steps(weights, logits, slots)
+        gradient[ranking.own_entries] = -errors[ranking.own].to(gradient.dtype)
+        return gradient
 
 
 def make_passes(logits: Tensor) -> TorchPasses | TritonPasses:

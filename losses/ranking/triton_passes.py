@@ -1,73 +1,111 @@
 """The passes of a ranking over all M entries as Triton kernels.
 
-Each program takes one block of entries. The three passes read at most the targets once, the logits twice, and again
-the targets of blocks that hold more than negatives; they write the gradient once. Beside that they keep a flag or two
-for each block, and a bounded number of copies of the histogram, so that few programs add to the same place.
+Each program takes one block of entries. Together they read the logits twice, the targets once and, unless the positives
+are known, once more, and again those of blocks with ignored entries; they write the gradient once, in the logits' type.
+Beside that they keep a flag for each block, and a bounded number of copies of the histogram, so that few programs add
+to the same place.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .logit_bins import LogitBins
+from .triton_bins import TritonBins
+from .triton_cells import find_bin
+from .triton_entries import read_positives, write_positives
+from .triton_sums import gradient_tables, rank_positives
+
+if TYPE_CHECKING:
+    from .ranking import Ranking
 
 BLOCK = 2048  # entries of a program
 NUM_WARPS = 8  # 8 entries a thread: 62 registers at most, which lets 1024 threads share a multiprocessor
 # Float64 numbers in all copies of the histogram together, 8 MiB: it stays in the cache.
 MAX_COPIED = 1 << 20
 MAX_COPIES = 1024
-# Contents of a block.
-ONLY_NEGATIVES, POSITIVES, IGNORED = (tl.constexpr(code) for code in range(3))
+COPIES, BINS = 32, 32  # of them that a program adds up at a time
+# Contents of a block above the first edge.
+NOTHING, NO_IGNORED, IGNORED = (tl.constexpr(code) for code in range(3))
 
 
 class TritonPasses:
     """See `TorchPasses`. Logits and targets may be strided; nothing is copied or converted."""
 
+    on_kernels = True
+    bins: TritonBins
+
     def find_entries(self, targets: Tensor, known: Tensor | None = None) -> Tensor:
+        if known is not None:
+            return known.contiguous()
         size, (num_blocks,) = len(targets), _grid(targets)
         targets = as_numbers(targets)
         counts = torch.empty(num_blocks, dtype=torch.int32, device=targets.device)
-        self._holds = torch.empty(num_blocks, dtype=torch.int8, device=targets.device)
         if not size:
             return torch.empty(0, dtype=torch.int64, device=targets.device)
         with torch.cuda.device_of(targets):
-            _survey[num_blocks,](targets, targets.stride(0), size, counts, self._holds, BLOCK, num_warps=NUM_WARPS)
-            if known is not None:
-                return known
+            _survey[num_blocks,](targets, targets.stride(0), size, counts, BLOCK, num_warps=NUM_WARPS)
             ends = counts.cumsum(0)
             index = torch.empty(int(ends[-1]), dtype=torch.int64, device=targets.device)
             if len(index):
                 _collect[num_blocks,](targets, targets.stride(0), size, counts, ends, index, BLOCK, num_warps=NUM_WARPS)
         return index
 
-    def histogram(self, bins: LogitBins, logits: Tensor, targets: Tensor) -> Tensor:
-        targets = as_numbers(targets)
-        num_bins = len(bins.edges) + 1
+    def positives(self, logits: Tensor, entries: Tensor, weights: Tensor | None) -> Tensor:
+        return read_positives(logits, entries, weights)
+
+    def make_bins(
+        self, positive_logits: Tensor, weights: Tensor, delta: float, dtype: torch.dtype, logits: Tensor
+    ) -> TritonBins:
+        num_bins = 2 * len(positive_logits) + 1
         num_copies = min(MAX_COPIES, *_grid(logits), max(1, MAX_COPIED // (2 * num_bins)))
-        copies = bins.breakpoints.new_zeros(num_copies, 2, num_bins)
-        self._relevant = torch.empty_like(self._holds)
-        self._edges = _padded(bins.edges)
+        # One call for all that must begin at 0.
+        self._zeros = positive_logits.new_zeros(num_copies + 2, 2, num_bins)
+        self.bins = TritonBins(positive_logits, weights, delta, dtype, self._zeros[-2:])
+        return self.bins
+
+    def histogram(self, logits: Tensor, targets: Tensor) -> Tensor:
+        bins = self.bins
+        targets, copies = as_numbers(targets), self._zeros[:-2]
+        num_copies, _, num_bins = copies.shape
+        self._contents = torch.empty(_grid(logits), dtype=torch.int8, device=logits.device)
+        histogram = copies.new_empty(2, num_bins)
         with torch.cuda.device_of(logits):
             _histogram[_grid(logits)](
-                *(logits, logits.stride(0), targets, targets.stride(0), len(logits), self._holds, self._relevant),
-                *(self._edges, len(self._edges) // 2, bins.origins, copies, num_copies, num_bins, BLOCK),
+                *(logits, logits.stride(0), targets, targets.stride(0), len(logits), self._contents),
+                *(bins.edges, bins.starts, bins.cells_per_unit, len(bins.starts) - 1, bins.origins),
+                *(copies, num_copies, num_bins, BLOCK),
                 num_warps=NUM_WARPS,
             )
-        histogram = copies.sum(0)
-        return histogram if self._edges.dtype == torch.float64 else bins.relative(histogram)
+            _sum_copies[triton.cdiv(num_bins, BINS),](
+                copies, num_copies, bins.origins, bins.edges, histogram, num_bins, COPIES, BINS
+            )
+        return histogram
 
-    def weighted_steps(self, bins: LogitBins, weights: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
+    def rank(self, negatives: Tensor, weights: Tensor) -> Tensor:
+        among = self._zeros[-2:]
+        del self._zeros  # megabytes that backward has no use for
+        return rank_positives(self.bins, negatives, among, weights)
+
+    def gradient(self, ranking: Ranking, logits: Tensor, targets: Tensor, errors: Tensor, factor: Tensor) -> Tensor:
+        bins = self.bins
         targets = as_numbers(targets)
-        anchors, slopes, values = bins.tables(weights)
-        result = torch.empty_like(logits, memory_format=torch.contiguous_format)
+        tables = gradient_tables(bins, errors, factor, ranking.false_positives)
+        gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
         with torch.cuda.device_of(logits):
             _weighted_steps[_grid(logits)](
-                *(logits, logits.stride(0), targets, targets.stride(0), len(logits), self._holds, self._relevant),
-                *(self._edges, len(self._edges) // 2, anchors, slopes, values, result, BLOCK),
+                *(logits, logits.stride(0), targets, targets.stride(0), len(logits), self._contents),
+                *(bins.edges, bins.starts, bins.cells_per_unit, len(bins.starts) - 1),
+                *(*tables, gradient, BLOCK),
                 num_warps=NUM_WARPS,
             )
-        return result
+        own = errors[ranking.own]
+        write_positives(own, ranking.own_entries, factor, ranking.num_positives, gradient)
+        return gradient
 
 
 def _grid(entries: Tensor) -> tuple[int]:
@@ -78,22 +116,13 @@ def as_numbers(targets: Tensor) -> Tensor:
     return targets.view(torch.uint8) if targets.dtype == torch.bool else targets
 
 
-def _padded(edges: Tensor) -> Tensor:
-    """Pads to a power of two, of which the search never reads the last, with NaN, which no logit is above."""
-    length = triton.next_power_of_2(len(edges) + 1)
-    return torch.nn.functional.pad(edges, (0, length - len(edges)), value=torch.nan)
-
-
 @triton.jit
-def _survey(targets, target_stride, size, counts, holds, BLOCK: tl.constexpr):
-    """Counts the positives of each block, and notes what else it holds."""
+def _survey(targets, target_stride, size, counts, BLOCK: tl.constexpr):
+    """Counts the positives of each block."""
     block = tl.program_id(0)
     entry = block.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     target = tl.load(targets + entry * target_stride, mask=entry < size, other=0)
-    positives = tl.sum((target == 1).to(tl.int32))
-    ignored = tl.sum(((target != 1) & (target != 0)).to(tl.int32))
-    tl.store(counts + block, positives)
-    tl.store(holds + block, tl.where(ignored > 0, IGNORED, tl.where(positives > 0, POSITIVES, ONLY_NEGATIVES)))
+    tl.store(counts + block, tl.sum((target == 1).to(tl.int32)))
 
 
 @triton.jit
@@ -108,35 +137,25 @@ def _collect(targets, target_stride, size, counts, ends, index, BLOCK: tl.conste
         tl.store(index + place, entry, mask=positive)
 
 
-@triton.jit
-def _bin(logit, edges, half, BLOCK: tl.constexpr):
-    """Number of edges at or below each logit, by bisection of a power of two of them, 2 * half."""
-    below = tl.zeros([BLOCK], tl.int32)
-    step = half
-    while step > 0:
-        below += tl.where(tl.load(edges + below + step - 1) <= logit, step, 0)
-        step //= 2
-    return below
-
-
-@triton.jit(do_not_specialize=["num_copies"])
+@triton.jit(do_not_specialize=["num_copies", "num_bins", "num_cells"])
 def _histogram(
     logits,
     logit_stride,
     targets,
     target_stride,
     size,
-    holds,
-    relevants,
+    contents,
     edges,
-    half,
+    starts,
+    cells_per_unit,
+    num_cells,
     origins,
     copies,
     num_copies,
     num_bins,
     BLOCK: tl.constexpr,
 ):
-    """Adds number and sum of the negatives in each bin to one of the copies; notes blocks with any above an edge.
+    """Adds number and sum of the negatives in each bin to one of the copies; notes what blocks hold above an edge.
 
     Sums of float64 logits are relative to the bins' origins.
     """
@@ -152,12 +171,13 @@ def _histogram(
         tl.atomic_add(number + num_bins - 1, tl.full((), float("nan"), tl.float64), sem="relaxed")
 
     relevant = inside & (logit >= tl.load(edges))
-    if tl.load(holds + block) != ONLY_NEGATIVES:
-        relevant = relevant & (tl.load(targets + entry * target_stride, mask=inside, other=1) == 0)
-    any_relevant = tl.max(relevant.to(tl.int32), 0)
-    tl.store(relevants + block, any_relevant)
-    if any_relevant > 0:
-        bins = _bin(logit, edges, half, BLOCK)
+    content = tl.max(relevant.to(tl.int32), 0) * NO_IGNORED
+    if content != NOTHING:
+        target = tl.load(targets + entry * target_stride, mask=relevant, other=0)
+        if tl.max((relevant & (target != 0) & (target != 1)).to(tl.int32), 0) > 0:
+            content = tl.full((), IGNORED, tl.int32)
+        relevant = relevant & (target == 0)
+        bins = find_bin(logit, edges, starts, cells_per_unit, num_cells)
         wide = logit.to(tl.float64)
         if edges.dtype.element_ty == tl.float64:  # as in LogitBins.histogram
             wide -= tl.load(origins + bins)
@@ -169,36 +189,60 @@ def _histogram(
         alone = relevant & (bins != first)
         tl.atomic_add(number + bins, tl.full([BLOCK], 1.0, tl.float64), mask=alone, sem="relaxed")
         tl.atomic_add(total + bins, wide, mask=alone, sem="relaxed")
+    tl.store(contents + block, content)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_copies", "num_bins"])
+def _sum_copies(copies, num_copies, origins, edges, histogram, num_bins, COPIES: tl.constexpr, BINS: tl.constexpr):
+    """Adds the copies up, and makes the sums of float32 logits relative to the bins' origins."""
+    index = tl.program_id(0) * BINS + tl.arange(0, BINS)
+    valid = index < num_bins
+    number = tl.zeros([BINS], tl.float64)
+    total = tl.zeros([BINS], tl.float64)
+    start = 0
+    while start < num_copies:
+        copy = start + tl.arange(0, COPIES)[:, None]
+        mask = (copy < num_copies) & valid[None, :]
+        place = copies + copy.to(tl.int64) * 2 * num_bins + index[None, :]
+        number += tl.sum(tl.load(place, mask=mask, other=0), 0)
+        total += tl.sum(tl.load(place + num_bins, mask=mask, other=0), 0)
+        start += COPIES
+    if edges.dtype.element_ty == tl.float32:
+        total -= number * tl.load(origins + index, mask=valid, other=0)
+    tl.store(histogram + index, number, mask=valid)
+    tl.store(histogram + num_bins + index, total, mask=valid)
+
+
+@triton.jit(do_not_specialize=["num_cells"])
 def _weighted_steps(
     logits,
     logit_stride,
     targets,
     target_stride,
     size,
-    holds,
-    relevants,
+    contents,
     edges,
-    half,
+    starts,
+    cells_per_unit,
+    num_cells,
     anchors,
     slopes,
     values,
-    result,
+    gradient,
     BLOCK: tl.constexpr,
 ):
-    """value + slope * (logit - anchor) of each negative's bin; blocks with nothing relevant are not read."""
+    """value + slope * (logit - anchor) of each negative's bin, anything for positives; empty blocks are not read."""
     block = tl.program_id(0)
     entry = block.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = entry < size
     steps = tl.zeros([BLOCK], edges.dtype.element_ty)
-    if tl.load(relevants + block) > 0:
+    content = tl.load(contents + block)
+    if content != NOTHING:
         logit = tl.load(logits + entry * logit_stride, mask=inside, other=0).to(edges.dtype.element_ty)
         relevant = inside & (logit >= tl.load(edges))
-        if tl.load(holds + block) == IGNORED:
-            relevant = relevant & (tl.load(targets + entry * target_stride, mask=inside, other=1) == 0)
-        bins = _bin(logit, edges, half, BLOCK)
+        if content == IGNORED:
+            relevant = relevant & (tl.load(targets + entry * target_stride, mask=relevant, other=1) == 0)
+        bins = find_bin(logit, edges, starts, cells_per_unit, num_cells)
         distance = logit - tl.load(anchors + bins)
         steps = tl.where(relevant, tl.load(values + bins) + tl.load(slopes + bins) * distance, 0.0)
-    tl.store(result + entry, steps.to(result.dtype.element_ty), mask=inside)
+    tl.store(gradient + entry, steps.to(gradient.dtype.element_ty), mask=inside)

@@ -1,7 +1,8 @@
 """Compiles every kernel of the losses for a GPU that need not be there, and prints what each takes of it.
 
-In a process of its own, without TRITON_INTERPRET: python tests/losses/compile_kernels.py. One line for each kernel and
-type of logits: kernel, type, registers of a thread, bytes that it spills.
+In a process of its own, without TRITON_INTERPRET: python tests/losses/compile_kernels.py [CAPABILITY...]. One line for
+each kernel and type of logits: kernel, type, type of the number of logits, GPU, registers of a thread, bytes that it
+spills, bytes of shared memory.
 """
 
 import re
@@ -16,68 +17,107 @@ from triton.compiler import ASTSource
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from losses import focal_triton
-from losses.ranking import triton_passes
-from losses.ranking.triton_passes import BLOCK, NUM_WARPS
+from losses import alrp_triton, ap_triton, focal_triton, rank_sort_triton
+from losses.ranking import triton_bins, triton_cells, triton_entries, triton_order, triton_passes, triton_sums
 
 PTXAS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
-POINTERS = {"counts": "*i32", "holds": "*i8", "relevants": "*i8", "ends": "*i64", "index": "*i64", "copies": "*fp64"}
-POINTERS |= {"origins": "*fp64", "sums": "*fp64", "grad_total": "*fp64"}
-IN_COMPUTE_TYPE = ("edges", "anchors", "slopes", "values")
-IN_LOGITS_TYPE = ("logits", "result", "gradient")
-SCALARS = {"alpha": "fp32", "gamma": "fp32"}
+OF_LOGITS = ("logits", "result", "gradient")  # type of the logits
+OF_COMPUTING = ("edges", "anchors", "slopes", "values", "tables", "factor")  # float64 for float64 logits, else float32
+OF_COMPUTING += ("classification", "localisation", "loss", "ranking", "sorting")
+INTEGERS = ("counts", "order", "places", "owners", "ends", "starts")
+POINTERS = dict.fromkeys(INTEGERS, "*i32") | {"contents": "*i8", "entries": "*i64", "index": "*i64"}
+POINTERS |= {"cells_per_unit": "*fp32", "targets": "*i8"}  # as the detector makes them
+NUMBERS = {"alpha": "fp32", "gamma": "fp32"}
+CONSTANTS = {"logit_stride": 1, "target_stride": 1, "FAR_APART": 2.0**12, "REACH": 2.0**20}
+CONSTANTS |= {"MIN_FALSE_POSITIVES": 1e-5, "MIN_MISSORTED": 1e-10}
+
+# By type of the logits; those that do not depend on it stand once.
+OF_ENTRIES = (triton_passes._histogram, triton_passes._weighted_steps)
+OF_FOCAL = (focal_triton._focal_sum, focal_triton._focal_gradient)
+OF_POSITIVES = (
+    *(triton_entries._positives, triton_entries._lift, triton_passes._sum_copies, triton_bins._breakpoints),
+    *(triton_cells._cells, triton_sums._tables, alrp_triton._classification, alrp_triton._localisation),
+    *(ap_triton._imprecision, rank_sort_triton._means),
+)
 KERNELS = {
-    "i8": (triton_passes._survey, triton_passes._collect),
     "fp32": (
-        *(triton_passes._survey, triton_passes._collect, triton_passes._histogram),
-        *(triton_passes._weighted_steps, focal_triton._focal_sum, focal_triton._focal_gradient),
+        *(triton_passes._survey, triton_passes._collect, *OF_ENTRIES, *OF_FOCAL, *OF_POSITIVES),
+        *(triton_order._order, triton_order._fold, triton_sums._hinges, triton_sums._ranks),
+        *(rank_sort_triton._missorted, rank_sort_triton._pushed),
     ),
-    "bf16": (
-        *(triton_passes._histogram, triton_passes._weighted_steps),
-        *(focal_triton._focal_sum, focal_triton._focal_gradient),
-    ),
-    "fp16": (triton_passes._histogram, triton_passes._weighted_steps),
-    "fp64": (triton_passes._histogram, triton_passes._weighted_steps),
+    "bf16": (*OF_ENTRIES, *OF_FOCAL, triton_entries._positives, triton_entries._lift),
+    "fp16": OF_ENTRIES,
+    "fp64": (*OF_ENTRIES, *OF_POSITIVES),
 }
 
 
 def signature(kernel, dtype: str, size: str) -> dict[str, str]:
-    compute = "*fp64" if dtype == "fp64" else "*fp32"
     types = {}
-    for name in kernel.arg_names:
-        if name in ("BLOCK", "logit_stride", "target_stride"):
+    for parameter in kernel.params:
+        name = parameter.name
+        if parameter.is_constexpr or name in CONSTANTS:
             types[name] = "constexpr"
-        elif name == "targets":  # as the detector's; the kernels that read them alone take any type
-            types[name] = f"*{dtype}" if "logits" not in kernel.arg_names else "*fp32"
-        elif name in IN_LOGITS_TYPE:
+        elif name in OF_LOGITS and kernel is not triton_order._order:
             types[name] = f"*{dtype}"
-        elif name in IN_COMPUTE_TYPE:
-            types[name] = compute
+        elif name in OF_COMPUTING:
+            types[name] = "*fp64" if dtype == "fp64" else "*fp32"
+        elif name == "size":
+            types[name] = size if "targets" in kernel.arg_names else "i32"
+        elif parameter.annotation_type or name in NUMBERS:
+            types[name] = parameter.annotation_type or NUMBERS[name]
+        elif name == "ends" and kernel is triton_passes._collect:
+            types[name] = "*i64"
         else:
-            types[name] = POINTERS.get(name) or SCALARS.get(name) or (size if name == "size" else "i32")
+            types[name] = POINTERS.get(name) or ("*fp64" if reads(kernel, name) else "i32")
     return types
 
 
-def compile_kernel(kernel, dtype: str, size: str, capability: int) -> tuple[int, int]:
-    """Registers of a thread and bytes spilled."""
+def reads(kernel, name: str) -> bool:
+    """Whether the argument is a pointer: numbers are not specialised, or are the size."""
+    return name not in (*kernel.do_not_specialize, "size")
+
+
+def constants(kernel, types: dict[str, str]) -> dict[str, object]:
+    module = sys.modules[kernel.fn.__module__]
+    return {
+        name: CONSTANTS[name] if name in CONSTANTS else getattr(module, name)
+        for name, kind in types.items()
+        if kind == "constexpr"
+    }
+
+
+def compile_kernel(kernel, dtype: str, size: str, capability: int) -> tuple[int, int, int]:
+    """Registers of a thread, bytes spilled, and bytes of shared memory."""
     types = signature(kernel, dtype, size)
-    constants = {name: BLOCK if name == "BLOCK" else 1 for name, kind in types.items() if kind == "constexpr"}
     divisible = [["tt.divisibility", 16]]
-    aligned = {(i,): divisible for i, (name, kind) in enumerate(types.items()) if kind[0] == "*" or name == "size"}
-    source = ASTSource(fn=kernel, signature=types, constexprs=constants, attrs=aligned)
-    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": NUM_WARPS})
+    of_entries = "BLOCK" in types
+    aligned = {
+        (i,): divisible
+        for i, (name, kind) in enumerate(types.items())
+        if kind[0] == "*" or (name == "size" and of_entries)
+    }
+    source = ASTSource(fn=kernel, signature=types, constexprs=constants(kernel, types), attrs=aligned)
+    warps = {"num_warps": triton_passes.NUM_WARPS} if of_entries else {}
+    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=warps)
     with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
         file.write(compiled.asm["ptx"])
         file.flush()
         architecture = "sm_90a" if capability == 90 else f"sm_{capability}"
         command = [PTXAS, "-v", f"--gpu-name={architecture}", file.name, "-o", "/dev/null"]
         report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    return int(re.search(r"Used (\d+) registers", report)[1]), int(re.search(r"(\d+) bytes spill stores", report)[1])
+    registers, spilled = (
+        re.search(r"Used (\d+) registers", report)[1],
+        re.search(r"(\d+) bytes spill stores", report)[1],
+    )
+    return int(registers), int(spilled), compiled.metadata.shared
 
 
 if __name__ == "__main__":
+    capabilities = [int(word) for word in sys.argv[1:]] or [80, 90]
     for dtype, kernels in KERNELS.items():
         for kernel in kernels:
-            for size, capability in (("i32", 80), ("i32", 90), ("i64", 90)):
-                registers, spilled = compile_kernel(kernel, dtype, size, capability)
-                print(kernel.__name__, dtype, size, f"sm_{capability}", registers, spilled)
+            for capability in capabilities:
+                # more than 2**31 logits, where entries are counted
+                for size in ("i32", "i64") if capability == 90 and "BLOCK" in kernel.arg_names else ("i32",):
+                    numbers = compile_kernel(kernel, dtype, size, capability)
+                    print(kernel.__name__, dtype, size, f"sm_{capability}", *numbers)

@@ -7,6 +7,7 @@ import torch
 from drawn_batches import as_tensors
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from interpreted import shrink_programs
 from rank_sort_oracle import dense_rank_sort
 from ranking_batches import assert_balanced
 from ranking_oracle import assert_close, dense
@@ -46,7 +47,7 @@ def path(request):
             pytest.importorskip("triton")
             if os.environ.get("TRITON_INTERPRET") != "1":
                 pytest.skip("Triton compiles its kernels in this process")
-            patch.setattr("losses.ranking.triton_passes.BLOCK", 256)
+            shrink_programs(patch)
             patch.setattr(triton_support, "usable", lambda logits: True)
         yield request.param
 

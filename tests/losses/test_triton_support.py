@@ -1,5 +1,7 @@
 """When kernels take over, and that everything works where they cannot."""
 
+import os
+
 import pytest
 import torch
 from ranking_batches import random_batch
@@ -34,7 +36,8 @@ def test_without_a_working_triton_one_warning_says_why(monkeypatch, recwarn):
 
 
 def test_repeatable_results_take_operators(monkeypatch):
-    monkeypatch.setattr(triton_support, "triton_works", lambda device: True)
+    for trial in ("triton_works", "_ranking_works"):
+        monkeypatch.setattr(triton_support, trial, lambda device: True)
     assert triton_support.usable(OnGpu)
     torch.use_deterministic_algorithms(True)
     try:
@@ -61,3 +64,10 @@ def test_kernels_equal_operators_on_many_logits(num_positives, monkeypatch):
         results.append((cls, loc, *torch.autograd.grad(cls, inputs)))
     for actual, expected in zip(*results, strict=True):
         torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-12)
+
+
+def test_one_positive_can_be_ranked_in_the_interpreter():
+    pytest.importorskip("triton")
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        pytest.skip("Triton compiles its kernels in this process")
+    assert triton_support._ranking_works(torch.device("cpu"))

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from losses import triton_support
-from losses.ranking.logit_bins import LogitBins
 from losses.ranking.torch_passes import make_passes
 
 MANY = 2**24 + 3
@@ -22,9 +21,10 @@ def test_counts_and_sums_beyond_the_integers_of_float32(path, monkeypatch):
         monkeypatch.setattr(triton_support, "usable", lambda logits: True)
     third = 0.3359375  # sums of it are exact in float64
     logits, targets = torch.tensor(third).expand(MANY), torch.tensor(0, dtype=torch.int8).expand(MANY)
-    bins = LogitBins(torch.zeros(1, dtype=torch.float64), 1.0, torch.float32)
     passes = make_passes(logits)
-    passes.find_entries(targets, known=torch.zeros(0, dtype=torch.int64))
-    histogram = passes.histogram(bins, logits, targets)
+    positives = torch.zeros(1, dtype=torch.float64)
+    passes.make_bins(positives, positives, 1.0, torch.float32, logits)
+    histogram = passes.histogram(logits, targets)
     assert histogram.tolist() == [[0, MANY, 0], [0, MANY * third, 0]]
-    assert bins.hits(histogram[None]).item() == MANY * (third + 1) / 2
+    false_positives = passes.rank(histogram, positives)[0]
+    assert false_positives.item() == MANY * (third + 1) / 2
