@@ -32,7 +32,8 @@ def cross_entropy_loss(
         group: process group to sum and to count rows over; None for this process alone. The value is then the same on
             every process; backward gives each process d(value)/d(its own logits), unscaled.
     Returns:
-        scalar >= 0, of the logits' type; 0 with a zero gradient if all is ignored, and NaN if any logit is not finite.
+        scalar >= 0, float64 for float64 logits and float32 for others; 0 with a zero gradient if all is ignored, and
+        NaN if any logit is not finite.
 
     Example:
         The first row is of its second class, the second of background: (ln 3 + ln (2 + e²) - 0) / 2.
@@ -42,6 +43,7 @@ def cross_entropy_loss(
         >>> round(cross_entropy_loss(logits, targets, torch.tensor([1]), 2).item(), 4)
         1.6691
     """
+    logits = logits if logits.dtype == torch.float64 else logits.float()
     rows = F.pad(logits.view(-1, num_classes), (1, 0))  # background first
     labels = torch.zeros_like(rows[:, 0], dtype=torch.int64)
     labels[entries // num_classes] = entries % num_classes + 1

@@ -15,7 +15,7 @@ class Matched:
     """Predictions of a batch beside their targets; M logits, P positives. What few losses need is made when asked for.
 
     Attributes:
-        logits: (M,) float32 or float64, before the sigmoid, of every anchor and class.
+        logits: (M,) as `as_losses_read` leaves them, before the sigmoid, of every anchor and class.
         targets: (M,) int8, 1 positive, 0 negative, -1 ignored.
         entries: (P,) int64, indices of the targets that are 1, ascending.
         pred_boxes, gt_boxes: (P, 4) xyxy pixels, predicted and to be predicted by the positives, in their order.

@@ -43,8 +43,8 @@ class FCOS(DenseDetector):
 
         Returns:
             cls_logits (B, A, K), before the sigmoid; distances (B, A, 4) from the point to the left, top, right and
-            bottom side; centerness_logits (B, A) or None, all float32; and the points' cells, level by level (n, 4),
-            together (A, 4) in the same order.
+            bottom side; centerness_logits (B, A) or None, types as of the head; and the points' cells, level by level
+            (n, 4), together (A, 4) in the same order.
         """
         features = self.features(images)
         cls_logits, distances, centerness_logits = self.head(features)

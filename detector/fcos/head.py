@@ -51,6 +51,8 @@ class FCOSHead(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor | None]:
         """Feature maps, level by level, to the predictions of all A points, float32 at least.
 
+        In training logits of half the digits stay as they come: some losses read them so.
+
         Returns:
             cls_logits (B, A, K), distances (B, A, 4) >= 0 to the left, top, right and bottom side, and
             centerness_logits (B, A) or None, in the order level, row, column.
@@ -58,13 +60,15 @@ class FCOSHead(nn.Module):
         cls_logits, distances, centerness = [], [], []
         for x, scale in zip(features, self.level_scales, strict=True):
             of_classes, of_boxes = self.cls_tower(x), self.box_tower(x)
-            cls_logits.append(_full(by_reference(convolve(self.cls_logits, of_classes), self.num_classes)))
+            cls_logits.append(by_reference(convolve(self.cls_logits, of_classes), self.num_classes))
             scaled = scale * _full(by_reference(self.distances(of_boxes), 4))
             distances.append(scaled.exp() if self.exponential else scaled.relu())
             if self.centerness is not None:
                 tower_out = of_boxes if self.branch == "box" else of_classes
                 centerness.append(_full(by_reference(convolve(self.centerness, tower_out), 1)).squeeze(-1))
-        return torch.cat(cls_logits, 1), torch.cat(distances, 1), torch.cat(centerness, 1) if centerness else None
+        logits = torch.cat(cls_logits, 1)
+        logits = logits if self.training else _full(logits)
+        return logits, torch.cat(distances, 1), torch.cat(centerness, 1) if centerness else None
 
 
 def _full(values: Tensor) -> Tensor:

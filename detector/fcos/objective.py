@@ -52,7 +52,7 @@ class FCOSObjective(nn.Module):
         """Losses of a batch, or of the batches of all processes in `group`.
 
         Args:
-            cls_logits: (B, A, K), distances: (B, A, 4) and centerness_logits: (B, A) or None, float32.
+            cls_logits: (B, A, K) any float dtype, distances: (B, A, 4) and centerness_logits: (B, A) or None, float32.
             cells_per_level: list of (n, 4), together (A, 4), whose centres are the points.
             targets: see `assign_targets`.
             monitor: filled with statistics of this process's batch if given.

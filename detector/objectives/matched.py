@@ -15,6 +15,7 @@ from detector.boxes import PAPER_CODING, Coding
 from detector.monitor import Monitor
 from losses.loss import Loss, LossSettings
 from losses.matched import Matched
+from losses.triton_support import as_losses_read
 
 
 class MatchedObjective(nn.Module):
@@ -55,7 +56,7 @@ class MatchedObjective(nn.Module):
         """Losses of a batch, ranked or averaged over it, or over the batches of all processes in `group`.
 
         Args:
-            cls_logits: (B, A, K) and box_deltas: (B, A, 4), float32.
+            cls_logits: (B, A, K) any float dtype, and box_deltas: (B, A, 4), float32.
             references_per_level: list of (n, 4), together (A, 4).
             targets: see `assign_targets`.
             monitor: takes the statistics of this process's batch, if given.
@@ -80,11 +81,11 @@ def compare(
     """Puts predictions beside their targets; only the P positives are decoded, of some hundred thousand.
 
     Args:
-        cls_logits: (B, A, K) and box_deltas: (B, A, 4), float32.
+        cls_logits: (B, A, K) any float dtype, and box_deltas: (B, A, 4), float32.
     """
     pred_deltas, boxes = assignment.of_positives(box_deltas), assignment.reference_boxes  # (P, 4) each
     return Matched(
-        logits=cls_logits.flatten(),
+        logits=as_losses_read(cls_logits.flatten()),
         targets=assignment.cls_targets.flatten(),
         entries=assignment.entries,
         pred_boxes=coding.decode(pred_deltas, boxes),

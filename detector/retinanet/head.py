@@ -41,12 +41,14 @@ class RetinaNetHead(nn.Module):
         nn.init.constant_(self.cls_logits.bias, -math.log((1 - prior) / prior))
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Predicts for all A anchors from the feature maps, level by level; float32.
+        """Predicts for all A anchors from the feature maps, level by level.
 
         Returns:
-            cls_logits (B, A, K) and box_deltas (B, A, 4), in the order level, row, column, anchor of the
-            cell.
+            cls_logits (B, A, K) and box_deltas (B, A, 4), in the order level, row, column, anchor of the cell; float32,
+            but in training logits of half the digits as they come: some losses read them so.
         """
         cls_logits = [by_reference(self.cls_logits(self.cls_tower(x)), self.num_classes) for x in features]
         box_deltas = [by_reference(self.box_deltas(self.box_tower(x)), 4) for x in features]
-        return torch.cat(cls_logits, dim=1).float(), torch.cat(box_deltas, dim=1).float()
+        logits = torch.cat(cls_logits, dim=1)
+        keep = self.training and logits.element_size() < 4
+        return logits if keep else logits.float(), torch.cat(box_deltas, dim=1).float()

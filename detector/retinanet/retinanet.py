@@ -45,8 +45,8 @@ class RetinaNet(DenseDetector):
         """Predictions of the network for every anchor, in either mode.
 
         Returns:
-            cls_logits (B, A, K), before the sigmoid, float32; box_deltas (B, A, 4), float32; and the
-            anchors, level by level (n, 4), together (A, 4) in the same order.
+            cls_logits (B, A, K), before the sigmoid, and box_deltas (B, A, 4), types as of the head; and the anchors,
+            level by level (n, 4), together (A, 4) in the same order.
         """
         features = self.features(images)
         cls_logits, box_deltas = self.head(features)

@@ -7,12 +7,13 @@ from torchvision import ops
 
 from detector.anchors import AnchorGenerator
 from detector.assignment import assign_targets
-from detector.boxes import decode_boxes, encode_boxes
+from detector.boxes import PAPER_CODING, decode_boxes, encode_boxes
 from detector.config import loss_settings
 from detector.matcher import ATSSMatcher, MaxIoUMatcher
 from detector.monitor import Monitor
 from detector.objectives import MatchedObjective
-from losses import alrp_loss, ap_loss, focal_loss, rs_loss
+from detector.objectives.matched import compare
+from losses import alrp_loss, ap_loss, focal_loss, rs_loss, triton_support
 from losses.alrp import localisation_errors
 from losses.matched import OVERLAPS
 from losses.table import build_loss
@@ -254,3 +255,24 @@ def test_monitor_counts_and_weighs(two_targets, name):
     assert all(value.dim() == 0 and not value.requires_grad for value in monitor.values.values())
     if name in ("alrp", "ap"):  # the balance theorem
         torch.testing.assert_close(monitor.values["grad_mass_positive"], monitor.values["grad_mass_negative"])
+
+
+@pytest.mark.parametrize("name", ["alrp", "ap", "rs", "focal", "dr"])
+def test_logits_of_half_the_digits_give_the_losses_of_the_same_numbers_in_float32(name, two_targets):
+    (logits, deltas), results = outputs(2), []
+    for inputs in (logits.detach().bfloat16(), logits.detach().bfloat16().float()):
+        losses = objective(name)(inputs.requires_grad_(), deltas, LEVELS, two_targets)
+        results.append((losses["loss"], *torch.autograd.grad(losses["loss"], inputs)))
+    (loss, gradient), (expected, wanted) = results
+    assert gradient.dtype == torch.bfloat16
+    assert torch.equal(loss, expected) and torch.equal(gradient, wanted.bfloat16())
+
+
+@pytest.mark.parametrize("kernels", [True, False])
+def test_logits_are_copied_to_float32_only_where_no_kernel_reads_them(kernels, two_targets, monkeypatch):
+    monkeypatch.setattr(triton_support, "usable", lambda logits: kernels)
+    logits, deltas = outputs(2)
+    half = logits.detach().bfloat16()
+    matched = compare(half, deltas, assign(two_targets), PAPER_CODING)
+    assert (matched.logits.data_ptr() == half.data_ptr()) == kernels
+    assert matched.logits.dtype == (torch.bfloat16 if kernels else torch.float32)
