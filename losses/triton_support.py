@@ -6,15 +6,21 @@ from functools import cache
 import torch
 from torch import Tensor
 
+_works: dict[tuple[torch.device, torch.dtype], bool] = {}  # whether kernels were right where they were tried
+
 
 def usable(logits: Tensor) -> bool:
     """Whether kernels can run on the logits: on a GPU where Triton works, unless repeatable results were asked for.
 
     The kernels add float64 numbers in the order in which the GPU gets to them.
     """
-    if not logits.is_cuda or torch.are_deterministic_algorithms_enabled():
+    if not logits.is_cuda or torch.are_deterministic_algorithms_enabled() or not triton_works(logits.device):
         return False
-    return triton_works(logits.device) and _ranking_works(logits.device)
+    case = logits.device, logits.dtype
+    if case not in _works:
+        _works[case] = True  # what is tried asks this too
+        _works[case] = kernels_are_right(*case)
+    return _works[case]
 
 
 def as_losses_read(logits: Tensor) -> Tensor:
@@ -30,26 +36,44 @@ def triton_works(device: torch.device) -> bool:
 
         TritonPasses().find_entries(torch.ones(1, device=device))
     except Exception as error:
-        return _warn(error)
+        reason = str(error).strip().split("\n")[0]
+        warnings.warn(f"Triton does not work here, slower operators take its place: {reason}", stacklevel=2)
+        return False
     return True
 
 
-@cache
-def _ranking_works(device: torch.device) -> bool:
-    """Tries to rank one positive: its kernels ask more of Triton than others."""
+def kernels_are_right(device: torch.device, dtype: torch.dtype) -> bool:
+    """Tries the losses' kernels against operators, as no other part of a training would notice a wrong one."""
+    generator = torch.Generator().manual_seed(0)  # of its own: the run draws as it would have drawn
+    logits = (3 * torch.randn(5000, generator=generator)).to(dtype)
+    targets = torch.zeros(5000, dtype=torch.int8)
+    targets[::50], targets[7::11] = 1, -1
+    errors = torch.rand(int((targets == 1).sum()), generator=generator)
     try:
-        from .ranking.triton_passes import TritonPasses
-
-        passes, logits = TritonPasses(), torch.ones(1, device=device)
-        logit, weight = passes.positives(logits, passes.find_entries(logits), None)
-        passes.make_bins(logit, weight, 1.0, torch.float32, logits)
-        passes.rank(passes.histogram(logits, logits), weight)
+        with torch.inference_mode(False), torch.enable_grad():
+            expected = _results(logits, targets, errors)
+            results = _results(logits.to(device), targets.to(device), errors.to(device))
+        reason = "their kernels give other numbers here"
     except Exception as error:
-        return _warn(error)
-    return True
+        results, reason = [], str(error).strip().split("\n")[0]
+    tolerance = max(1e-5, 2 * torch.finfo(dtype).eps)
+    right = bool(results) and all(
+        (result.cpu().double() - wanted.double()).abs().max() <= tolerance * wanted.double().abs().max()
+        for result, wanted in zip(results, expected, strict=True)
+    )
+    if not right:
+        warnings.warn(f"the losses use slower operators: {reason}", stacklevel=3)
+    return right
 
 
-def _warn(error: Exception) -> bool:
-    reason = str(error).strip().split("\n")[0]
-    warnings.warn(f"Triton does not work here, slower operators take its place: {reason}", stacklevel=3)
-    return False
+def _results(logits: Tensor, targets: Tensor, errors: Tensor) -> list[Tensor]:
+    """Values of all losses that have kernels, and their gradients."""
+    from . import alrp_loss, ap_loss, focal_loss, rs_loss
+
+    logits, errors = logits.clone().requires_grad_(), errors.clone().requires_grad_()
+    classification, localisation = alrp_loss(logits, targets, errors)
+    ranking, sorting = rs_loss(logits, targets, errors.detach())
+    values = [classification, ap_loss(logits, targets), ranking, sorting, focal_loss(logits, targets)]
+    gradients = [torch.autograd.grad(value, logits)[0] for value in values]
+    gradients += torch.autograd.grad(localisation, errors)
+    return [value.detach() for value in (*values, localisation)] + gradients

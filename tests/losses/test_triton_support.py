@@ -4,6 +4,7 @@ import os
 
 import pytest
 import torch
+from interpreted import shrink_programs
 from ranking_batches import random_batch
 
 from losses import alrp_loss, triton_support
@@ -15,6 +16,7 @@ class OnGpu:
 
     is_cuda = True
     device = torch.device("cuda", 0)
+    dtype = torch.float32
 
 
 def test_cpu_tensors_take_operators():
@@ -36,14 +38,51 @@ def test_without_a_working_triton_one_warning_says_why(monkeypatch, recwarn):
 
 
 def test_repeatable_results_take_operators(monkeypatch):
-    for trial in ("triton_works", "_ranking_works"):
-        monkeypatch.setattr(triton_support, trial, lambda device: True)
+    monkeypatch.setattr(triton_support, "triton_works", lambda device: True)
+    monkeypatch.setattr(triton_support, "kernels_are_right", lambda device, dtype: True)
+    monkeypatch.setattr(triton_support, "_works", {})
     assert triton_support.usable(OnGpu)
     torch.use_deterministic_algorithms(True)
     try:
         assert not triton_support.usable(OnGpu)
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_kernels_are_tried_against_operators(dtype, monkeypatch):
+    pytest.importorskip("triton")
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        pytest.skip("Triton compiles its kernels in this process")
+    shrink_programs(monkeypatch)
+    results = triton_support._results
+
+    def on_either(*inputs):
+        kernels = next(paths)
+        monkeypatch.setattr(triton_support, "usable", lambda logits: kernels)
+        return results(*inputs)
+
+    paths = iter([False, True])
+    monkeypatch.setattr(triton_support, "_results", on_either)
+    assert triton_support.kernels_are_right(torch.device("cpu"), dtype)
+
+
+@pytest.mark.parametrize("fault", ["wrong", "failing"])
+def test_kernels_that_are_wrong_or_fail_are_left_alone(fault, monkeypatch, recwarn):
+    results, calls = triton_support._results, []
+
+    def on_either(*inputs):
+        calls.append(inputs)
+        if len(calls) == 1:
+            return results(*inputs)
+        if fault == "failing":
+            raise RuntimeError("ptxas fatal: out of registers\nmore")
+        return [1.001 * result for result in results(*inputs)]
+
+    monkeypatch.setattr(triton_support, "_results", on_either)
+    assert not triton_support.kernels_are_right(torch.device("cpu"), torch.float32)
+    reason = {"wrong": "their kernels give other numbers here", "failing": "ptxas fatal: out of registers"}[fault]
+    assert [str(warning.message) for warning in recwarn] == [f"the losses use slower operators: {reason}"]
 
 
 @pytest.mark.gpu
@@ -64,10 +103,3 @@ def test_kernels_equal_operators_on_many_logits(num_positives, monkeypatch):
         results.append((cls, loc, *torch.autograd.grad(cls, inputs)))
     for actual, expected in zip(*results, strict=True):
         torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-12)
-
-
-def test_one_positive_can_be_ranked_in_the_interpreter():
-    pytest.importorskip("triton")
-    if os.environ.get("TRITON_INTERPRET") != "1":
-        pytest.skip("Triton compiles its kernels in this process")
-    assert triton_support._ranking_works(torch.device("cpu"))
