@@ -72,7 +72,7 @@ class DenseDetector(PyramidDetector):
         if self.training and targets is None:
             raise ValueError("training needs targets; call .eval() for detections")
         outputs = self.raw_outputs(images)
-        # Ranks and IoUs need all digits: from here on in float32, whatever the network computes in.
+        # Ranks and IoUs need all digits: from here on computed in float32, whatever the network computes in.
         with torch.autocast(images.device.type, enabled=False):
             if targets is not None and self.training:
                 return self.losses(outputs, targets, group, monitor)
