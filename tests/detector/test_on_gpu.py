@@ -1,13 +1,11 @@
 """Post-processing by the kernel finds what PyTorch's operators find, roundings and ties included."""
 
-import os
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from ahead_of_time import run_compiler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from operation_counter import OperationCounter
@@ -112,15 +110,7 @@ def test_the_host_waits_once_for_a_batch():
 @pytest.mark.slow
 def test_the_kernel_compiles_for_a_gpu(tmp_path):
     """For the five levels of 1000 candidates of the shipped configurations."""
-    import triton
-
-    if not (Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas").is_file():
-        pytest.skip("this Triton has no compiler for NVIDIA GPUs")
-    environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
-    script = Path(__file__).with_name("compile_nms.py")
-    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    lines = [line.split() for line in done.stdout.splitlines()]
+    lines = run_compiler(Path(__file__).with_name("compile_nms.py"), tmp_path)
     assert [line[0] for line in lines] == ["sm_80", "sm_90"]
     for _, registers, spilled, fused in lines:
         assert int(registers) <= 64  # 1024 threads share what a multiprocessor has

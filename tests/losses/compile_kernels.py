@@ -1,26 +1,17 @@
 """Compiles every kernel of the losses for a GPU that need not be there, and prints what each takes of it.
 
-In a process of its own, without TRITON_INTERPRET: python tests/losses/compile_kernels.py [CAPABILITY...]. One line for
-each kernel and type of logits: kernel, type, type of the number of logits, GPU, registers of a thread, bytes that it
-spills, bytes of shared memory.
+`ahead_of_time.run_compiler` runs it, with compute capabilities as arguments (80 and 90). One line for each kernel and
+type of logits: kernel, type, type of the number of logits, GPU, registers of a thread, bytes that it spills, bytes of
+shared memory.
 """
 
-import re
-import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from ahead_of_time import Compiled, compile_kernel
 
 from losses import alrp_triton, ap_triton, focal_triton, rank_sort_triton
 from losses.ranking import triton_bins, triton_cells, triton_entries, triton_order, triton_passes, triton_sums
 
-PTXAS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
 OF_LOGITS = ("logits", "result", "gradient")  # type of the logits
 OF_COMPUTING = ("edges", "anchors", "slopes", "values", "tables", "factor")  # float64 for float64 logits, else float32
 OF_COMPUTING += ("classification", "localisation", "loss", "ranking", "sorting")
@@ -86,30 +77,12 @@ def constants(kernel, types: dict[str, str]) -> dict[str, object]:
     }
 
 
-def compile_kernel(kernel, dtype: str, size: str, capability: int) -> tuple[int, int, int]:
-    """Registers of a thread, bytes spilled, and bytes of shared memory."""
+def compile_for(kernel, dtype: str, size: str, capability: int) -> Compiled:
     types = signature(kernel, dtype, size)
-    divisible = [["tt.divisibility", 16]]
     of_entries = "BLOCK" in types
-    aligned = {
-        (i,): divisible
-        for i, (name, kind) in enumerate(types.items())
-        if kind[0] == "*" or (name == "size" and of_entries)
-    }
-    source = ASTSource(fn=kernel, signature=types, constexprs=constants(kernel, types), attrs=aligned)
-    warps = {"num_warps": triton_passes.NUM_WARPS} if of_entries else {}
-    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=warps)
-    with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
-        file.write(compiled.asm["ptx"])
-        file.flush()
-        architecture = "sm_90a" if capability == 90 else f"sm_{capability}"
-        command = [PTXAS, "-v", f"--gpu-name={architecture}", file.name, "-o", "/dev/null"]
-        report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    registers, spilled = (
-        re.search(r"Used (\d+) registers", report)[1],
-        re.search(r"(\d+) bytes spill stores", report)[1],
-    )
-    return int(registers), int(spilled), compiled.metadata.shared
+    options = {"num_warps": triton_passes.NUM_WARPS} if of_entries else {}
+    aligned = ("size",) if of_entries else ()
+    return compile_kernel(kernel, types, constants(kernel, types), capability, aligned, **options)
 
 
 if __name__ == "__main__":
@@ -119,5 +92,5 @@ if __name__ == "__main__":
             for capability in capabilities:
                 # more than 2**31 logits, where entries are counted
                 for size in ("i32", "i64") if capability == 90 and "BLOCK" in kernel.arg_names else ("i32",):
-                    numbers = compile_kernel(kernel, dtype, size, capability)
+                    *numbers, _ = compile_for(kernel, dtype, size, capability)
                     print(kernel.__name__, dtype, size, f"sm_{capability}", *numbers)

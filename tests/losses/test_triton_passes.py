@@ -3,16 +3,14 @@
 There the same cases also run through PyTorch's operators.
 """
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from ahead_of_time import run_compiler
 from group_worker import as_strict_as_nccl
 from rank_sort_oracle import dense_rank_sort
 from ranking_batches import random_batch
@@ -135,14 +133,7 @@ def test_a_logit_that_is_not_finite_shows_in_the_loss(device, bad, place):
 
 @pytest.mark.parametrize("capability", [90, pytest.param(80, marks=pytest.mark.slow)])
 def test_kernels_compile_for_a_gpu_without_spilling(capability, tmp_path):
-    triton = pytest.importorskip("triton")
-    if not (Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas").is_file():
-        pytest.skip("this Triton has no compiler for NVIDIA GPUs")
-    environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
-    script = Path(__file__).with_name("compile_kernels.py")
-    done = subprocess.run([sys.executable, script, str(capability)], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    lines = [line.split() for line in done.stdout.splitlines()]
+    lines = run_compiler(Path(__file__).with_name("compile_kernels.py"), tmp_path, capability)
     assert {kernel for kernel, *_ in lines} == launched_kernels()
     for kernel, dtype, *_, registers, spilled, shared in lines:
         assert int(spilled) == 0 or (dtype, capability) == ("fp64", 80), kernel  # float64 logits are for tests

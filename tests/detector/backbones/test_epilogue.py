@@ -1,12 +1,11 @@
 """Bias, shortcut and ReLU in one kernel: values and gradients of PyTorch's operators, and where it is used."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from ahead_of_time import run_compiler
 from torch import nn
 
 from detector.backbones import epilogue as module
@@ -151,12 +150,5 @@ def test_kernels_that_give_other_numbers_are_not_used(monkeypatch):
 
 @pytest.mark.slow
 def test_the_kernels_compile_for_a_gpu_without_spilling(tmp_path):
-    triton = pytest.importorskip("triton")
-    if not (Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas").is_file():
-        pytest.skip("this Triton has no compiler for NVIDIA GPUs")
-    environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
-    script = Path(__file__).with_name("compile_epilogue.py")
-    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    lines = [line.split() for line in done.stdout.splitlines()]
+    lines = run_compiler(Path(__file__).with_name("compile_epilogue.py"), tmp_path)
     assert len(lines) == 12 and all(int(registers) <= 128 and spilled == "0" for *_, registers, spilled in lines)
