@@ -1,12 +1,14 @@
 """Post-processing on a GPU: in shapes that do not depend on what is found, so that the host waits once for a batch."""
 
+import warnings
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from detector.padded import MASKED, NOTHING, PaddedDetections, thinned_out
+from detector.padded import MASKED, NOTHING, PaddedDetections, search_best, thinned_out
 from losses.triton_support import triton_works
 
 if TYPE_CHECKING:
@@ -18,7 +20,29 @@ MAX_CANDIDATES = 16384  # of an image: one program of the kernel holds them in i
 def usable(scores: Tensor, num_candidates: int) -> bool:
     """Whether the kernel can take over from PyTorch's operators, for so many candidates an image at most."""
     on_gpu = scores.is_cuda and scores.dtype == torch.float32
-    return on_gpu and num_candidates <= MAX_CANDIDATES and triton_works(scores.device)
+    return on_gpu and num_candidates <= MAX_CANDIDATES and _kernel_works(scores.device)
+
+
+@cache
+def _kernel_works(device: torch.device) -> bool:
+    """Tries it once against the operators."""
+    if not triton_works(device):
+        return False
+    generator = torch.Generator().manual_seed(0)
+    corners = 60 * torch.rand(2, 500, 2, generator=generator)
+    boxes = torch.cat([corners, corners + 60 * torch.rand(2, 500, 2, generator=generator)], dim=2)
+    scores, labels = torch.rand(2, 500, generator=generator), torch.randint(0, 3, (2, 500), generator=generator)
+    try:
+        from detector.nms_triton import search_best_kernel
+
+        found = search_best_kernel(boxes.to(device), scores.to(device), labels.to(device), 0.5, 50).cpu()
+        reason = "its kernel keeps other boxes here"
+    except Exception as error:
+        found, reason = None, str(error).strip().split("\n")[0]
+    if found is None or not torch.equal(found, search_best(boxes, scores, labels, 0.5, 50)):
+        warnings.warn(f"NMS takes slower operators: {reason}", stacklevel=2)
+        return False
+    return True
 
 
 def kernel_detections(

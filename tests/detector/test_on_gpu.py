@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from operation_counter import OperationCounter
 
+from detector import on_gpu
 from detector.boxes import BoxCoding
 from detector.on_gpu import MAX_CANDIDATES, kernel_detections, usable
 from detector.padded import MASKED, search_best
@@ -69,6 +70,17 @@ def test_finds_what_the_operators_find(device, score_thresh):
 def test_other_devices_types_and_sizes_are_left_to_the_operators():
     assert not usable(torch.rand(1, 8, 2), 100)
     assert not usable(torch.empty(1, 8, 2, device="meta"), MAX_CANDIDATES + 1)
+
+
+def test_a_kernel_that_keeps_other_boxes_is_not_used(monkeypatch):
+    monkeypatch.setattr(on_gpu, "triton_works", lambda device: True)
+    kernel = pytest.importorskip("detector.nms_triton")
+    for wrong in (lambda *arguments: search_best(*arguments).flip(1), lambda *arguments: 1 / 0):
+        monkeypatch.setattr(kernel, "search_best_kernel", wrong)
+        with pytest.warns(UserWarning, match="NMS takes slower operators"):
+            assert not on_gpu._kernel_works.__wrapped__(torch.device("cpu"))
+    monkeypatch.setattr(kernel, "search_best_kernel", search_best)
+    assert on_gpu._kernel_works.__wrapped__(torch.device("cpu"))
 
 
 def random_outputs(num_images: int, device: str):
