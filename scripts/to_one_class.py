@@ -14,12 +14,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from data.annotations import usable_document
-from data.counts import counted
-from data.errors import DatasetError
-from data.files import write_atomically
-from data.formats.convert import place
-from data.output_folder import OutputFolder
 from engine.run.cli import ArgumentParser, user_errors
 
 
@@ -37,6 +31,14 @@ def main() -> None:
     parser.add_argument("--name", default="object", metavar="CLASS", help="name of the class (default: object)")
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier call wrote there")
     args = parser.parse_args()
+
+    from data.annotations import usable_document
+    from data.counts import counted
+    from data.errors import DatasetError
+    from data.files import write_atomically
+    from data.formats.convert import place
+    from data.output_folder import OutputFolder
+
     with user_errors():
         found = sorted((args.root / "annotations").glob("instances_*.json"))
         splits = args.split or [path.stem.partition("_")[2] for path in found]

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator
+from logging.handlers import MemoryHandler
 from pathlib import Path
 
 import pytest
@@ -25,9 +26,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def log_level() -> Iterator[None]:
-    """A command that runs within a test sets the level of all logging; the next test starts with the usual one."""
+    """A command that runs within a test sets the level of all logging, and one that ends early leaves the lines that it
+    held; the next test starts with the usual level and without them."""
     level = logging.getLogger().level
     yield
+    for handler in [each for each in logging.getLogger().handlers if isinstance(each, MemoryHandler)]:
+        logging.getLogger().removeHandler(handler)
     logging.getLogger().setLevel(level)
 
 
