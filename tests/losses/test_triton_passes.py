@@ -131,7 +131,8 @@ def test_a_logit_that_is_not_finite_shows_in_the_loss(device, bad, place):
     assert logits.grad.shape == logits.shape
 
 
-@pytest.mark.parametrize("capability", [90, pytest.param(80, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [80, 90])
 def test_kernels_compile_for_a_gpu_without_spilling(capability, tmp_path):
     lines = run_compiler(Path(__file__).with_name("compile_kernels.py"), tmp_path, capability)
     assert {kernel for kernel, *_ in lines} == launched_kernels()
