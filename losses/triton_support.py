@@ -1,6 +1,7 @@
 """Whether the losses' Triton kernels can take over from PyTorch's operators."""
 
 import warnings
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -31,15 +32,26 @@ def as_losses_read(logits: Tensor) -> Tensor:
 @cache
 def triton_works(device: torch.device) -> bool:
     """Tries: Triton may be missing, find no C compiler for its launcher, or not know the GPU."""
-    try:
+
+    def find_one() -> bool:
         from .ranking.triton_passes import TritonPasses
 
-        TritonPasses().find_entries(torch.ones(1, device=device))
+        return len(TritonPasses().find_entries(torch.ones(1, device=device))) == 1
+
+    return passes_trial(
+        "Triton does not work here, slower operators take its place", find_one, "it does not find a positive"
+    )
+
+
+def passes_trial(consequence: str, trial: Callable[[], bool], difference: str) -> bool:
+    """Whether the trial is true; if not, one warning says the consequence, and why: its error, or the difference."""
+    try:
+        passed, reason = trial(), difference
     except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        warnings.warn(f"Triton does not work here, slower operators take its place: {reason}", stacklevel=2)
-        return False
-    return True
+        passed, reason = False, str(error).strip().split("\n")[0]
+    if not passed:
+        warnings.warn(f"{consequence}: {reason}", stacklevel=3)
+    return passed
 
 
 def kernels_are_right(device: torch.device, dtype: torch.dtype) -> bool:
@@ -49,21 +61,18 @@ def kernels_are_right(device: torch.device, dtype: torch.dtype) -> bool:
     targets = torch.zeros(5000, dtype=torch.int8)
     targets[::50], targets[7::11] = 1, -1
     errors = torch.rand(int((targets == 1).sum()), generator=generator)
-    try:
+    tolerance = max(1e-5, 2 * torch.finfo(dtype).eps)
+
+    def same_results() -> bool:
         with torch.inference_mode(False), torch.enable_grad():
             expected = _results(logits, targets, errors)
             results = _results(logits.to(device), targets.to(device), errors.to(device))
-        reason = "their kernels give other numbers here"
-    except Exception as error:
-        results, reason = [], str(error).strip().split("\n")[0]
-    tolerance = max(1e-5, 2 * torch.finfo(dtype).eps)
-    right = bool(results) and all(
-        (result.cpu().double() - wanted.double()).abs().max() <= tolerance * wanted.double().abs().max()
-        for result, wanted in zip(results, expected, strict=True)
-    )
-    if not right:
-        warnings.warn(f"the losses use slower operators: {reason}", stacklevel=3)
-    return right
+        return all(
+            bool((result.cpu().double() - wanted.double()).abs().max() <= tolerance * wanted.double().abs().max())
+            for result, wanted in zip(results, expected, strict=True)
+        )
+
+    return passes_trial("the losses use slower operators", same_results, "their kernels give other numbers here")
 
 
 def _results(logits: Tensor, targets: Tensor, errors: Tensor) -> list[Tensor]:
