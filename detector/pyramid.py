@@ -35,11 +35,15 @@ class PyramidDetector(Detector):
         Raises:
             ValueError: H or W is no multiple of 32.
         """
+        return self.fpn(self.backbone(self.normalised(images)))
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """The images as the backbone takes them. Raises ValueError as `features`."""
         height, width = images.shape[-2:]
         if height % SIZE_DIVISOR or width % SIZE_DIVISOR:
             raise ValueError(f"images of {height}×{width} pixels: pad both sides to multiples of {SIZE_DIVISOR}")
         mean, std = self.pixel_mean.to(images.dtype), self.pixel_std.to(images.dtype)
-        return self.fpn(self.backbone((images - mean) / std))
+        return (images - mean) / std
 
     def compile_network(self) -> None:
         """Compiles backbone, pyramid and head; on a CPU the backbone alone, as the others are slower compiled.

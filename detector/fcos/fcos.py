@@ -47,9 +47,9 @@ class FCOS(DenseDetector):
             (n, 4), together (A, 4) in the same order.
         """
         features = self.features(images)
-        cls_logits, distances, centerness_logits = self.head(features)
+        cls_logits, distances, *branch = self.head(features)
         cells_per_level = self.cells([feature.shape[-2:] for feature in features])
-        return cls_logits, distances, centerness_logits, cells_per_level
+        return cls_logits, distances, branch[0] if branch else None, cells_per_level
 
     def detections(
         self, outputs: tuple[Tensor, Tensor, Tensor | None, list[Tensor]], image_sizes: Sequence[tuple[int, int]]

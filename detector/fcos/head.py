@@ -48,14 +48,14 @@ class FCOSHead(nn.Module):
         assert self.cls_logits.bias is not None
         nn.init.constant_(self.cls_logits.bias, -math.log((1 - prior) / prior))
 
-    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor | None]:
+    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Feature maps, level by level, to the predictions of all A points, float32 at least.
 
         In training logits of half the digits stay as they come: some losses read them so.
 
         Returns:
-            cls_logits (B, A, K), distances (B, A, 4) >= 0 to the left, top, right and bottom side, and
-            centerness_logits (B, A) or None, in the order level, row, column.
+            cls_logits (B, A, K), distances (B, A, 4) >= 0 to the left, top, right and bottom side, and, if there is
+            such a branch, centerness_logits (B, A), in the order level, row, column.
         """
         cls_logits, distances, centerness = [], [], []
         for x, scale in zip(features, self.level_scales, strict=True):
@@ -68,7 +68,7 @@ class FCOSHead(nn.Module):
                 centerness.append(_full(by_reference(convolve(self.centerness, tower_out), 1)).squeeze(-1))
         logits = torch.cat(cls_logits, 1)
         logits = logits if self.training else _full(logits)
-        return logits, torch.cat(distances, 1), torch.cat(centerness, 1) if centerness else None
+        return logits, torch.cat(distances, 1), *([torch.cat(centerness, 1)] if centerness else [])
 
 
 def _full(values: Tensor) -> Tensor:

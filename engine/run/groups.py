@@ -222,6 +222,9 @@ class RunConfig(Group):
     and quota allow. The run folder's config.yaml says how many there were."""
     compile: bool = False
     """torch.compile of the network; needs a C++ compiler, pays in long runs."""
+    graphs: bool = True
+    """Training on a GPU: the network's forward and backward as CUDA graphs, where batches have one size and no norm has
+    statistics to update."""
     winograd: bool = True
     """Training on a CPU: wide 3×3 convolutions in float32 by Winograd's algorithm, which is faster."""
     log_every: int = Field(10, ge=1)

@@ -21,7 +21,11 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     return precision
 
 
-def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """Context in which the network runs; the losses leave it again for float32."""
+def autocast(precision: str, device: torch.device, cache: bool = True) -> torch.autocast:
+    """Context in which the network runs; the losses leave it again for float32.
+
+    Args:
+        cache: cast each weight once, and not in every use.
+    """
     enabled = resolve_precision(precision, device) == "bfloat16"
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled, cache_enabled=cache)

@@ -23,6 +23,7 @@ from engine.run.precision import autocast
 from engine.run.schedule import Schedule
 from engine.training.buckets import settle_buckets
 from engine.training.ema import WeightEMA
+from engine.training.network_graphs import can_be_captured, capture_network
 from engine.training.optimizer import build_optimizer, load_optimizer
 from engine.training.step_buffers import StepBuffers
 
@@ -81,9 +82,11 @@ class TrainStep:
             settle_buckets(self.model)
         self.buffers = StepBuffers(self.detector)
         self.statistics: dict[str, Tensor] = {}  # of the latest step if that was watched, see `Monitor`
-        if config.run.compile:
-            if not any(map(shutil.which, (os.environ.get("CXX", ""), "c++", "g++", "clang++"))):
-                raise ConfigError("run.compile: needs a C++ compiler and found none; install g++ or use false")
+        if config.run.compile and not any(map(shutil.which, (os.environ.get("CXX", ""), "c++", "g++", "clang++"))):
+            raise ConfigError("run.compile: needs a C++ compiler and found none; install g++ or use false")
+        self.to_capture = can_be_captured(self.detector, config, processes.device)  # with the first batch
+        self.captured = False
+        if config.run.compile and not self.to_capture:
             self.detector.compile_network()
         self.done = 0  # optimizer steps, the skipped ones included
         self.skipped = 0
@@ -115,7 +118,11 @@ class TrainStep:
         rate = self.schedule.learning_rate(self.done)
         for param_group in self.optimizer.param_groups:
             param_group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
+        if self.to_capture:
+            self.to_capture = False
+            images, run = self._to_device(*micro_batches[0])[0], self.config.run
+            self.captured = capture_network(self.detector, images, run.precision, run.compile)
+        self._clear_gradients()
         watched = (self.done + 1) % self.config.run.log_every == 0
         self.buffers.keep()
         stats, norm, stop = self.forward_backward(micro_batches, stop, watched, void)
@@ -184,6 +191,13 @@ class TrainStep:
             self.statistics = self._read_monitors(monitors)
             stats |= {name: value.item() for name, value in self.statistics.items() if name in MONITORED}
         return stats, norm, stop
+
+    def _clear_gradients(self) -> None:
+        """None where the next pass may lend its own memory; that of graphs holds one pass, so several need zeros."""
+        add_up = self.captured and self.config.data.accumulate > 1
+        self.optimizer.zero_grad(set_to_none=not add_up)
+        for parameter in self.parameters if add_up else []:
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
     def _to_device(self, images: Tensor, targets: BatchTargets) -> MicroBatch:
         device = self.processes.device

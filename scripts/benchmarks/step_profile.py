@@ -8,7 +8,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.models import make_batch, make_models
-from benchmarks.train import make_step
+from benchmarks.train import make_step, speed_up
 
 WARM_UP, STEPS, LONGEST = 3, 5, 25
 LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx", "cudaGraphLaunch")
@@ -18,12 +18,11 @@ WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize
 def profile_step(size: tuple[int, int], batch_size: int, device: torch.device, compiled: bool) -> dict[str, list[dict]]:
     """Tables of our step with aLRP in bfloat16: numbers of a step, and its longest kernels (on a CPU, operators)."""
     images, targets = make_batch(batch_size, size, device)
+    images = images.contiguous(memory_format=torch.channels_last)
     _, own = make_models(size, "alrp", device)
-    if compiled:
-        own.compile_network()
-    inputs = (images.contiguous(memory_format=torch.channels_last), targets)
-    step = make_step(own.train(), inputs, fused=True)
+    step = make_step(own.train(), (images, targets), fused=True)
     start = time.perf_counter()
+    speed_up(own, images, "bfloat16", compiled)
     step("bfloat16")
     _finish(device)
     first = time.perf_counter() - start

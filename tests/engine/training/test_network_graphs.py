@@ -1,0 +1,236 @@
+"""The network in training as CUDA graphs: the same training, or as before."""
+
+import warnings
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+
+from data.targets import BatchTargets
+from detector import build_detector
+from engine.run.config import load_config
+from engine.run.distributed import Processes
+from engine.run.schedule import build_schedule
+from engine.training import train_step
+from engine.training.network_graphs import can_be_captured
+from engine.training.train_step import MicroBatch, TrainStep
+
+ALONE = Processes(0, 1, torch.device("cpu"))
+
+
+def graphs_on_a_cpu(parts: tuple[nn.Module, ...], samples: tuple[tuple[object], ...]) -> tuple[nn.Module, ...]:
+    """`torch.cuda.make_graphed_callables` as far as a training sees it: every pass reads and writes the same memory."""
+    for part, (sample,) in zip(parts, samples, strict=True):
+        part.forward = _in_fixed_memory(part, sample)
+    return parts
+
+
+def _in_fixed_memory(part: nn.Module, sample: object) -> Callable:
+    original, parameters = part.forward, tuple(part.parameters())
+    places, live = list(tree_leaves(sample)), {}
+
+    class Graphed(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, *inputs):
+            for place, x in zip(places, inputs, strict=False):  # the parameters follow
+                place.detach().copy_(x)
+            with torch.enable_grad():
+                live["outputs"], live["layout"] = tree_flatten(original(sample))
+            return _written("results", live["outputs"])
+
+        @staticmethod
+        def backward(ctx, *gradients):
+            inputs = [*places, *parameters]
+            needed = [x for x in inputs if x.requires_grad]
+            found = iter(_written("gradients", torch.autograd.grad(live["outputs"], needed, gradients)))
+            return tuple(next(found) if x.requires_grad else None for x in inputs)
+
+    def _written(name, values):
+        memory = live.setdefault(name, [value.detach().clone() for value in values])
+        for place, value in zip(memory, values, strict=True):
+            place.copy_(value.detach())
+        return tuple(place.detach() for place in memory)
+
+    def forward(inputs):
+        if not part.training:
+            return original(inputs)
+        return tree_unflatten(Graphed.apply(*tree_leaves(inputs), *parameters), live["layout"])
+
+    return forward
+
+
+def batches(number: int, height: int = 64) -> list[MicroBatch]:
+    generator = torch.Generator().manual_seed(height)
+    target = {
+        "boxes": torch.tensor([[8.0, 8, 40, 40], [20, 30, 60, 60]]),
+        "labels": torch.tensor([1, 2]),
+        "crowd": torch.tensor([False, False]),
+    }
+    shape = (2, 3, height, 64)
+    return [
+        (torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator), BatchTargets.join([target] * 2))
+        for _ in range(number)
+    ]
+
+
+@pytest.fixture
+def make_step(write_config, tmp_path):
+    def make(*overrides: str, processes: Processes = ALONE) -> TrainStep:
+        config = load_config(write_config(tmp_path), ["data.batch_size=2", *overrides])
+        return TrainStep(config, processes, build_schedule(config, 12), 3, load_weights=False)
+
+    return make
+
+
+@pytest.fixture
+def captured(monkeypatch):
+    """Makes steps from here on believe that this is a GPU, whose graphs are the given function."""
+
+    def use(make_graphed_callables: Callable = graphs_on_a_cpu) -> None:
+        monkeypatch.setattr(torch.cuda, "make_graphed_callables", make_graphed_callables)
+        monkeypatch.setattr(
+            train_step,
+            "can_be_captured",
+            lambda detector, config, _: can_be_captured(detector, config, torch.device("cuda")),
+        )
+
+    return use
+
+
+ALL = (
+    *("data.accumulate=2", "optimizer.clip_grad_norm=0.01", "optimizer.ema_decay=0.9"),
+    *("run.diagnose=true", "loss.name=focal"),
+)
+
+
+@pytest.mark.parametrize(("processes", "overrides"), [(1, ()), (1, ALL), (2, ALL)])
+def test_a_training_on_graphs_takes_the_same_steps(make_step, captured, tmp_path, processes, overrides):
+    if processes > 1:  # says that it is one of two; the group has one member, so that it need not be started
+        dist.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    place = Processes(0, processes, torch.device("cpu"))
+    plain = make_step(*overrides, processes=place)
+    captured()
+    graphed = make_step(*overrides, processes=place)
+    try:
+        given = batches(6)
+        for first in range(0, 6, 2):
+            taken = given[first : first + plain.config.data.accumulate]
+            assert graphed(taken) == plain(taken)
+        assert graphed.captured
+        for name, value in plain.state_dict()["model"].items():
+            assert torch.equal(value, graphed.state_dict()["model"][name]), name
+    finally:
+        if processes > 1:
+            dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("loss", ["focal", "alrp"])
+def test_fcos_trains_on_graphs_with_and_without_centreness(make_step, captured, loss):
+    fcos = ("model.family=fcos", "model.head_convs=1", f"loss.name={loss}")
+    plain = make_step(*fcos)
+    captured()
+    graphed = make_step(*fcos)
+    for batch in batches(2):
+        assert graphed([batch]) == plain([batch])
+    assert graphed.captured
+
+
+def no_graphs(parts, samples):
+    raise RuntimeError("operation not permitted when stream is capturing\nmore of it")
+
+
+def graphs_of_zeros(parts, samples):
+    for part, original in [(part, part.forward) for part in parts]:
+        part.forward = lambda inputs, original=original: tree_unflatten(
+            [0 * output for output in tree_leaves(original(inputs))], tree_flatten(original(inputs))[1]
+        )
+
+
+@pytest.mark.parametrize(
+    ("graphs", "reason"), [(no_graphs, "operation not permitted when stream"), (graphs_of_zeros, "other numbers")]
+)
+def test_where_graphs_do_not_work_one_line_says_so_and_training_goes_on(make_step, captured, graphs, reason):
+    plain = make_step("data.accumulate=2")
+    captured(graphs)
+    step = make_step("data.accumulate=2")
+    given = batches(4)
+    with pytest.warns(UserWarning, match=f"runs without CUDA graphs: .*{reason}") as caught:
+        assert step(given[:2]) == plain(given[:2])
+    assert len(caught) == 1 and not step.captured
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert step(given[2:]) == plain(given[2:])
+
+
+def test_a_batch_of_another_shape_and_evaluation_run_as_before(make_step, captured):
+    plain = make_step()
+    captured()
+    graphed = make_step()
+    for batch in [*batches(1), *batches(1, height=96), *batches(1)]:
+        assert graphed([batch]) == plain([batch])
+    images = batches(1)[0][0] / 255
+    found = [step.detector.eval()(images) for step in (graphed, plain)]
+    assert torch.equal(found[0][0]["boxes"], found[1][0]["boxes"]) and len(found[0][0]["boxes"])
+
+
+def test_compiled_kernels_are_captured_and_evaluate_too(make_step, captured, monkeypatch):
+    calls = []
+
+    def compile_function(function):
+        return lambda inputs: calls.append(torch.is_grad_enabled()) or function(inputs)
+
+    monkeypatch.setattr(torch, "compile", compile_function)
+    monkeypatch.setattr(train_step.shutil, "which", lambda name: name)
+    plain = make_step()
+    captured()
+    step = make_step("run.compile=true")
+    (batch,) = batches(1)
+    assert step([batch]) == plain([batch])
+    assert step.captured and len(calls) > 0
+    calls.clear()
+    with torch.no_grad():
+        step.detector.eval()(batch[0] / 255)
+    assert calls == [False] * 3  # backbone, pyramid and head
+
+
+@pytest.mark.parametrize(
+    ("override", "device", "expected"),
+    [
+        ("run.graphs=true", "cuda", True),
+        ("model.norm=frozen_batch", "cuda", True),
+        ("model.norm=batch", "cuda", False),
+        ("data.short_side=[64, 96]", "cuda", False),
+        ("run.graphs=false", "cuda", False),
+        ("run.graphs=true", "cpu", False),
+    ],
+)
+def test_what_can_be_captured(write_config, tmp_path, override, device, expected):
+    more = ["data.long_side=128"] if "short_side" in override else []
+    config = load_config(write_config(tmp_path), [override, *more])
+    detector = build_detector(config, 3).train()
+    assert can_be_captured(detector, config, torch.device(device)) is expected
+
+
+@pytest.mark.gpu
+def test_graphs_on_a_gpu_take_the_steps_of_operators_in_few_launches(make_step):
+    place = Processes(0, 1, torch.device("cuda", 0))
+    overrides = ("run.device=cuda", "run.log_every=100", "run.precision=float32", "optimizer.lr=0.001")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        graphed = make_step(*overrides, processes=place)
+        plain = make_step(*overrides, "run.graphs=false", processes=place)
+        for batch in batches(10):
+            loss, expected = graphed([batch])[0]["loss"], plain([batch])[0]["loss"]
+            assert loss == pytest.approx(expected, rel=1e-4)
+    assert graphed.captured and not plain.captured
+    launches = [_launches(step) for step in (graphed, plain)]
+    assert launches[0] < launches[1] / 2, launches
+
+
+def _launches(step: TrainStep) -> int:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        step(batches(1))
+    return sum(event.count for event in profiler.key_averages() if "Launch" in event.key)
