@@ -34,9 +34,10 @@ def can_be_captured(detector: Detector, config: Config, device: torch.device) ->
 def capture_network(detector: Detector, images: Tensor, precision: str, compiled: bool) -> bool:
     """Lets backbone, pyramid and head run as CUDA graphs in training, on batches of the shape of the given one.
 
-    Other batches, and evaluation, run as before. The graphs are first tried against the operators; where they fail or
-    give other numbers, one warning says so, and all runs as before. What they give for the gradients of parameters lies
-    in memory that their next backward pass overwrites: gradients that add up need memory of their own beforehand.
+    Call it before the threads of a loader run: while it captures, none may allocate pinned memory. Other batches, and
+    evaluation, run as before. The graphs are first tried against the operators; where they fail or give other numbers,
+    one warning says so, and all runs as before. What they give for the gradients of parameters lies in memory that
+    their next backward pass overwrites: gradients that add up need memory of their own beforehand.
 
     Args:
         detector: one that `can_be_captured`, in training mode.
@@ -44,7 +45,7 @@ def capture_network(detector: Detector, images: Tensor, precision: str, compiled
         precision: `run.precision`.
         compiled: have torch.compile make the kernels; those of other batches and of evaluation too.
     Returns:
-        Whether graphs run.
+        whether graphs run.
     """
     assert isinstance(detector, PyramidDetector)
     parts: list[nn.Module] = [detector.backbone, detector.fpn, detector.head]

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from data import padded_size
+from data.loader import blank_batch
 from data.seeds import mix_seed
 from data.targets import BatchTargets
 from detector import Detector, build_detector
@@ -84,9 +86,11 @@ class TrainStep:
         self.statistics: dict[str, Tensor] = {}  # of the latest step if that was watched, see `Monitor`
         if config.run.compile and not any(map(shutil.which, (os.environ.get("CXX", ""), "c++", "g++", "clang++"))):
             raise ConfigError("run.compile: needs a C++ compiler and found none; install g++ or use false")
-        self.to_capture = can_be_captured(self.detector, config, processes.device)  # with the first batch
-        self.captured = False
-        if config.run.compile and not self.to_capture:
+        self.captured = False  # whether the network runs as CUDA graphs
+        if can_be_captured(self.detector, config, processes.device):
+            images = self._to_device(*self.blank_batch())[0]
+            self.captured = capture_network(self.detector, images, config.run.precision, config.run.compile)
+        elif config.run.compile:
             self.detector.compile_network()
         self.done = 0  # optimizer steps, the skipped ones included
         self.skipped = 0
@@ -118,10 +122,6 @@ class TrainStep:
         rate = self.schedule.learning_rate(self.done)
         for param_group in self.optimizer.param_groups:
             param_group["lr"] = rate
-        if self.to_capture:
-            self.to_capture = False
-            images, run = self._to_device(*micro_batches[0])[0], self.config.run
-            self.captured = capture_network(self.detector, images, run.precision, run.compile)
         self._clear_gradients()
         watched = (self.done + 1) % self.config.run.log_every == 0
         self.buffers.keep()
@@ -191,6 +191,13 @@ class TrainStep:
             self.statistics = self._read_monitors(monitors)
             stats |= {name: value.item() for name, value in self.statistics.items() if name in MONITORED}
         return stats, norm, stop
+
+    def blank_batch(self) -> MicroBatch:
+        """A micro-batch of this process without objects, of the size that `data.image_size` says."""
+        data = self.config.data
+        return blank_batch(
+            data.batch_size // (self.processes.world_size * data.accumulate), padded_size(data.train_size)
+        )
 
     def _clear_gradients(self) -> None:
         """None where the next pass may lend its own memory; that of graphs holds one pass, so several need zeros."""
