@@ -14,6 +14,7 @@ from detector.families import (
     start_keys,
     with_own_defaults,
 )
+from detector.pyramid import DenseDetector
 from detector.weights import fetch_weights, load_detector_weights, load_imagenet_weights
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ def build_detector(config: Any, num_classes: int, load_weights: bool = True) -> 
     Args:
         config: object or mapping with the groups `model` and `loss` (settings as `detector.families` and
             `detector.config` describe them, or mappings that are validated into them; defaults where missing) and
-            optionally `data`, of which `crowd` ("background" or "ignore") is read.
+            optionally `data`, of which `crowd` ("background" or "ignore") is read, and `run`, of which `graphs` is.
         num_classes: K ≥ 1.
         load_weights: load what model.weights or model.init_from names. False for a caller that loads a
             checkpoint next.
@@ -45,6 +46,8 @@ def build_detector(config: Any, num_classes: int, load_weights: bool = True) -> 
     if crowd not in ("background", "ignore"):
         raise ValueError(f"data.crowd is {crowd!r}, must be background or ignore")
     detector = FAMILIES[model.family].build(model, loss, num_classes, crowd == "ignore")
+    if isinstance(detector, DenseDetector):
+        detector.graphs.allowed = _get(_get(config, "run", {}), "graphs", True)
     if load_weights:
         _load_weights(detector, model)
     return detector

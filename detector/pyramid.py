@@ -10,6 +10,7 @@ from torch.distributed import ProcessGroup
 
 from detector.contract import IMAGENET_MEAN, IMAGENET_STD, SIZE_DIVISOR, Detections, Detector, Targets
 from detector.monitor import Monitor
+from detector.shape_graphs import ShapeGraphs
 from losses.balance import SelfBalance
 
 
@@ -64,6 +65,10 @@ class DenseDetector(PyramidDetector):
 
     objective: Any
 
+    def __init__(self, backbone: nn.Module, fpn: nn.Module, head: nn.Module) -> None:
+        super().__init__(backbone, fpn, head)
+        self.graphs = ShapeGraphs()
+
     def forward(
         self,
         images: Tensor,
@@ -75,7 +80,10 @@ class DenseDetector(PyramidDetector):
         """See `Detector`."""
         if self.training and targets is None:
             raise ValueError("training needs targets; call .eval() for detections")
-        outputs = self.raw_outputs(images)
+        if not self.training and self.graphs.fit(images):
+            outputs = self.graphs.run(self.raw_outputs, images, self)
+        else:
+            outputs = self.raw_outputs(images)
         # Ranks and IoUs need all digits: from here on computed in float32, whatever the network computes in.
         with torch.autocast(images.device.type, enabled=False):
             if targets is not None and self.training:
