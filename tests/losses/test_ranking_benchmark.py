@@ -35,6 +35,7 @@ def test_buckets_are_exact_for_hard_steps_and_balanced_for_smooth_ones(loss):
     assert (smooth - ranking.exact_gradient(loss, *BATCH, 1.0)).abs().max() > 1e-6 * smooth.abs().max()
 
 
+@pytest.mark.slow
 def test_a_table_of_small_sizes_has_every_method(monkeypatch):
     monkeypatch.setattr(ranking, "LOGITS", (3000,))
     monkeypatch.setattr(ranking, "POSITIVES", (10,))
