@@ -130,12 +130,22 @@ def test_a_training_on_graphs_takes_the_same_steps(make_step, captured, tmp_path
             dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("loss", ["focal", "alrp"])
-def test_fcos_trains_on_graphs_with_and_without_centreness(make_step, captured, loss):
-    fcos = ("model.family=fcos", "model.head_convs=1", f"loss.name={loss}")
-    plain = make_step(*fcos)
+FCOS = ("model.family=fcos", "model.head_convs=1")
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param((*FCOS, "loss.name=focal"), marks=pytest.mark.slow),
+        (*FCOS, "loss.name=alrp"),  # without centreness
+        ("model.family=faster_rcnn", "loss.name=alrp", "model.fc_channels=32"),  # whose maps serve two heads
+        pytest.param(("model.family=centernet", "optimizer.name=adam", "optimizer.lr=0.001"), marks=pytest.mark.slow),
+    ],
+)
+def test_every_family_trains_on_graphs(make_step, captured, family):
+    plain = make_step(*family)
     captured()
-    graphed = make_step(*fcos)
+    graphed = make_step(*family)
     for batch in batches(2):
         assert graphed([batch]) == plain([batch])
     assert graphed.detector.head.passes == 1 + 2
