@@ -51,7 +51,8 @@ def losses(model: nn.Module, seeds: tuple[int, ...]) -> Tensor:
     return parts["classification"] + parts["bbox_regression"] + unranked
 
 
-@pytest.mark.parametrize("name", ["retinanet", pytest.param("fcos", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["retinanet", "fcos"])
 def test_first_gradients_of_two_processes_equal_those_of_one(tmp_path, name):
     assert_two_processes_equal_one(tmp_path, build_double, losses, name)
 

@@ -1,16 +1,41 @@
 """train.py and eval.py called wrongly: one `error:` line that says what, where and the remedy; exit status 2."""
 
 import json
+import logging
 import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 
+import eval as evaluation
+import train as training
 from engine.run.checkpoint import load_checkpoint, save_checkpoint
 
 
 @pytest.fixture(scope="module")
 def nothing(tmp_path_factory):
     return tmp_path_factory.mktemp("nothing")
+
+
+@pytest.fixture
+def here(monkeypatch, capfd):
+    """As `command`, in this process, which has imported already what takes seconds."""
+    root = logging.getLogger()
+    handlers = root.handlers[:]
+    monkeypatch.chdir(Path(__file__).resolve().parents[3])
+
+    def run(script: str, *arguments: object) -> subprocess.CompletedProcess:
+        monkeypatch.setattr("sys.argv", [script, *map(str, arguments)])
+        try:
+            status = {"train.py": training, "eval.py": evaluation}[script].main()
+        except SystemExit as end:
+            status = end.code
+        return subprocess.CompletedProcess([script], status or 0, *capfd.readouterr())
+
+    yield run
+    root.handlers[:] = handlers
+    logging.captureWarnings(False)
 
 
 def fails(result, *expected, status=2):
@@ -28,11 +53,9 @@ def test_missing_config_and_unknown_options(command, nothing):
     fails(command("train.py", "--config", "configs/quickstart.yaml", "--fast"), "--fast")
 
 
-def test_data_that_is_not_there(command, config_file, nothing):
-    fails(
-        command("train.py", "--config", config_file, f"data.root={nothing}/coco"), f"{nothing}/coco", "cocodataset.org"
-    )
-    fails(command("train.py", "--config", config_file, "data.val_split=none"), "instances_none.json", "train, val")
+def test_data_that_is_not_there(here, config_file, nothing):
+    fails(here("train.py", "--config", config_file, f"data.root={nothing}/coco"), f"{nothing}/coco", "cocodataset.org")
+    fails(here("train.py", "--config", config_file, "data.val_split=none"), "instances_none.json", "train, val")
 
 
 @pytest.mark.parametrize("crowd", [False, True])
@@ -47,17 +70,17 @@ def test_a_training_split_without_objects_is_refused(command, config_file, shape
     fails(result, "instances_train.json", "no object in 12 images")
 
 
-def test_annotations_that_are_not_coco(command, config_file, tmp_path):
+def test_annotations_that_are_not_coco(here, config_file, tmp_path):
     root = tmp_path / "data"
     (root / "annotations").mkdir(parents=True)
     (root / "train").mkdir()
     file = root / "annotations" / "instances_train.json"
     for text in ("{", "[]", json.dumps({"images": []})):
         file.write_text(text)
-        fails(command("train.py", "--config", config_file, f"data.root={root}"), str(file))
+        fails(here("train.py", "--config", config_file, f"data.root={root}"), str(file))
 
 
-def test_only_training_generates_data_and_only_into_its_own_folder(command, config_file, write_checkpoint, tmp_path):
+def test_only_training_generates_data_and_only_into_its_own_folder(here, config_file, write_checkpoint, tmp_path):
     mine = tmp_path / "my photos"
     (mine / "train").mkdir(parents=True)
     (mine / "train/000000.jpg").write_text("holiday")
@@ -67,16 +90,16 @@ def test_only_training_generates_data_and_only_into_its_own_folder(command, conf
     state["config"]["data"] |= {"root": str(mine), "generate": generate}
     save_checkpoint(checkpoint, state)
     line = f"python scripts/make_shapes.py --output '{mine}' --train 4 --val 2 --test 0 --size 64 --seed 3"
-    fails(command("eval.py", "--ckpt", checkpoint), line)
+    fails(here("eval.py", "--ckpt", checkpoint), line)
     train = ("train.py", "--config", config_file, f"data.generate={json.dumps(generate)}", "--dry-run")
-    fails(command(*train, f"data.root={mine}"), str(mine), "not generated data", "another folder")
+    fails(here(*train, f"data.root={mine}"), str(mine), "not generated data", "another folder")
     assert [path.name for path in mine.rglob("*")] == ["train", "000000.jpg"]
     assert (mine / "train/000000.jpg").read_text() == "holiday"
-    result = command(*train, f"data.root={tmp_path / 'new'}")
+    result = here(*train, f"data.root={tmp_path / 'new'}")
     assert result.returncode == 0, result.stderr
 
 
-def test_images_outside_of_the_data_are_refused_on_demand(command, config_file, shapes, tmp_path):
+def test_images_outside_of_the_data_are_refused_on_demand(here, config_file, shapes, tmp_path):
     root = tmp_path / "linked"
     root.mkdir()
     (root / "annotations").mkdir()
@@ -87,45 +110,45 @@ def test_images_outside_of_the_data_are_refused_on_demand(command, config_file, 
             image["file_name"] = str(shapes / split / image["file_name"])
         (root / f"annotations/instances_{split}.json").write_text(json.dumps(document))
     train = ("train.py", "--config", config_file, f"data.root={root}", "--dry-run")
-    result = command(*train)
+    result = here(*train)
     assert result.returncode == 0, result.stderr
     assert f"12 images lie outside of it, in {shapes}/train" in result.stderr
-    fails(command(*train, "--inside-only"), f"{root}: 12 images lie outside", "--inside-only")
+    fails(here(*train, "--inside-only"), f"{root}: 12 images lie outside", "--inside-only")
 
 
-def test_batches_that_do_not_fit(command, config_file):
-    fails(command("train.py", "--config", config_file, "data.batch_size=64"), "data.batch_size", "12")
-    fails(command("train.py", "--config", config_file, "data.accumulate=3"), "data.batch_size", "data.accumulate")
+def test_batches_that_do_not_fit(here, config_file):
+    fails(here("train.py", "--config", config_file, "data.batch_size=64"), "data.batch_size", "12")
+    fails(here("train.py", "--config", config_file, "data.accumulate=3"), "data.batch_size", "data.accumulate")
 
 
-def test_an_existing_run_is_not_touched(command, config_file, tmp_path):
+def test_an_existing_run_is_not_touched(here, config_file, tmp_path):
     run = tmp_path / "runs" / "tiny"
     run.mkdir(parents=True)
     (run / "metrics.jsonl").write_text("")
-    fails(command("train.py", "--config", config_file), str(run), "--resume auto", "--overwrite")
-    fails(command("train.py", "--config", config_file, "--resume", "auto", "--overwrite"), "one of them")
+    fails(here("train.py", "--config", config_file), str(run), "--resume auto", "--overwrite")
+    fails(here("train.py", "--config", config_file, "--resume", "auto", "--overwrite"), "one of them")
     assert (run / "metrics.jsonl").read_text() == ""
 
 
-def test_dry_run_writes_nothing(command, config_file, tmp_path):
-    result = command("train.py", "--config", config_file, "--dry-run")
+def test_dry_run_writes_nothing(here, config_file, tmp_path):
+    result = here("train.py", "--config", config_file, "--dry-run")
     assert result.returncode == 0, result.stderr
     assert "loss" in result.stderr
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_changed_recipe_does_not_resume(command, config_file):
+def test_a_changed_recipe_does_not_resume(here, config_file):
     start = ("train.py", "--config", config_file, "schedule.max_steps=1")
-    assert command(*start).returncode == 0
+    assert here(*start).returncode == 0
     resume = ("train.py", "--config", config_file, "--resume", "auto")
-    fails(command(*resume, "optimizer.lr=0.5"), "optimizer.lr", "0.5", "0.01")
-    assert command(*resume, "schedule.max_steps=2", "data.workers=1", "evaluation.every=2").returncode == 0
+    fails(here(*resume, "optimizer.lr=0.5"), "optimizer.lr", "0.5", "0.01")
+    assert here(*resume, "schedule.max_steps=2", "data.workers=1", "evaluation.every=2").returncode == 0
 
 
-def test_checkpoints_that_cannot_be_used(command, tmp_path, shapes):
-    fails(command("eval.py", "--ckpt", tmp_path / "gone.pt"), "gone.pt", "best.pt")
+def test_checkpoints_that_cannot_be_used(here, tmp_path, shapes):
+    fails(here("eval.py", "--ckpt", tmp_path / "gone.pt"), "gone.pt", "best.pt")
     (tmp_path / "empty.pt").write_bytes(b"")
-    fails(command("eval.py", "--ckpt", tmp_path / "empty.pt"), "empty.pt", "is empty")
+    fails(here("eval.py", "--ckpt", tmp_path / "empty.pt"), "empty.pt", "is empty")
     other = {"model": {}, "config": {"data": {"root": str(shapes), "val_split": "val"}}, "epoch": 1, "step": 1}
     save_checkpoint(tmp_path / "other.pt", other | {"classes": ["cat"]})
-    fails(command("eval.py", "--ckpt", tmp_path / "other.pt"), "other.pt", "trained on 1 class,", "instances_val.json")
+    fails(here("eval.py", "--ckpt", tmp_path / "other.pt"), "other.pt", "trained on 1 class,", "instances_val.json")

@@ -51,6 +51,7 @@ def test_fifty_steps_on_two_processes_equal_those_on_one(command, config_file, c
     compare(command, config_file, *overrides, "evaluation.every=100")
 
 
+@pytest.mark.slow
 def test_evaluation_on_two_processes_counts_each_image_once(command, config_file, tmp_path):
     run(command, "train.py", "--config", config_file, "schedule.max_steps=1", processes=1)
     checkpoint = RunFolder(load_config(config_file)).last

@@ -49,7 +49,10 @@ def test_a_full_disk_ends_training_and_leaves_the_last_checkpoint(config_file):
     assert folder.last.read_bytes() == before
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGTERM, 143), (signal.SIGINT, 130), pytest.param(signal.SIGUSR1, 138, marks=pytest.mark.slow)],
+)
 def test_signals_finish_the_step_and_write_a_checkpoint(config_file, tmp_path, number, status):
     line = [sys.executable, "train.py", "--config", str(config_file), "schedule.epochs=10000"]
     root = Path(__file__).resolve().parents[3]
