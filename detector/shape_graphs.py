@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from losses.triton_support import passes_trial
+from losses.triton_support import agree, passes_trial
 
 MOST_PIXELS = 1_250_000  # of a batch, one image of 800×1344 say; the more there are, the less the host matters
 MOST_GRAPHS = 8  # what the head says of 800×1344 pixels is 65 MB for each
@@ -39,9 +39,8 @@ class ShapeGraphs:
         self._weights: tuple[int, ...] = ()  # where they lay in the latest call
         self._seen: set[tuple[object, ...]] = set()
         self._captured: dict[tuple[object, ...], Captured] = {}
-        self._place: tuple[Any, torch.cuda.Stream] | None = (
-            None  # memory that all graphs share, where they are captured
-        )
+        # memory that all graphs share, and the stream on which they are captured
+        self._place: tuple[Any, torch.cuda.Stream] | None = None
 
     def __reduce__(self) -> tuple[type["ShapeGraphs"], tuple[bool]]:
         return ShapeGraphs, (self.allowed,)
@@ -78,7 +77,7 @@ class ShapeGraphs:
             captured.graph.replay()
             self._captured[key] = captured
             pairs = zip(tree_leaves(captured.outputs), tree_leaves(expected), strict=True)
-            return all(_error(*pair) <= LARGEST_ERROR for pair in pairs if isinstance(pair[0], Tensor))
+            return all(agree(*pair, LARGEST_ERROR) for pair in pairs if isinstance(pair[0], Tensor))
 
         if not passes_trial("evaluation runs without CUDA graphs", same_outputs, "they give other numbers here"):
             self.allowed = False
@@ -110,10 +109,5 @@ class ShapeGraphs:
 def _key(images: Tensor) -> tuple[object, ...]:
     """What a graph depends on, and who may wait for its outputs: a thread, on a stream."""
     autocast = torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda")
-    stream = torch.cuda.current_stream(images.device).cuda_stream if images.is_cuda else 0
+    stream = torch.cuda.current_stream(images.device).cuda_stream
     return images.shape, images.stride(), images.dtype, autocast, stream, threading.get_ident()
-
-
-def _error(values: Tensor, expected: Tensor) -> float:
-    """The largest difference, relative to the largest expected value."""
-    return ((values.float() - expected.float()).abs().max() / expected.float().abs().max().clamp(min=1e-6)).item()

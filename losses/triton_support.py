@@ -54,6 +54,12 @@ def passes_trial(consequence: str, trial: Callable[[], bool], difference: str) -
     return passed
 
 
+def agree(values: Tensor, expected: Tensor, tolerance: float) -> bool:
+    """Whether no value differs from the expected one by more than the tolerance, relative to the largest of these."""
+    expected = expected.double()
+    return bool((values.double() - expected).abs().max() <= tolerance * expected.abs().max())
+
+
 def kernels_are_right(device: torch.device, dtype: torch.dtype) -> bool:
     """Tries the losses' kernels against operators, as no other part of a training would notice a wrong one."""
     generator = torch.Generator().manual_seed(0)  # of its own: the run draws as it would have drawn
@@ -67,10 +73,7 @@ def kernels_are_right(device: torch.device, dtype: torch.dtype) -> bool:
         with torch.inference_mode(False), torch.enable_grad():
             expected = _results(logits, targets, errors)
             results = _results(logits.to(device), targets.to(device), errors.to(device))
-        return all(
-            bool((result.cpu().double() - wanted.double()).abs().max() <= tolerance * wanted.double().abs().max())
-            for result, wanted in zip(results, expected, strict=True)
-        )
+        return all(agree(result.cpu(), wanted, tolerance) for result, wanted in zip(results, expected, strict=True))
 
     return passes_trial("the losses use slower operators", same_results, "their kernels give other numbers here")
 

@@ -1,6 +1,7 @@
 """Counts what a piece of code makes PyTorch do, on any machine, instead of timing it."""
 
 from collections import Counter
+from collections.abc import Callable
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -14,6 +15,13 @@ WAITING = (
     *("is_nonzero", "equal", "bincount", "repeat_interleave", "lift_fresh"),
 )
 INDEXING = ("index", "index_put", "index_put_", "_index_put_impl_")
+
+
+def count_launches(function: Callable[[], object]) -> int:
+    """Launches of kernels and graphs on a GPU while the function runs."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        function()
+    return sum(event.count for event in profiler.key_averages() if "Launch" in event.key)
 
 
 class OperationCounter(TorchDispatchMode):

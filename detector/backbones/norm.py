@@ -1,5 +1,7 @@
 """Normalisation layers of the backbone, by the name that the config gives them."""
 
+from typing import TypeGuard
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,6 +28,11 @@ class FrozenBatchNorm2d(nn.BatchNorm2d):
         """Weight (like the given one, outputs first) and bias (outputs,) of the convolution that does both at once."""
         scale = self.weight * torch.rsqrt(self.running_var + self.eps)
         return conv_weight * scale[:, None, None, None], self.bias - self.running_mean * scale
+
+
+def updates_statistics(module: nn.Module) -> TypeGuard[nn.modules.batchnorm._BatchNorm]:
+    """Whether a module is a BatchNorm whose running statistics training updates."""
+    return isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, FrozenBatchNorm2d)
 
 
 def conv_norm(x: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:

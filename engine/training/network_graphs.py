@@ -9,7 +9,7 @@ from torch.autograd.graph import get_gradient_edge
 from torch.utils._pytree import tree_leaves, tree_map
 
 from detector import Detector
-from detector.backbones.norm import FrozenBatchNorm2d
+from detector.backbones.norm import updates_statistics
 from detector.pyramid import PyramidDetector
 from engine.run.config import Config
 from engine.run.precision import autocast
@@ -23,10 +23,7 @@ def can_be_captured(detector: Detector, config: Config, device: torch.device) ->
 
     A capture runs the network some more times, which would count in the statistics of BatchNorm.
     """
-    counts_batches = any(
-        isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, FrozenBatchNorm2d)
-        for module in detector.modules()
-    )
+    counts_batches = any(map(updates_statistics, detector.modules()))
     wanted = config.run.graphs and config.data.short_sides is None and device.type == "cuda"
     return wanted and not counts_batches and isinstance(detector, PyramidDetector)
 
@@ -59,13 +56,12 @@ def capture_network(detector: Detector, images: Tensor, precision: str, compiled
         # without a cache, which would hand casts of weights from one graph to the next
         with autocast(precision, images.device, cache=False):
             inputs = detector.normalised(images)
-            expected = _results(parts, inputs, parameters)
-            samples = _samples(parts, inputs)
+            samples, expected = _run_once(parts, inputs, parameters)
             _replace_forward(parts, originals)
             torch.cuda.make_graphed_callables(tuple(parts), tuple((sample,) for sample in samples))
             graphed = [part.forward for part in parts]
             _replace_forward(parts, [_by_shape(*each) for each in zip(graphed, originals, samples, strict=True)])
-            results = _results(parts, inputs, parameters)
+            _, results = _run_once(parts, inputs, parameters)
         return all(_distance(*pair) < MOST_DIFFERENT for pair in zip(results, expected, strict=True))
 
     works = passes_trial("the network runs without CUDA graphs", same_results, "they give other numbers here")
@@ -80,15 +76,6 @@ def _replace_forward(parts: Sequence[nn.Module], functions: Sequence[Callable[..
         part.forward = function
 
 
-def _samples(parts: Sequence[nn.Module], inputs: Tensor) -> list[Any]:
-    """Copies of what each part is given, as the graphs keep for their inputs."""
-    samples: list[Any] = [inputs]
-    for part in parts[:-1]:
-        outputs = part(samples[-1])
-        samples.append(tree_map(lambda x: x.detach().clone().requires_grad_(x.requires_grad), outputs))
-    return samples
-
-
 def _by_shape(graphed: Callable[..., Any], original: Callable[..., Any], sample: Any) -> Callable[..., Any]:
     """The one on inputs of the sample's shapes, the other on all else."""
     shapes = [x.shape for x in tree_leaves(sample)]
@@ -100,15 +87,20 @@ def _by_shape(graphed: Callable[..., Any], original: Callable[..., Any], sample:
     return forward
 
 
-def _results(parts: Sequence[nn.Module], inputs: Tensor, parameters: Sequence[Tensor]) -> tuple[list[Tensor], ...]:
-    """Outputs of the network, and gradients of the parameters for some loss of theirs."""
+def _run_once(
+    parts: Sequence[nn.Module], inputs: Tensor, parameters: Sequence[Tensor]
+) -> tuple[list[Any], tuple[list[Tensor], list[Tensor]]]:
+    """Copies of what each part is given, as graphs keep for their inputs; and what they must give: the outputs of the
+    network, and the gradients of the parameters for some loss of theirs."""
+    given: list[Any] = []
     values: Any = inputs
     for part in parts:
+        given.append(tree_map(lambda x: x.detach().clone().requires_grad_(x.requires_grad), values))
         values = part(values)
     outputs = tree_leaves(values)
     loss = torch.stack([output.float().square().mean() for output in outputs]).sum()
     gradients = torch.autograd.grad(loss, parameters)
-    return [output.detach().clone() for output in outputs], [gradient.clone() for gradient in gradients]
+    return given, ([output.detach().clone() for output in outputs], [gradient.clone() for gradient in gradients])
 
 
 def _distance(values: Sequence[Tensor], expected: Sequence[Tensor]) -> float:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from detector.backbones.norm import FrozenBatchNorm2d
+from detector.backbones.norm import FrozenBatchNorm2d, updates_statistics
 
 
 class StepBuffers:
@@ -26,7 +26,7 @@ class StepBuffers:
         self._statistics = [
             statistic
             for module in model.modules()
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, FrozenBatchNorm2d)
+            if updates_statistics(module)
             for statistic in (module.running_mean, module.running_var)
             if statistic is not None
         ]

@@ -204,7 +204,8 @@ class TrainStep:
         add_up = self.captured and self.config.data.accumulate > 1
         self.optimizer.zero_grad(set_to_none=not add_up)
         for parameter in self.parameters if add_up else []:
-            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
 
     def _to_device(self, images: Tensor, targets: BatchTargets) -> MicroBatch:
         device = self.processes.device

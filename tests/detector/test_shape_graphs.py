@@ -3,9 +3,11 @@
 import copy
 import pickle
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
+from operation_counter import count_launches
 from torch import nn
 from torch.utils._pytree import tree_map
 
@@ -34,6 +36,7 @@ def capture(graphs, function, images):
 @pytest.fixture
 def on_a_gpu(monkeypatch):
     monkeypatch.setattr(ShapeGraphs, "_capture", capture)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=0))
     monkeypatch.setattr(ShapeGraphs, "fit", lambda graphs, images: graphs.allowed)
 
 
@@ -125,13 +128,8 @@ def test_on_a_gpu_detections_are_those_without_graphs_in_few_launches():
             (found,), (expected,) = detector(images), plain(images)
             torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
         assert len(detector.graphs._captured) == 2
-        assert _launches(detector, images) < _launches(plain, images) / 2
+        few, many = (count_launches(lambda each=each: each(images)) for each in (detector, plain))
+        assert few < many / 2
         large = torch.empty(1, 3, MOST_PIXELS // 1024 + 1, 1024, device="cuda")
         assert detector.graphs.fit(images) and not detector.graphs.fit(large)
     assert not detector.graphs.fit(images)  # with gradients
-
-
-def _launches(detector, images) -> int:
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
-        detector(images)
-    return sum(event.count for event in profiler.key_averages() if "Launch" in event.key)

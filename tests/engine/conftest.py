@@ -69,6 +69,17 @@ def config_file(tmp_path, write_config) -> Path:
 
 
 @pytest.fixture
+def call(monkeypatch):
+    """Runs a command of the project in this process: call(module, arguments…) -> its status."""
+
+    def run(module, *arguments: object) -> int | None:
+        monkeypatch.setattr("sys.argv", ["command", *map(str, arguments)])
+        return module.main()
+
+    return run
+
+
+@pytest.fixture
 def command():
     """Runs a script of the project in a process of its own: command("train.py", …) -> CompletedProcess."""
 

@@ -48,17 +48,6 @@ def variant(request):
     return VARIANTS[request.param]
 
 
-@pytest.fixture
-def call(monkeypatch):
-    """Runs a command of the project in this process: call(module, arguments…) -> its status."""
-
-    def run(module, *arguments: object) -> int | None:
-        monkeypatch.setattr("sys.argv", ["command", *map(str, arguments)])
-        return module.main()
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def run(variant, tmp_path_factory, write_config):
     """A diagnosed run of two steps and an evaluation: its folder, configuration, file of that and overrides."""

@@ -19,16 +19,15 @@ def nothing(tmp_path_factory):
 
 
 @pytest.fixture
-def here(monkeypatch, capfd):
+def here(call, monkeypatch, capfd):
     """As `command`, in this process, which has imported already what takes seconds."""
     root = logging.getLogger()
     handlers = root.handlers[:]
     monkeypatch.chdir(Path(__file__).resolve().parents[3])
 
     def run(script: str, *arguments: object) -> subprocess.CompletedProcess:
-        monkeypatch.setattr("sys.argv", [script, *map(str, arguments)])
         try:
-            status = {"train.py": training, "eval.py": evaluation}[script].main()
+            status = call({"train.py": training, "eval.py": evaluation}[script], *arguments)
         except SystemExit as end:
             status = end.code
         return subprocess.CompletedProcess([script], status or 0, *capfd.readouterr())

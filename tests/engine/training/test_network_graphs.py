@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.distributed as dist
+from operation_counter import count_launches
 from torch import nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
@@ -237,11 +238,5 @@ def test_graphs_on_a_gpu_take_the_steps_of_operators_in_few_launches(make_step):
             loss, expected = graphed([batch])[0]["loss"], plain([batch])[0]["loss"]
             assert loss == pytest.approx(expected, rel=1e-4)
     assert graphed.captured and not plain.captured
-    launches = [_launches(step) for step in (graphed, plain)]
+    launches = [count_launches(lambda step=step: step(batches(1))) for step in (graphed, plain)]
     assert launches[0] < launches[1] / 2, launches
-
-
-def _launches(step: TrainStep) -> int:
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
-        step(batches(1))
-    return sum(event.count for event in profiler.key_averages() if "Launch" in event.key)
