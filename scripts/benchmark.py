@@ -49,6 +49,8 @@ def main() -> None:
         if name not in ("data", "metrics"):
             command.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(cpu)")
         if name == "infer":
+            shapes = "images of the shapes of COCO's val2017, whose sides --size limits (default: one batch of --size)"
+            command.add_argument("--images", type=int, metavar="N", default=0, help=shapes)
             command.add_argument(
                 "--eager", action="store_true", help="leave out the compiled network, which takes minutes"
             )
@@ -155,7 +157,8 @@ def run_models(args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
         return {f"{title}, {shape}, bfloat16": rows for title, rows in tables.items()}
     if args.command == "train":
         return {f"Training step, {shape}": benchmark_train(size, args.batch_size, device)}
-    return {f"Inference, {shape}, float32": benchmark_infer(size, args.batch_size, device, args.eager)}
+    title = f"Inference, {shape}" + (f", {args.images} images of the shapes of COCO" if args.images else "")
+    return {title: benchmark_infer(size, args.batch_size, args.images, device, args.eager)}
 
 
 def format_table(rows: list[dict[str, Any]]) -> str:

@@ -34,11 +34,11 @@ done
     exit 2
 }
 PYTHON="${ALRP_PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}"
-device=cuda images=5000 steps=320 batch=16 small=() logits=()
-sizes=("512 512" "800 1344") views=("500 833") tests=(tests)
+device=cuda images=5000 seen=200 steps=320 batch=16 small=() logits=()
+sizes=("512 512" "800 1344") view="500 833" tests=(tests)
 if [ -n "$tiny" ]; then
-    device=cpu images=8 steps=4 batch=1 small=(--small) logits=(--logits 8000 --steps 2)
-    sizes=("64 64") views=("64 64") tests=(tests/losses/test_triton_support.py)
+    device=cpu images=8 seen=2 steps=4 batch=1 small=(--small) logits=(--logits 8000 --steps 2)
+    sizes=("64 64") view="64 96" tests=(tests/losses/test_triton_support.py)
 fi
 mkdir -p "$output"
 work=$(mktemp -d)
@@ -57,10 +57,8 @@ run_part() {
     loss) benchmark loss loss --folder "$work" "${logits[@]}" "${small[@]}" ;;
     step) for size in "${sizes[@]}"; do benchmark "step-${size/ /x}" train --size $size --batch-size "$batch"; done ;;
     infer)
-        for size in "${views[@]}"; do
-            benchmark infer-1 infer --size $size --batch-size 1 --eager
-            benchmark infer-16 infer --size $size --batch-size "$batch" --eager
-        done
+        benchmark infer-1 infer --size $view --images "$seen" --batch-size 1 --eager
+        benchmark infer-16 infer --size $view --images "$seen" --batch-size "$batch" --eager
         ;;
     train) benchmark train trainer --folder "$work" --images "$images" --steps "$steps" "${small[@]}" ;;
     eval) benchmark eval evaluation --folder "$work" --images "$images" "${small[@]}" ;;
@@ -92,8 +90,8 @@ END
 }
 
 export -f run_part benchmark
-export PYTHON device images steps batch output work
-declare -p sizes views small logits tests >"$work/arrays"
+export PYTHON device images seen steps batch view output work
+declare -p sizes small logits tests >"$work/arrays"
 for part in "${parts[@]}"; do
     left=$((60 * minutes - SECONDS))
     [ "$left" -gt 0 ] || break

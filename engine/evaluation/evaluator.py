@@ -18,6 +18,7 @@ from engine.run.config import Config
 from engine.run.distributed import Processes
 from engine.run.images import to_network
 from engine.run.loading import loader_errors, wait_for_each
+from engine.run.precision import autocast
 from engine.run.progress import progress
 
 
@@ -60,8 +61,8 @@ def evaluate(
 ) -> Evaluation:
     """Detects on every image of `dataset` once, whatever the number of processes, and computes AP, AR and oLRP.
 
-    In float32, whatever training runs in: bfloat16 has so few distinct scores that ties cost AP. Leaves the detector
-    in eval mode. With test-time augmentation the examples have the first view's detections.
+    In `evaluation.precision`, whatever training runs in. Leaves the detector in eval mode. With test-time augmentation
+    the examples have the first view's detections.
     """
     all_views = views(dataset, config.evaluation)
     loaders = [_loader(view.dataset, config, processes) for view in all_views]
@@ -74,7 +75,7 @@ def evaluate(
     ):
         for view in all_views:
             loader = loaders.pop(0)  # whose processes then end with it
-            for images, targets, detections in _detect(detector, loader, processes, view.flip):
+            for images, targets, detections in _detect(detector, loader, config, processes, view.flip):
                 pending.append(converter.submit(_coco_results, detections, targets, dataset.category_ids))
                 if processes.is_main and view is all_views[0]:
                     wanted = slice(num_examples - len(kept))
@@ -116,7 +117,7 @@ def _loader(dataset: CocoDetection, config: Config, processes: Processes) -> Dat
 
 @torch.inference_mode()
 def _detect(
-    detector: nn.Module, loader: DataLoader, processes: Processes, flip: bool
+    detector: nn.Module, loader: DataLoader, config: Config, processes: Processes, flip: bool
 ) -> Iterator[tuple[Tensor, list[dict[str, Any]], list[dict[str, Tensor]]]]:
     """Batches as the loader has them, with the detections in their pixels, on the detector's device; `flip`: found in
     the mirrored images."""
@@ -124,7 +125,10 @@ def _detect(
     for images, targets in wait_for_each(loader):
         sizes = [target["size"] for target in targets]
         device_images = to_network(images, processes.device)
-        detections = detector(mirror_images(device_images, sizes) if flip else device_images, image_sizes=sizes)
+        if flip:
+            device_images = mirror_images(device_images, sizes)
+        with autocast(config.evaluation.precision, processes.device):
+            detections = detector(device_images, image_sizes=sizes)
         if flip:
             for found, (_, width) in zip(detections, sizes, strict=True):
                 found["boxes"] = mirror_boxes(found["boxes"], width)

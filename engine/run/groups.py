@@ -191,6 +191,8 @@ class EvaluationConfig(Group):
     """Test-time augmentation: the mirrored image too; detections on all are merged by NMS."""
     extra_short_sides: list[Annotated[int, Field(ge=SIZE_DIVISOR)]] = []
     """Test-time augmentation: the image at these short sides too; `long_side` grows along."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16: faster on hardware that multiplies it; scores are fewer, and ties among them cost AP."""
     winograd: bool = False
     """On a CPU: wide 3×3 convolutions by Winograd's algorithm, which is faster; how many images a batch has then shows
     in the last digits of its detections."""
@@ -216,7 +218,7 @@ class RunConfig(Group):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: the GPU where there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of training (evaluation is float32); auto: bfloat16 where the hardware multiplies it."""
+    """Of training (of evaluation: `evaluation.precision`); auto: bfloat16 where the hardware multiplies it."""
     threads: int | None = Field(None, ge=1)
     """CPU threads of a process, on whose number the last digits depend; null: OMP_NUM_THREADS, else as many as affinity
     and quota allow. The run folder's config.yaml says how many there were."""

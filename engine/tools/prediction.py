@@ -10,6 +10,7 @@ from engine.run.datasets import evaluation_transform
 from engine.run.images import to_network
 from engine.run.load import DetectorInfo
 from engine.run.operating_point import score_thresholds
+from engine.run.precision import autocast
 from engine.tools.image_input import ImageInput, as_pixels
 
 Found = dict[str, Tensor]
@@ -67,7 +68,8 @@ def _predict_one(
     size = resized.shape[-2], resized.shape[-1]
     batch, _ = collate([(resized, no_objects | {"crowd": torch.zeros(0, dtype=torch.bool)})])
     batch = to_network(batch, next(detector.parameters()).device)
-    found = {name: value.cpu() for name, value in detector(batch, image_sizes=[size])[0].items()}
+    with autocast(info.config.evaluation.precision, batch.device):
+        found = {name: value.cpu() for name, value in detector(batch, image_sizes=[size])[0].items()}
     kept = found["scores"] >= limits[found["labels"]]
     found = {name: value[kept] for name, value in found.items()}
     return found | {"boxes": to_original(found["boxes"], size, (pixels.shape[-2], pixels.shape[-1]))}

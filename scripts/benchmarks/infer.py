@@ -1,58 +1,227 @@
-"""Inference with post-processing: images to detections, torchvision's RetinaNet against ours."""
+"""Inference with post-processing: padded images to detections, torchvision's RetinaNet against ours."""
 
 import copy
+import gc
+import time
+from collections.abc import Callable, Sequence
 from functools import partial
+from statistics import median
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torchvision.models.detection import RetinaNet
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import box_iou
 
-from benchmarks.models import make_batch, make_models
-from benchmarks.timing import interleave
+from benchmarks.models import make_models
+from data.transforms import ResizeShortSide
+from detector import Detector
 from detector.backbones.winograd import use_winograd
+from detector.contract import IMAGENET_MEAN, IMAGENET_STD, SIZE_DIVISOR
+from detector.pyramid import DenseDetector
+from detector.released import COCO_IDS
+from detector.shape_graphs import ShapeGraphs
 
-REPETITIONS = 9
+PASSES = 3  # beyond the first
+# height and width, and how many of 100 images of COCO's val2017 are of about that size; of a sample of 80
+COCO_SHAPES = {
+    (480, 640): 33,
+    (427, 640): 31,
+    (640, 480): 14,
+    (375, 500): 8,
+    (640, 427): 7,
+    (333, 500): 4,
+    (512, 640): 3,
+}
+WARM_UP_SIZE = (96, 64)  # no shape of COCO: kernels are compiled, but no graph is made for those that follow
+SAME_IOU, SAME_SCORE = 0.99, 1e-3
+
+Found = list[dict[str, Tensor]]
 
 
-def benchmark_infer(size: tuple[int, int], batch_size: int, device: torch.device, eager: bool) -> list[dict]:
-    """Rows of the table, in float32; both models get the images padded to multiples of 32 alike.
+class Batch(NamedTuple):
+    """Images (B, 3, H, W) in 0..1, padded to multiples of 32, and the (height, width) of each."""
+
+    images: Tensor
+    sizes: list[tuple[int, int]]
+
+
+class PaddedInput(nn.Module):
+    """What torchvision's model does to images before its network, for batches that are padded already."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.mean, self.std = (
+            torch.tensor(values, device=device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD)
+        )
+        self.sizes: list[tuple[int, int]] = []
+
+    def forward(self, images: Tensor, targets: None) -> tuple[ImageList, None]:
+        return ImageList((images - self.mean) / self.std, self.sizes), targets
+
+    def postprocess(self, found: Found, sizes: object, original_sizes: object) -> Found:
+        return found
+
+
+def benchmark_infer(
+    size: tuple[int, int], batch_size: int, num_images: int, device: torch.device, eager: bool
+) -> list[dict]:
+    """Rows of the table, in float32 and in bfloat16 autocast.
 
     Args:
+        size: (height, width) of the images; with `num_images` limits of their short and their long side.
+        num_images: of the shapes of COCO's val2017, all in turn; 0 for one batch of the size.
         eager: leave out the compiled network.
     """
-    peer, own = make_models(size, "focal", device)
-    peer.eval()
-    own.eval()
-    height, width = size
-    images, _ = make_batch(batch_size, size, device)
-    padded = images.new_zeros(batch_size, 3, -(-height // 32) * 32, -(-width // 32) * 32)
-    padded[:, :, :height, :width] = images
-    padded = padded.contiguous(memory_format=torch.channels_last)
-    sizes = [size] * batch_size
+    sizes = coco_sizes(num_images, *size) if num_images else [size] * batch_size
+    batches = [make_batch(sizes[start : start + batch_size], device) for start in range(0, len(sizes), batch_size)]
+    rows = []
+    for precision in ("float32", "bfloat16"):
+        peer, own = make_models(size, "focal", device)
+        silence_unused_columns(peer)
+        peer.transform = PaddedInput(device)
+        cases: dict[str, Callable[[Batch], Found]] = {
+            "torchvision": partial(detect_peer, peer.eval(), precision),
+            "ours": partial(detect, own.eval(), precision),
+        }
+        if device.type == "cpu" and precision == "float32":
+            fast = copy.deepcopy(own)
+            use_winograd(fast, training=False, evaluation=True)
+            cases["ours, evaluation.winograd"] = partial(detect, fast, precision)
+        if not eager:
+            compiled = copy.deepcopy(own)
+            compiled.compile_network()
+            cases["ours, compiled"] = partial(detect, compiled, precision)
+        measured = measure(cases, batches)
+        measured["torchvision"] = with_own_labels(measured["torchvision"])
+        graphs = {"ours": memory_of_graphs(own)} if device.type == "cuda" else {}
+        rows += table(precision, measured, sum(len(batch.sizes) for batch in batches), graphs)
+    return rows
 
-    fast = copy.deepcopy(own)
-    use_winograd(fast, training=False, evaluation=True)
-    cases = {
-        "torchvision": partial(detect, peer, list(images)),
-        "ours": partial(detect, own, padded, image_sizes=sizes),
-        "ours, evaluation.winograd": partial(detect, fast, padded, image_sizes=sizes),
-    }
-    if not eager:
-        compiled = copy.deepcopy(own)
-        compiled.compile_network()
-        cases["ours, compiled"] = partial(detect, compiled, padded, image_sizes=sizes)
-    found = {name: sum(len(detections["scores"]) for detections in run()) for name, run in cases.items()}
-    seconds = interleave(cases, REPETITIONS)
+
+class Measured(NamedTuple):
+    """Seconds of all batches, in the first pass and in the median of the later ones; and what the last pass found."""
+
+    first: float
+    later: float
+    found: Found
+
+
+def measure(cases: dict[str, Callable[[Batch], Found]], batches: Sequence[Batch]) -> dict[str, Measured]:
+    """All batches by each case in turn, pass by pass; before that a batch of another shape."""
+    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    found: dict[str, Found] = {}
+    warm_up = make_batch([WARM_UP_SIZE], batches[0].images.device)
+    for run in cases.values():
+        run(warm_up)
+    for _ in range(1 + PASSES):
+        for name, run in cases.items():
+            start = _now()
+            found[name] = [each for batch in batches for each in run(batch)]
+            seconds[name].append(_now() - start)
+    return {name: Measured(first, median(later), found[name]) for name, (first, *later) in seconds.items()}
+
+
+def with_own_labels(peer: Measured) -> Measured:
+    """torchvision's labels are COCO's ids, ours their places in the list of ids."""
+    own = {theirs: label for label, theirs in enumerate(COCO_IDS)}
+    found = [
+        each | {"labels": each["labels"].cpu().apply_(own.__getitem__).to(each["labels"].device)} for each in peer.found
+    ]
+    return peer._replace(found=found)
+
+
+def table(precision: str, measured: dict[str, Measured], num_images: int, graphs: dict[str, float]) -> list[dict]:
+    """Rows: times of an image and their ratios to torchvision's, with the first use of each shape and without."""
+    peer = measured["torchvision"]
     return [
         {
+            "precision": precision,
             "model": name,
-            "ms per image": 1e3 * value / batch_size,
-            "ratio": value / seconds["torchvision"],
-            "detections per image": found[name] / batch_size,
+            "ms per image": 1e3 * case.later / num_images,
+            "ratio": case.later / peer.later,
+            "ms with first use": 1e3 * case.first / num_images,
+            "ratio with first use": case.first / peer.first,
+            "detections per image": sum(len(each["scores"]) for each in case.found) / num_images,
+            "same": share_of_same(peer.found, case.found),
+            "GiB of graphs": graphs.get(name),
         }
-        for name, value in seconds.items()
+        for name, case in measured.items()
     ]
 
 
+def coco_sizes(num_images: int, short_side: int, long_side: int) -> list[tuple[int, int]]:
+    """Sizes of images of COCO's val2017 after evaluation's resizing, mixed by a fixed seed."""
+    drawn = [shape for shape, count in COCO_SHAPES.items() for _ in range(count)]
+    order = torch.randperm(len(drawn), generator=torch.Generator().manual_seed(0)).tolist()
+    resize = ResizeShortSide(short_side, long_side)
+    return [resize.output_size(drawn[order[index % len(drawn)]]) for index in range(num_images)]
+
+
+def make_batch(sizes: Sequence[tuple[int, int]], device: torch.device) -> Batch:
+    """Noise of these sizes."""
+    height, width = (-(-max(sides) // SIZE_DIVISOR) * SIZE_DIVISOR for sides in zip(*sizes, strict=True))
+    images = torch.zeros(len(sizes), 3, height, width)
+    generator = torch.Generator().manual_seed(1)
+    for image, (h, w) in zip(images, sizes, strict=True):
+        image[:, :h, :w] = torch.rand(3, h, w, generator=generator)
+    return Batch(images.to(device), list(sizes))
+
+
+def silence_unused_columns(peer: RetinaNet) -> None:
+    """torchvision has columns for ids that COCO does not use; ours has not, so nothing may be detected there."""
+    head = peer.head.classification_head
+    bias = head.cls_logits.bias.data.view(-1, head.num_classes)
+    unused = torch.ones(head.num_classes, dtype=torch.bool)
+    unused[COCO_IDS] = False
+    bias[:, unused] = -100.0
+
+
 @torch.inference_mode()
-def detect(model: nn.Module, *args: object, **options: object) -> list[dict[str, Tensor]]:
-    return model(*args, **options)
+def detect(model: Detector, precision: str, batch: Batch) -> Found:
+    images = batch.images.contiguous(memory_format=torch.channels_last)
+    with _autocast(images, precision):
+        return model(images, image_sizes=batch.sizes)
+
+
+@torch.inference_mode()
+def detect_peer(model: RetinaNet, precision: str, batch: Batch) -> Found:
+    model.transform.sizes = batch.sizes
+    with _autocast(batch.images, precision):
+        return model(batch.images)
+
+
+def share_of_same(expected: Found, found: Found) -> float:
+    """Share of torchvision's detections for which there is one of the same class, place (IoU) and score."""
+    same = total = 0
+    for theirs, ours in zip(expected, found, strict=True):
+        total += len(theirs["scores"])
+        if len(ours["scores"]):
+            near = box_iou(theirs["boxes"].float(), ours["boxes"].float()) >= SAME_IOU
+            near &= theirs["labels"][:, None] == ours["labels"]
+            near &= (theirs["scores"].float()[:, None] - ours["scores"].float()).abs() <= SAME_SCORE
+            same += int(near.any(dim=1).sum())
+    return same / max(total, 1)
+
+
+def memory_of_graphs(detector: Detector) -> float:
+    """GiB that go with the graphs of a detector, which has none afterwards."""
+    assert isinstance(detector, DenseDetector)
+    gc.collect()
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved()
+    detector.graphs = ShapeGraphs()
+    gc.collect()
+    torch.cuda.empty_cache()
+    return (before - torch.cuda.memory_reserved()) / 2**30
+
+
+def _autocast(images: Tensor, precision: str) -> torch.autocast:
+    return torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()

@@ -1,13 +1,17 @@
 """What evaluation makes of a detector's outputs, and how often it waits for them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from data import CocoDetection, eval_transform
 from engine.evaluation.evaluator import evaluate
-from engine.run.config import load_config
+from engine.run.config import load_config, parse_config
 from engine.run.distributed import Processes
+from engine.run.load import load_detector
+from engine.tools.prediction import predict
 
 HERE = Processes(0, 1, torch.device("cpu"))
 
@@ -77,3 +81,17 @@ def test_an_error_while_results_are_converted_is_not_lost(config, dataset):
 
     with pytest.raises(IndexError):
         evaluate(Unknown(), dataset, config, HERE)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_network_evaluates_and_predicts_in_the_precision_that_is_named(
+    precision, tmp_path, write_checkpoint, dataset, monkeypatch
+):
+    detector, info = load_detector(write_checkpoint(tmp_path, dataset.class_names))
+    config = parse_config(info.config.to_dict() | {"evaluation": {"precision": precision}}, "test")
+    types = []
+    detector.head.cls_logits.register_forward_hook(lambda _, __, logits: types.append(logits.dtype))
+    found = evaluate(detector, dataset, config, HERE).detections
+    predicted = predict(detector, replace(info, config=config), dataset.path(0))
+    assert set(types) == {getattr(torch, precision)}
+    assert found and predicted["boxes"].dtype == predicted["scores"].dtype == torch.float32
