@@ -37,6 +37,7 @@ def main() -> int:
     from data.cpus import usable_cpus
     from data.output_folder import OutputFolder, refuse_inputs
     from engine.run.progress import progress
+    from engine.run.run_lock import RunLock
     from engine.tools.ablation.cells import KeptCells
     from engine.tools.ablation.grid import load_grid, search_cells
     from engine.tools.ablation.runs import REPORT_FILES, Runner, run_grid, write_report
@@ -52,19 +53,20 @@ def main() -> int:
             grid.cell_config(cell, output)  # a mistake in any shows before hours of work
         OutputFolder(output).check(REPORT_FILES)
         refuse_inputs([args.bundle], args.merge)
-        cells = KeptCells(grid, output / "cells")
-        for bundle in args.merge:
-            print(f"{bundle}: {cells.merge(Path(bundle))} cells that were not here")
         failed = []
-        if not args.report:
-            runner = Runner(grid, output, args.processes or torch.cuda.device_count() or usable_cpus(), limit)
-            with progress(total=grid.size, desc="ablation", unit="cell") as bar:
-                failed = run_grid(grid, runner, bar)
-            if runner.left_out or runner.stopped:
-                print(f"the time is over: {runner.left_out} cells were not begun; the same command goes on")
-        write_report(grid, output)
-        if args.bundle:
-            print(f"{args.bundle}: {cells.bundle(Path(args.bundle))} cells")
+        with RunLock(output, "--output"):
+            cells = KeptCells(grid, output / "cells")
+            for bundle in args.merge:
+                print(f"{bundle}: {cells.merge(Path(bundle))} cells that were not here")
+            if not args.report:
+                runner = Runner(grid, output, args.processes or torch.cuda.device_count() or usable_cpus(), limit)
+                with progress(total=grid.size, desc="ablation", unit="cell") as bar:
+                    failed = run_grid(grid, runner, bar)
+                if runner.left_out or runner.stopped:
+                    print(f"the time is over: {runner.left_out} cells were not begun; the same command goes on")
+            write_report(grid, output)
+            if args.bundle:
+                print(f"{args.bundle}: {cells.bundle(Path(args.bundle))} cells")
     return 1 if failed else 0
 
 

@@ -19,7 +19,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from engine.run.cli import ArgumentParser, user_errors
 
-FORMATS = {"ratio": "{:.2f}×", "ratio to copy": "{:.2f}×", "memory": "{:.1f}×", "KiB received by each": "{:.0f}"}
+FORMATS = {
+    "ratio": "{:.2f}×",
+    "ratio to copy": "{:.2f}×",
+    "ratio with first use": "{:.2f}×",
+    "memory": "{:.1f}×",
+    "KiB received by each": "{:.0f}",
+}
 
 
 def main() -> None:

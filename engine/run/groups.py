@@ -192,7 +192,7 @@ class EvaluationConfig(Group):
     extra_short_sides: list[Annotated[int, Field(ge=SIZE_DIVISOR)]] = []
     """Test-time augmentation: the image at these short sides too; `long_side` grows along."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16: faster on hardware that multiplies it; scores are fewer, and ties among them cost AP."""
+    """Also of predictions. bfloat16: faster on hardware that multiplies it, AP differs by some thousandths."""
     winograd: bool = False
     """On a CPU: wide 3×3 convolutions by Winograd's algorithm, which is faster; how many images a batch has then shows
     in the last digits of its detections."""

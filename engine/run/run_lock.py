@@ -1,4 +1,4 @@
-"""One run at a time in a run folder."""
+"""One run at a time in a folder."""
 
 import errno
 import logging
@@ -30,12 +30,13 @@ class RunLock:
 
     Args:
         folder: made if missing, and removed again if nothing was written there.
+        choice: what names another folder, for the message.
     Raises:
         ConfigError: on entering, another process holds it.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._path = folder, folder / ".lock"
+    def __init__(self, folder: Path, choice: str = "run.name") -> None:
+        self._folder, self._path, self._choice = folder, folder / ".lock", choice
         self._descriptor: int | None = None
 
     def __enter__(self) -> "RunLock":
@@ -74,8 +75,8 @@ class RunLock:
             if error.errno in HELD:
                 holder = os.pread(descriptor, 200, 0).decode(errors="replace") or "another process"
                 raise ConfigError(
-                    f"{self._folder}: {holder} is training in this run folder; wait for its end, stop it, or choose "
-                    "another run.name"
+                    f"{self._folder}: {holder} is running in this folder; wait for its end, stop it, or choose "
+                    f"another {self._choice}"
                 ) from None
             if error.errno not in UNSUPPORTED:
                 raise
