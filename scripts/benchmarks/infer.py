@@ -194,8 +194,8 @@ def detect_peer(model: RetinaNet, precision: str, batch: Batch) -> Found:
         return model(batch.images)
 
 
-def share_of_same(expected: Found, found: Found) -> float:
-    """Share of the expected detections for which there is one of the same class, place and score."""
+def share_of_same(expected: Found, found: Found) -> float | None:
+    """Share of the expected detections for which there is one of the same class, place and score; None of none."""
     same = total = 0
     for theirs, ours in zip(expected, found, strict=True):
         total += len(theirs["scores"])
@@ -205,7 +205,7 @@ def share_of_same(expected: Found, found: Found) -> float:
             near &= theirs["labels"][:, None] == ours["labels"]
             near &= (theirs["scores"][:, None] - ours["scores"]).abs() <= SAME_SCORE
             same += int(near.any(dim=1).sum())
-    return same / max(total, 1)
+    return same / total if total else None
 
 
 def memory_of_graphs(detector: Detector) -> float:

@@ -13,6 +13,7 @@ import pytest
 from engine.run.config import ConfigError, load_config
 from engine.run.run_folder import RunFolder
 from engine.run.run_lock import RunLock
+from scripts import ablation
 
 ROOT = Path(__file__).resolve().parents[3]
 HOLD = """
@@ -46,6 +47,16 @@ def test_the_second_run_is_refused_and_told_of_the_first(holder, tmp_path):
     ):
         pass
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.yaml", ".lock"}
+
+
+def test_a_second_ablation_in_a_folder_is_refused(holder, tmp_path, call, capsys):
+    process, _ = holder
+    grid = ROOT / "configs/ablations/proof/bccd_cpu.yaml"
+    with pytest.raises(SystemExit, match="2"):
+        call(ablation, "--grid", grid, "--output", tmp_path / "run", "--processes", 1)
+    message = capsys.readouterr().err
+    assert f"run: process {process.pid} on" in message and message.endswith("another --output\n")
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {".lock"}
 
 
 def test_a_crash_releases_the_lock_though_its_loader_processes_live(holder, tmp_path):
