@@ -48,7 +48,7 @@ class LogitBins:
         self.positive_logits, self.delta, self.dtype = positive_logits, delta, dtype
         # A bin is counted in several slots, taken in turn: adding to one place in memory over and over again would
         # wait for the previous addition each time. With many bins that is rare, and the slots would leave the cache.
-        self.lanes = 8 if len(positive_logits) <= 2048 else 2
+        self.lanes = 8 if len(positive_logits) <= 2048 else 2  # a power of two
         self.positions, origins, self.ordered, self.ascending = place(positive_logits, delta)
         self.breakpoints, self.order = _both_ends(self.positions, delta).sort()
         self.gaps = torch.diff(self.breakpoints, append=self.breakpoints[-1:] + FAR_APART * delta)
@@ -68,8 +68,7 @@ class LogitBins:
         slots = torch.empty(logits.shape, dtype=torch.int32, device=logits.device)
         scratch = torch.empty(_chunk(logits), dtype=self.dtype, device=logits.device)
         cells = torch.empty_like(scratch, dtype=torch.int32)
-        lane = torch.arange(len(cells), dtype=torch.int32, device=logits.device) % self.lanes
-        all_decided = True
+        lane = torch.arange(len(cells), dtype=torch.int32, device=logits.device) & (self.lanes - 1)
         for logit, target, slot in _chunks(logits, targets, slots):
             if self.slot_of_cell is None:  # on a GPU, which building a table would wait for
                 seen = torch.where(target == 0, logit, -torch.inf).to(self.dtype)
@@ -81,13 +80,12 @@ class LogitBins:
                 cell.addcmul_(target, target, value=OUT_OF_SIGHT)  # squared: the same for 1 and -1
                 index = cells[: len(slot)].copy_(cell).clamp_(min=0)  # NaN became some integer
                 torch.index_select(self.slot_of_cell, 0, index, out=slot)
-                all_decided = all_decided and bool(slot.min() >= 0)
+                # An edge inside a cell leaves its logits undecided. They are few: search for their bins one by one.
+                if bool(slot.min() < 0):
+                    undecided = true_indices(slot < 0)
+                    bins = torch.searchsorted(self.edges, logit[undecided].to(self.dtype), right=True, out_int32=True)
+                    slot[undecided] = bins * (target[undecided] == 0) * self.lanes
             slot.add_(lane[: len(slot)])
-        # An edge inside a cell leaves its logits undecided. They are few: search for their bins one by one.
-        if not all_decided:
-            undecided = true_indices(slots < 0)
-            bins = torch.searchsorted(self.edges, logits[undecided].to(self.dtype), right=True, out_int32=True)
-            slots[undecided] = bins * (targets[undecided] == 0) * self.lanes
         return slots
 
     def histogram(self, logits: Tensor, slots: Tensor) -> Tensor:
@@ -222,7 +220,8 @@ def true_indices(mask: Tensor) -> Tensor:
     """Indices (n,) int64 of the True entries of a mask (M,), ascending; fast on a CPU where few are."""
     if mask.device.type != "cpu":
         return mask.nonzero().squeeze(1)
-    mask = torch.nn.functional.pad(mask, (0, -len(mask) % 8))
+    if len(mask) % 8:
+        mask = torch.nn.functional.pad(mask, (0, -len(mask) % 8))
     words = mask.view(torch.int64).nonzero()  # eight entries at a time
     candidates = (8 * words + torch.arange(8)).flatten()
     return candidates[mask[candidates]]
