@@ -69,6 +69,7 @@ class LogitBins:
         scratch = torch.empty(_chunk(logits), dtype=self.dtype, device=logits.device)
         cells = torch.empty_like(scratch, dtype=torch.int32)
         lane = torch.arange(len(cells), dtype=torch.int32, device=logits.device) & (self.lanes - 1)
+        all_decided = True
         for logit, target, slot in _chunks(logits, targets, slots):
             if self.slot_of_cell is None:  # on a GPU, which building a table would wait for
                 seen = torch.where(target == 0, logit, -torch.inf).to(self.dtype)
@@ -80,12 +81,13 @@ class LogitBins:
                 cell.addcmul_(target, target, value=OUT_OF_SIGHT)  # squared: the same for 1 and -1
                 index = cells[: len(slot)].copy_(cell).clamp_(min=0)  # NaN became some integer
                 torch.index_select(self.slot_of_cell, 0, index, out=slot)
-                # An edge inside a cell leaves its logits undecided. They are few: search for their bins one by one.
-                if bool(slot.min() < 0):
-                    undecided = true_indices(slot < 0)
-                    bins = torch.searchsorted(self.edges, logit[undecided].to(self.dtype), right=True, out_int32=True)
-                    slot[undecided] = bins * (target[undecided] == 0) * self.lanes
+                all_decided = all_decided and bool(slot.min() >= 0)
             slot.add_(lane[: len(slot)])
+        # An edge inside a cell leaves its logits undecided. They are few: search for their bins one by one, all at once.
+        if not all_decided:
+            undecided = true_indices(slots < 0)
+            bins = torch.searchsorted(self.edges, logits[undecided].to(self.dtype), right=True, out_int32=True)
+            slots[undecided] = bins * (targets[undecided] == 0) * self.lanes
         return slots
 
     def histogram(self, logits: Tensor, slots: Tensor) -> Tensor:
@@ -147,16 +149,20 @@ class LogitBins:
             logits: (M,) float.
             slots: (M,) from `locate`, overwritten: the result takes its memory where that fits.
         """
-        anchors, slopes, values = self.tables(weights).repeat_interleave(self.lanes, dim=1)
+        tables = self.tables(weights).repeat_interleave(self.lanes, dim=1)
+        # slope and value side by side, as one number of twice the size: one look-up for both
+        pair = torch.float64 if tables.dtype == torch.float32 else torch.complex128
+        anchors, lines = tables[0], tables[1:].T.contiguous().view(pair).squeeze(1)
         result = slots.view(torch.float32) if logits.dtype == torch.float32 else torch.empty_like(logits)
-        scratch = anchors.new_empty(3, _chunk(logits))
+        size = _chunk(logits)
+        scratch, found = anchors.new_empty(size), lines.new_empty(size)
+        slopes, values = found.view(anchors.dtype).view(size, 2).unbind(1)
         for logit, slot, out in _chunks(logits, slots, result):
-            anchor, slope, value = scratch[:, : len(slot)]
-            torch.index_select(anchors, 0, slot, out=anchor)
-            torch.index_select(slopes, 0, slot, out=slope)
-            torch.index_select(values, 0, slot, out=value)
+            count = len(slot)
+            anchor = torch.index_select(anchors, 0, slot, out=scratch[:count])
+            torch.index_select(lines, 0, slot, out=found[:count])
             distance = torch.sub(logit, anchor, out=anchor)
-            torch.addcmul(value, slope, distance, out=out)
+            torch.addcmul(values[:count], slopes[:count], distance, out=out)
         return result
 
     def tables(self, weights: Tensor) -> Tensor:
