@@ -83,7 +83,7 @@ class LogitBins:
                 torch.index_select(self.slot_of_cell, 0, index, out=slot)
                 all_decided = all_decided and bool(slot.min() >= 0)
             slot.add_(lane[: len(slot)])
-        # An edge inside a cell leaves its logits undecided. They are few: search for their bins one by one, all at once.
+        # An edge inside a cell leaves its logits undecided. They are few, of all chunks: search for their bins.
         if not all_decided:
             undecided = true_indices(slots < 0)
             bins = torch.searchsorted(self.edges, logits[undecided].to(self.dtype), right=True, out_int32=True)
