@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from detector.backbones.strided import StridedConv2d
+
 
 class TopDown(nn.Module):
     """Feature maps to as many pyramid levels, finest first; the convolutions are to be initialised by `initialise`.
@@ -52,8 +54,8 @@ class FPN(TopDown):
         self.p7_relu = p7_relu
         self.p6_from = p6_from
         p6_channels = in_channels[-1] if p6_from == "c5" else out_channels
-        self.p6 = nn.Conv2d(p6_channels, out_channels, 3, stride=2, padding=1)
-        self.p7 = nn.Conv2d(out_channels, out_channels, 3, stride=2, padding=1)
+        self.p6 = StridedConv2d(p6_channels, out_channels, 3, stride=2, padding=1)
+        self.p7 = StridedConv2d(out_channels, out_channels, 3, stride=2, padding=1)
         self.initialise()
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detector.backbones.norm import make_norm
+from detector.backbones.strided import StridedConv2d
 
 CHANNELS = (256, 256, 384, 384, 384, 512)  # at strides 4 to 128
 BLOCKS = (2, 2, 2, 2, 2, 4)  # residual blocks of every path at that stride
@@ -17,7 +18,7 @@ class Residual(nn.Module):
 
     def __init__(self, in_channels: int, channels: int, norm: str, stride: int = 1) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
+        self.conv1 = StridedConv2d(in_channels, channels, 3, stride, padding=1, bias=False)
         self.bn1 = make_norm(norm, channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn2 = make_norm(norm, channels)

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from data.targets import BatchTargets
 from detector import build_detector
+from detector.backbones import epilogue
 from engine.run.config import load_config
 from engine.run.distributed import Processes
 from engine.run.schedule import build_schedule
@@ -20,6 +21,7 @@ from engine.training.network_graphs import can_be_captured
 from engine.training.train_step import MicroBatch, TrainStep
 
 ALONE = Processes(0, 1, torch.device("cpu"))
+GPU = torch.device("cuda", 0)
 
 
 def graphs_on_a_cpu(parts: tuple[nn.Module, ...], samples: tuple[tuple[object], ...]) -> tuple[nn.Module, ...]:
@@ -228,7 +230,7 @@ def test_what_can_be_captured(write_config, tmp_path, override, device, expected
 
 @pytest.mark.gpu
 def test_graphs_on_a_gpu_take_the_steps_of_operators_in_few_launches(make_step):
-    place = Processes(0, 1, torch.device("cuda", 0))
+    place = Processes(0, 1, GPU)
     overrides = ("run.device=cuda", "run.log_every=100", "run.precision=float32", "optimizer.lr=0.001")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -240,3 +242,24 @@ def test_graphs_on_a_gpu_take_the_steps_of_operators_in_few_launches(make_step):
     assert graphed.captured and not plain.captured
     launches = [count_launches(lambda step=step: step(batches(1))) for step in (graphed, plain)]
     assert launches[0] < launches[1] / 2, launches
+
+
+@pytest.mark.gpu
+def test_gradients_in_bfloat16_are_as_near_to_float32_as_by_operators(make_step, monkeypatch):
+    def gradients(precision: str, fast: bool) -> dict[str, torch.Tensor]:
+        monkeypatch.setattr(epilogue, "_kernels_work", lambda device: fast)
+        overrides = ["model.norm=frozen_batch", "optimizer.clip_grad_norm=null", f"run.precision={precision}"]
+        step = make_step(*overrides, f"run.device={GPU.type}", f"run.graphs={fast}", processes=Processes(0, 1, GPU))
+        step(batches(1))
+        assert step.captured is fast
+        return {name: p.grad.double() for name, p in step.detector.named_parameters() if p.requires_grad}
+
+    exact = gradients("float32", fast=False)
+    errors = []
+    for fast in (True, False):
+        found = gradients("bfloat16", fast)
+        each = {name: (found[name] - wanted).norm() / wanted.norm() for name, wanted in exact.items() if wanted.any()}
+        joined = [torch.cat([part[name].flatten() for name in exact]) for part in (found, exact)]
+        errors.append(((joined[0] - joined[1]).norm() / joined[1].norm(), max(each.values())))
+    (ours, ours_worst), (plain, plain_worst) = errors
+    assert 0 < ours <= 1.2 * plain and ours_worst <= 1.2 * plain_worst, errors
