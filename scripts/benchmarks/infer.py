@@ -2,10 +2,8 @@
 
 import copy
 import gc
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from statistics import median
 from typing import NamedTuple
 
 import torch
@@ -15,13 +13,16 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
 
 from benchmarks.models import make_models
+from benchmarks.timing import interleave
+from data.loader import padded_size
 from data.transforms import ResizeShortSide
 from detector import Detector
 from detector.backbones.winograd import use_winograd
-from detector.contract import IMAGENET_MEAN, IMAGENET_STD, SIZE_DIVISOR
+from detector.contract import IMAGENET_MEAN, IMAGENET_STD
 from detector.pyramid import DenseDetector
 from detector.released import COCO_IDS
 from detector.shape_graphs import ShapeGraphs
+from engine.run.precision import autocast
 
 PASSES = 3  # beyond the first
 # height and width, and how many of 100 images of COCO's val2017 are of about that size; of a sample of 80
@@ -111,25 +112,23 @@ class Measured(NamedTuple):
 
 def measure(cases: dict[str, Callable[[Batch], Found]], batches: Sequence[Batch]) -> dict[str, Measured]:
     """All batches by each case in turn, pass by pass; before that a batch of another shape."""
-    seconds: dict[str, list[float]] = {name: [] for name in cases}
     found: dict[str, Found] = {}
+
+    def detect_all(name: str) -> None:
+        found[name] = [each for batch in batches for each in cases[name](batch)]
+
     warm_up = make_batch([WARM_UP_SIZE], batches[0].images.device)
     for run in cases.values():
         run(warm_up)
-    for _ in range(1 + PASSES):
-        for name, run in cases.items():
-            start = _now()
-            found[name] = [each for batch in batches for each in run(batch)]
-            seconds[name].append(_now() - start)
-    return {name: Measured(first, median(later), found[name]) for name, (first, *later) in seconds.items()}
+    passes = {name: partial(detect_all, name) for name in cases}
+    first, later = (interleave(passes, repetitions, warm_up=0) for repetitions in (1, PASSES))
+    return {name: Measured(first[name], later[name], found[name]) for name in cases}
 
 
 def with_own_labels(peer: Measured) -> Measured:
     """torchvision's labels are COCO's ids, ours their places in the list of ids."""
-    own = {theirs: label for label, theirs in enumerate(COCO_IDS)}
-    found = [
-        each | {"labels": each["labels"].cpu().apply_(own.__getitem__).to(each["labels"].device)} for each in peer.found
-    ]
+    ids = torch.tensor(COCO_IDS, device=peer.found[0]["labels"].device)
+    found = [each | {"labels": torch.searchsorted(ids, each["labels"])} for each in peer.found]
     return peer._replace(found=found)
 
 
@@ -163,7 +162,7 @@ def coco_sizes(num_images: int, short_side: int, long_side: int) -> list[tuple[i
 
 def make_batch(sizes: Sequence[tuple[int, int]], device: torch.device) -> Batch:
     """Noise of these sizes."""
-    height, width = (-(-max(sides) // SIZE_DIVISOR) * SIZE_DIVISOR for sides in zip(*sizes, strict=True))
+    height, width = padded_size((max(h for h, _ in sizes), max(w for _, w in sizes)))
     images = torch.zeros(len(sizes), 3, height, width)
     generator = torch.Generator().manual_seed(1)
     for image, (h, w) in zip(images, sizes, strict=True):
@@ -183,14 +182,14 @@ def silence_unused_columns(peer: RetinaNet) -> None:
 @torch.inference_mode()
 def detect(model: Detector, precision: str, batch: Batch) -> Found:
     images = batch.images.contiguous(memory_format=torch.channels_last)
-    with _autocast(images, precision):
+    with autocast(precision, images.device):
         return model(images, image_sizes=batch.sizes)
 
 
 @torch.inference_mode()
 def detect_peer(model: RetinaNet, precision: str, batch: Batch) -> Found:
     model.transform.sizes = batch.sizes
-    with _autocast(batch.images, precision):
+    with autocast(precision, batch.images.device):
         return model(batch.images)
 
 
@@ -218,13 +217,3 @@ def memory_of_graphs(detector: Detector) -> float:
     gc.collect()
     torch.cuda.empty_cache()
     return (before - torch.cuda.memory_reserved()) / 2**30
-
-
-def _autocast(images: Tensor, precision: str) -> torch.autocast:
-    return torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16")
-
-
-def _now() -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()

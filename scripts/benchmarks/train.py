@@ -10,6 +10,7 @@ from benchmarks.models import make_batch, make_models
 from benchmarks.timing import interleave
 from detector import Detector
 from detector.backbones.winograd import use_winograd
+from engine.run.precision import autocast
 from engine.training.network_graphs import capture_network
 
 REPETITIONS = 5
@@ -53,11 +54,11 @@ def make_step(model: nn.Module, inputs: tuple, fused: bool) -> Callable[[str], N
     """One optimizer step in the given precision; the loss is torchvision's sum or our "loss"."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=1e-6, momentum=0.9, weight_decay=1e-4, fused=fused or None)
-    device = parameters[0].device.type
+    device = parameters[0].device
 
     def step(precision: str) -> None:
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
+        with autocast(precision, device):
             losses = model(*inputs)
             loss = losses["loss"] if "loss" in losses else sum(losses.values())
         loss.backward()
