@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .box_loss import BoxLoss, box_loss
+from .entries import positive_entries
 from .finite import nan_unless_finite
 from .group_sums import sum_over_group
 from .loss import Loss, LossSettings, require_positive, weighted_sum
@@ -66,7 +67,7 @@ def dr_loss(
     logits = logits if logits.dtype == torch.float64 else logits.float()
     probabilities = logits.sigmoid()
     negative = targets == 0
-    entries = (targets == 1).nonzero().squeeze(1) if positives is None else positives
+    entries = positive_entries(targets) if positives is None else positives
     positive = probabilities[entries]
 
     # The worst score of either side: what its exponentials are taken relative to, which cancels in the end.

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .entries import positive_entries
 from .matched import OVERLAPS
 
 
@@ -64,7 +65,7 @@ def flatten(logits: Tensor, targets: Tensor) -> Flat:
     if targets.shape != logits.shape:
         targets = _one_hot(targets, logits)
     flat = targets.flatten()
-    return Flat(logits.flatten(), flat, (flat == 1).nonzero().squeeze(1), leading)
+    return Flat(logits.flatten(), flat, positive_entries(flat), leading)
 
 
 def _one_hot(labels: Tensor, logits: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from detector.centernet.head import Maps
 from detector.centernet.targets import keypoint_targets
 from detector.monitor import Monitor
 from losses.centernet import CenterNetLoss, Keypoints
+from losses.entries import positive_entries
 
 
 class CenterNetObjective(nn.Module):
@@ -63,6 +64,6 @@ class CenterNetObjective(nn.Module):
         cls_targets = (heat == 1).to(torch.int8) - (heat < 0).to(torch.int8)
         monitor.watch_logits(logits, cls_targets, None)
         if monitor.detailed:
-            entries = (cls_targets == 1).nonzero().squeeze(1)
+            entries = positive_entries(cls_targets)
             delta = self.loss.settings.step_half_width
             monitor.watch_ranks(logits, cls_targets, entries, delta, group)

@@ -17,10 +17,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from ..entries import true_indices
 from .positions import FAR_APART, place
+from .shared_out import SharedOut
 
-# Logits worked on at a time, so that on a CPU the temporaries stay in the cache. PyTorch's operators bring their own
-# threads. Threads of ours would share out the gathers too, but wait for the interpreter longer than they gain.
+# Logits worked on at a time, so that on a CPU the temporaries stay in the cache.
 CHUNK_CPU, CHUNK_GPU = 1 << 18, 1 << 20
 # Added to the cells of positives and ignored entries, which moves them into bin 0, below every breakpoint.
 OUT_OF_SIGHT = -(2.0**24)
@@ -69,6 +70,7 @@ class LogitBins:
         scratch = torch.empty(_chunk(logits), dtype=self.dtype, device=logits.device)
         cells = torch.empty_like(scratch, dtype=torch.int32)
         lane = torch.arange(len(cells), dtype=torch.int32, device=logits.device) & (self.lanes - 1)
+        shared = SharedOut(len(cells), logits.device)
         all_decided = True
         for logit, target, slot in _chunks(logits, targets, slots):
             if self.slot_of_cell is None:  # on a GPU, which building a table would wait for
@@ -80,12 +82,12 @@ class LogitBins:
                 cell = self._cell(logit.to(self.dtype), out=scratch[: len(slot)])
                 cell.addcmul_(target, target, value=OUT_OF_SIGHT)  # squared: the same for 1 and -1
                 index = cells[: len(slot)].copy_(cell).clamp_(min=0)  # NaN became some integer
-                torch.index_select(self.slot_of_cell, 0, index, out=slot)
+                shared.look_up(self.slot_of_cell, shared.index(index), out=slot)
                 all_decided = all_decided and bool(slot.min() >= 0)
             slot.add_(lane[: len(slot)])
         # An edge inside a cell leaves its logits undecided. They are few, of all chunks: search for their bins.
         if not all_decided:
-            undecided = true_indices(slots < 0)
+            undecided = true_indices(slots.signbit())  # which is faster than a comparison
             bins = torch.searchsorted(self.edges, logits[undecided].to(self.dtype), right=True, out_int32=True)
             slots[undecided] = bins * (targets[undecided] == 0) * self.lanes
         return slots
@@ -96,15 +98,17 @@ class LogitBins:
         # logits have no digits to spare: subtract it from each.
         origins = self.origins.repeat_interleave(self.lanes) if self.dtype == torch.float64 else None
         # One complex addition counts a logit (real part) and sums it (imaginary part), for one walk through memory.
-        total = self.breakpoints.new_zeros((len(self.edges) + 1) * self.lanes, dtype=torch.complex128)
-        entries = total.new_ones(_chunk(logits))
+        entries = torch.ones(_chunk(logits), dtype=torch.complex128, device=logits.device)
         values = torch.view_as_real(entries)[:, 1]
+        shared = SharedOut(len(entries), logits.device)
+        totals = shared.tables(entries, (len(self.edges) + 1) * self.lanes, len(logits))
         for logit, slot in _chunks(logits, slots):
+            index = shared.index(slot)
             values[: len(slot)].copy_(logit)
             if origins is not None:
-                values[: len(slot)] -= origins[slot]
-            total.index_add_(0, slot, entries[: len(slot)])
-        histogram = torch.view_as_real(total).view(-1, self.lanes, 2).sum(1).T.contiguous()
+                values[: len(slot)] -= origins[index]
+            shared.add(totals, index, entries[: len(slot)])
+        histogram = torch.view_as_real(totals.sum(0)).view(-1, self.lanes, 2).sum(1).T.contiguous()
         return histogram if origins is not None else self.relative(histogram)
 
     def relative(self, histogram: Tensor) -> Tensor:
@@ -157,10 +161,11 @@ class LogitBins:
         size = _chunk(logits)
         scratch, found = anchors.new_empty(size), lines.new_empty(size)
         slopes, values = found.view(anchors.dtype).view(size, 2).unbind(1)
+        shared = SharedOut(size, logits.device)
         for logit, slot, out in _chunks(logits, slots, result):
-            count = len(slot)
-            anchor = torch.index_select(anchors, 0, slot, out=scratch[:count])
-            torch.index_select(lines, 0, slot, out=found[:count])
+            count, index = len(slot), shared.index(slot)
+            anchor = shared.look_up(anchors, index, out=scratch[:count])
+            shared.look_up(lines, index, out=found[:count])
             distance = torch.sub(logit, anchor, out=anchor)
             torch.addcmul(values[:count], slopes[:count], distance, out=out)
         return result
@@ -220,17 +225,6 @@ class LogitBins:
 
 def _both_ends(centres: Tensor, delta: float) -> Tensor:
     return torch.cat([centres - delta, centres + delta])
-
-
-def true_indices(mask: Tensor) -> Tensor:
-    """Indices (n,) int64 of the True entries of a mask (M,), ascending; fast on a CPU where few are."""
-    if mask.device.type != "cpu":
-        return mask.nonzero().squeeze(1)
-    if len(mask) % 8:
-        mask = torch.nn.functional.pad(mask, (0, -len(mask) % 8))
-    words = mask.view(torch.int64).nonzero()  # eight entries at a time
-    candidates = (8 * words + torch.arange(8)).flatten()
-    return candidates[mask[candidates]]
 
 
 def _chunk(logits: Tensor) -> int:

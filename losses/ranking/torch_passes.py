@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from .. import triton_support
+from ..entries import positive_entries
 from ..finite import nan_unless_finite
-from .logit_bins import LogitBins, true_indices
+from .logit_bins import LogitBins
 
 if TYPE_CHECKING:
     from .ranking import Ranking
@@ -34,7 +35,7 @@ class TorchPasses:
 
     def find_entries(self, targets: Tensor, known: Tensor | None = None) -> Tensor:
         """Indices (P,) int64 of the targets (M,) that are 1, ascending: `known`, or a search that waits for a GPU."""
-        return true_indices(targets == 1) if known is None else known
+        return positive_entries(targets) if known is None else known
 
     def positives(self, logits: Tensor, entries: Tensor, weights: Tensor | None) -> Tensor:
         """(2, P) float64: logits of the entries (P,), 0 where they are not finite, and their weights, 0 if None."""
@@ -57,7 +58,10 @@ class TorchPasses:
         """
         self._slots = self.bins.locate(logits, targets)
         histogram = self.bins.histogram(logits, self._slots)
-        histogram[0, -1] += nan_unless_finite(logits)
+        if logits.dtype == torch.float64:  # whose sum could overflow
+            histogram[0, -1] += nan_unless_finite(logits)
+        else:
+            histogram[0, -1] += 0 * histogram[1].sum()
         return histogram
 
     def rank(self, negatives: Tensor, weights: Tensor) -> Tensor:

@@ -118,7 +118,7 @@ def launches(loss, launched):
 @pytest.mark.parametrize("loss", RANKING_LOSSES)
 def test_operators_wait_for_the_device_once(loss, one_thread, monkeypatch):
     monkeypatch.setattr("losses.ranking.logit_bins.LogitBins._build_table", lambda bins: None)  # as on a GPU, both
-    monkeypatch.setattr("losses.ranking.torch_passes.true_indices", lambda mask: mask.nonzero().squeeze(1))
+    monkeypatch.setattr("losses.ranking.torch_passes.positive_entries", lambda t: (t == 1).nonzero().squeeze(1))
     recorder = record(loss, random_batch(5000, 50))
     assert recorder.waits == {"nonzero": 1}
 

@@ -1,0 +1,56 @@
+"""Reading a table and adding to one at many indices, shared out among PyTorch's threads.
+
+`index_select` and `index_add_` run on one thread of a CPU; `gather` and `scatter_add_` share out the rows of a matrix.
+So the indices are laid out as a matrix with a row for each thread. All rows read the same table, and each adds to a
+table of its own, so no two threads write to one place.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+
+class SharedOut:
+    """The index operations of a ranking, for up to `size` indices at a time.
+
+    Attributes:
+        threads: that share a call; 1 on a GPU, whose operators need no help.
+    """
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        self.threads = torch.get_num_threads() if device.type == "cpu" else 1
+        self._scratch = torch.empty(size if self.threads > 1 else 0, dtype=torch.int64)
+
+    def index(self, index: Tensor) -> Tensor:
+        """The index (n,) int32 in the type that the other methods take; it lasts until the next call."""
+        return index if self.threads == 1 else self._scratch[: len(index)].copy_(index)
+
+    def look_up(self, table: Tensor, index: Tensor, out: Tensor) -> Tensor:
+        """table[index], (n,) from (K,), written to `out`."""
+        if self.threads == 1:
+            return torch.index_select(table, 0, index, out=out)
+        for rows, positions, found in _matrices(self.threads, index, out):
+            torch.gather(table.expand(rows, -1), 1, positions, out=found)
+        return out
+
+    def tables(self, like: Tensor, length: int, num_entries: int) -> Tensor:
+        """Zeros (rows, length) to add that many entries to, not so many rows that their sum takes longer than that."""
+        return like.new_zeros(max(1, min(self.threads, num_entries // (2 * length))), length)
+
+    def add(self, tables: Tensor, index: Tensor, values: Tensor) -> None:
+        """Adds values (n,) at the index (n,) to one or the other row of the tables (rows, K)."""
+        if self.threads == 1:
+            tables[0].index_add_(0, index, values)
+            return
+        for rows, positions, added in _matrices(len(tables), index, values):
+            tables[:rows].scatter_add_(1, positions, added)
+
+
+def _matrices(rows: int, index: Tensor, values: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Two vectors (n,) as matrices of so many rows, and what is left over as matrices of one row."""
+    even = len(index) // rows * rows
+    if even:
+        yield rows, index[:even].view(rows, -1), values[:even].view(rows, -1)
+    if even < len(index):
+        yield 1, index[None, even:], values[None, even:]
