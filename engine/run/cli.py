@@ -31,9 +31,12 @@ def _say_interrupted() -> None:
         print("error: interrupted", file=sys.stderr, flush=True)
 
 
-# Threads that spin at a barrier keep the CPU from the one that they wait for, where other programs run too. OpenMP asks
-# once, when PyTorch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Threads that spin at a barrier keep the CPU from the one that they wait for, where other programs run too; those that
+# sleep at once are slow to wake, where none do. So they spin for a moment (10,000 turns are a quarter of a millisecond)
+# and then sleep. OpenMP asks once, when PyTorch is loaded.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 sys.excepthook = _report_uncaught  # before the imports below: Ctrl-C may come while they are still at work
 
 import argparse

@@ -93,14 +93,22 @@ def test_a_resume_on_other_threads_warns(config_file, caplog, now, words):
     assert words in caplog.text and bool(words) == bool(caplog.text)
 
 
-@pytest.mark.parametrize(("chosen", "policy"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_threads_wait_passively_unless_the_user_chose(chosen, policy):
-    line = (
-        "import sys, engine.run.cli; assert 'torch' not in sys.modules; import os; print(os.environ['OMP_WAIT_POLICY'])"
-    )
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    environment |= {} if chosen is None else {"OMP_WAIT_POLICY": chosen}
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        ({}, "PASSIVE 10000"),
+        ({"GOMP_SPINCOUNT": "7"}, "PASSIVE 7"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE None"),
+        ({"OMP_WAIT_POLICY": "PASSIVE"}, "PASSIVE None"),
+    ],
+)
+def test_threads_spin_for_a_moment_and_sleep_unless_the_user_chose(chosen, expected):
+    line = "import sys, os, engine.run.cli; assert 'torch' not in sys.modules; "
+    line += "print(os.environ['OMP_WAIT_POLICY'], os.environ.get('GOMP_SPINCOUNT'))"
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    }
     done = subprocess.run(
-        [sys.executable, "-c", line], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", line], cwd=ROOT, env=environment | chosen, capture_output=True, text=True, check=True
     )
-    assert done.stdout.strip() == policy
+    assert done.stdout.strip() == expected
