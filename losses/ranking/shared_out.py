@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+SHARE = 1 << 15  # PyTorch gives a thread at least so many entries of a matrix
+
 
 class SharedOut:
     """The index operations of a ranking, for up to `size` indices at a time.
@@ -19,7 +21,7 @@ class SharedOut:
     """
 
     def __init__(self, size: int, device: torch.device) -> None:
-        self.threads = torch.get_num_threads() if device.type == "cpu" else 1
+        self.threads = max(1, min(torch.get_num_threads(), size // SHARE)) if device.type == "cpu" else 1
         self._scratch = torch.empty(size if self.threads > 1 else 0, dtype=torch.int64)
 
     def index(self, index: Tensor) -> Tensor:
