@@ -1,10 +1,27 @@
 """The choice of a learning rate for each variant of a grid, by AP on val, and the cells that are compared at it."""
 
+from collections.abc import Collection
 from statistics import mean
 
 from engine.tools.ablation.grid import Cell, Grid, Results, search_cells
 
 TIE = 0.01  # AP on val within which two rates are told apart by a second seed
+
+
+def ready_cells(grid: Grid, results: Results, failed: Collection[Cell] = ()) -> list[tuple[Cell, bool]]:
+    """Cells that may run by now, in the order to run them, and whether to evaluate them on the test split.
+
+    The search is ready at once, a variant's further seeds of it when its rates are known, and its comparison when its
+    rate is chosen; other variants need not be so far. The comparison goes seed by seed, so that pairs end together.
+    """
+    ended = results.keys() | failed
+    search = search_cells(grid)
+    undecided = {(cell.variant, cell.epochs) for cell in search if cell not in ended}
+    ties = [cell for cell in tie_cells(grid, results) if (cell.variant, cell.epochs) not in undecided]
+    undecided |= {(cell.variant, cell.epochs) for cell in ties if cell not in ended}
+    chosen = [cell for cell in chosen_cells(grid, results) if (cell.variant, cell.epochs) not in undecided]
+    chosen.sort(key=lambda cell: grid.seeds.index(cell.seed))
+    return [(cell, False) for cell in search + ties] + [(cell, not grid.lengths) for cell in chosen]
 
 
 def tie_cells(grid: Grid, results: Results) -> list[Cell]:

@@ -9,7 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from engine.run.config import Config
 from engine.run.run_folder import RunFolder
 from engine.run.step_lines import read_step_lines
 from engine.tools.ablation.cells import KeptCells
-from engine.tools.ablation.choice import chosen_cells, rates_at_the_edge, tie_cells
+from engine.tools.ablation.choice import chosen_cells, rates_at_the_edge, ready_cells
 from engine.tools.ablation.figures import FIGURES, LENGTHS, draw_figures, draw_lengths, variant_colors
 from engine.tools.ablation.grid import Cell, Grid, search_cells
 from engine.tools.ablation.lengths import length_curves, length_table
@@ -56,26 +57,40 @@ class Runner:
         self.stopped = False
         self.left_out = 0  # for want of time
 
-    def run(self, cells: list[Cell], test: bool, bar: Any) -> list[Cell]:
-        """Trains the cells, and with `test` evaluates them on the test split; returns those that failed."""
+    def run(self, ready: Callable[[Collection[Cell]], list[tuple[Cell, bool]]], bar: Any) -> list[Cell]:
+        """Runs the cells that are ready, then those that become so, until there are no more; returns those that failed.
+
+        Args:
+            ready: cells that may run, and whether to evaluate them on the test split, from those that failed so far.
+                It is asked again whenever a cell ends.
+        """
         alarm = None
-        if cells and self.limit.seconds_left < threading.TIMEOUT_MAX:
+        if self.limit.seconds_left < threading.TIMEOUT_MAX:
             alarm = threading.Timer(max(0.0, self.limit.seconds_left), self.stop)
             alarm.start()
+        jobs: dict[Future[bool], Cell] = {}
+        begun: set[tuple[Cell, bool]] = set()
+        counted: set[Cell] = set()
+        failed: list[Cell] = []
         try:
             with ThreadPoolExecutor(self.processes) as pool:
-                jobs = {cell: pool.submit(self._run_cell, cell, test) for cell in cells}
-                failed = []
                 try:
-                    for cell, job in jobs.items():
-                        if not job.result() and not self.stopped:
-                            failed.append(cell)
-                        bar.update()
+                    while True:
+                        new = [each for each in ready(failed) if each not in begun]
+                        begun.update(new)
+                        jobs |= {pool.submit(self._run_cell, cell, test): cell for cell, test in new}
+                        if not jobs:
+                            return failed
+                        for job in wait(jobs, return_when=FIRST_COMPLETED).done:
+                            cell = jobs.pop(job)
+                            if not job.result() and not self.stopped:
+                                failed.append(cell)
+                            bar.update(cell not in counted)  # with a test it is the same cell
+                            counted.add(cell)
                 except KeyboardInterrupt:
                     self.stop()
                     pool.shutdown(cancel_futures=True)
                     raise
-            return failed
         finally:
             if alarm is not None:
                 alarm.cancel()
@@ -151,18 +166,10 @@ class Runner:
 def run_grid(grid: Grid, runner: Runner, bar: Any) -> list[Cell]:
     """Searches the rates, and trains and tests every variant at its best, those of a grid of lengths without a test;
     returns the cells that failed."""
-    failed = runner.run(search_cells(grid), test=False, bar=bar)
-    failed += runner.run(tie_cells(grid, runner.cells.results()), test=False, bar=bar)
-    results = runner.cells.results()
-    missing = [cell for cell in search_cells(grid) if cell not in results and cell not in failed]
-    if missing:  # the choice of a rate waits for all of them
-        return failed
-    chosen = chosen_cells(grid, results)
-    if grid.search is None:
-        bar.update(-sum(cell.seed == grid.seeds[0] for cell in chosen))  # these now get their test
-    failed += runner.run(chosen, test=not grid.lengths, bar=bar)
-    for variant, rate in rates_at_the_edge(grid, results).items():
-        log.warning("%s: its best rate, %g, is the last one tried; add a rate beyond it", variant, rate)
+    failed = runner.run(lambda failed: ready_cells(grid, runner.cells.results(), failed), bar)
+    if not (runner.stopped or runner.left_out):
+        for variant, rate in rates_at_the_edge(grid, runner.cells.results()).items():
+            log.warning("%s: its best rate, %g, is the last one tried; add a rate beyond it", variant, rate)
     return failed
 
 

@@ -8,32 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ablation_grids import GRID, result
 
 from engine.metrics.coco_metrics import match_detections, metrics_of
 from engine.run.config import ConfigError, load_config
 from engine.tools.ablation.choice import chosen_cells, chosen_rate, rates_at_the_edge, tie_cells
-from engine.tools.ablation.grid import Cell, Result, load_grid, search_cells
-from engine.tools.ablation.tables import METRICS, ap_at, csv_rows, markdown_table, score_iou_correlation
+from engine.tools.ablation.grid import Cell, load_grid, search_cells
+from engine.tools.ablation.tables import ap_at, csv_rows, markdown_table, score_iou_correlation
 
 ROOT = Path(__file__).resolve().parents[4]
-GRID = """
-config: tiny.yaml
-learning_rates: [0.01, 0.02]
-seeds: [0, 1, 2]
-reference: aLRP
-variants: {aLRP: [], "Focal + GIoU": [loss.name=focal, loss.box_loss=giou]}
-"""
-
-
-@pytest.fixture
-def grid(tmp_path):
-    (tmp_path / "grid.yaml").write_text(GRID)
-    return load_grid(tmp_path / "grid.yaml")
-
-
-def result(cell, val_ap, test_ap=None):
-    test = None if test_ap is None else dict.fromkeys(METRICS, 0.5) | {"AP": test_ap}
-    return cell, Result(cell, [{"epoch": 1, "AP": val_ap}], test, 100.0)
 
 
 def test_settings_are_chosen_on_val_and_compared_over_the_seeds(grid):
@@ -57,15 +40,6 @@ def test_a_variant_without_a_finished_run_is_left_out(grid):
     found = dict(result(cell, 0.1, 0.3) for cell in search_cells(grid) if cell.variant == "aLRP")
     assert {cell.variant for cell in chosen_cells(grid, found)} == {"aLRP"}
     assert "Focal" not in markdown_table(grid, found)
-
-
-@pytest.fixture
-def searched(tmp_path):
-    text = (
-        GRID.replace("[0.01, 0.02]", "[0.01, 0.02, 0.04]") + "search: {overrides: [schedule.epochs=1], seeds: [0, 7]}\n"
-    )
-    (tmp_path / "grid.yaml").write_text(text)
-    return load_grid(tmp_path / "grid.yaml")
 
 
 def test_rates_may_be_searched_by_runs_of_their_own(searched):

@@ -1,0 +1,81 @@
+"""The order of an ablation's cells, and how processes take them."""
+
+import threading
+
+from ablation_grids import result
+
+from engine.tools.ablation.choice import chosen_cells, ready_cells, tie_cells
+from engine.tools.ablation.grid import search_cells
+from engine.tools.ablation.runs import Runner
+from engine.tools.ablation.time_limit import TimeLimit
+
+
+def names(ready):
+    return [f"{cell.name} tested" if test else cell.name for cell, test in ready]
+
+
+def test_a_variant_goes_on_without_waiting_for_the_others(searched):
+    search = search_cells(searched)
+    first = names(ready_cells(searched, {}))
+    assert first == [cell.name for cell in search]
+    aps = {0.01: 0.305, 0.02: 0.31, 0.04: 0.2}  # 0.01 and 0.02 tie
+    found = dict(result(cell, aps[cell.learning_rate]) for cell in search if cell.variant == "aLRP")
+    ties = ["search_alrp_lr0.02_seed7", "search_alrp_lr0.01_seed7"]
+    assert names(ready_cells(searched, found)) == first + ties
+    found |= dict(result(cell, 0.3) for cell in tie_cells(searched, found))
+    comparison = [f"alrp_lr0.02_seed{seed} tested" for seed in (0, 1, 2)]
+    assert names(ready_cells(searched, found)) == first + ties + comparison
+
+
+def test_the_comparison_goes_seed_by_seed_and_without_what_failed(searched):
+    search = search_cells(searched)
+    found = dict(result(cell, 10 * cell.learning_rate) for cell in search if cell.learning_rate > 0.01)
+    failed = [cell for cell in search if cell not in found]
+    comparison = names(ready_cells(searched, found, failed))[len(search) :]
+    assert comparison == [
+        f"{variant}_lr0.04_seed{seed} tested" for seed in (0, 1, 2) for variant in ("alrp", "focal-giou")
+    ]
+    assert names(ready_cells(searched, {}, search)) == [cell.name for cell in search]
+
+
+class Bar:
+    count = 0
+
+    def update(self, count):
+        self.count += count
+
+
+def test_a_free_process_takes_what_has_become_ready(searched, tmp_path, monkeypatch):
+    """Focal loss's last cell of the search runs until aLRP's comparison has begun."""
+    runner, found, begun = Runner(searched, tmp_path, 2, TimeLimit(None)), {}, threading.Event()
+
+    def run(cell, test):
+        if test and cell.variant == "aLRP":
+            begun.set()
+        if cell.variant != "aLRP" and cell.learning_rate == 0.04 and not test:
+            assert begun.wait(20)
+        if cell.variant == "aLRP" and cell.learning_rate == 0.01:
+            return False  # it fails
+        found.update([result(cell, 10 * cell.learning_rate)])
+        return True
+
+    monkeypatch.setattr(runner, "_run_cell", run)
+    bar = Bar()
+    failed = runner.run(lambda failed: ready_cells(searched, dict(found), failed), bar)
+    assert [cell.name for cell in failed] == ["search_alrp_lr0.01_seed0"]
+    assert bar.count == searched.size and len(found) == searched.size - 1
+
+
+def test_a_cell_that_is_tested_later_counts_once(grid, tmp_path, monkeypatch):
+    runner, found, ran = Runner(grid, tmp_path, 1, TimeLimit(None)), {}, []
+
+    def run(cell, test):
+        ran.append((cell, test))
+        found.update([result(cell, cell.learning_rate)])
+        return True
+
+    monkeypatch.setattr(runner, "_run_cell", run)
+    bar = Bar()
+    assert runner.run(lambda failed: ready_cells(grid, dict(found), failed), bar) == []
+    assert bar.count == grid.size == len(ran) - 2  # the chosen two of the first seed ran again, for their test
+    assert {cell for cell, test in ran if test} == set(chosen_cells(grid, found))
