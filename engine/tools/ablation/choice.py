@@ -14,12 +14,16 @@ def ready_cells(grid: Grid, results: Results, failed: Collection[Cell] = ()) -> 
     The search is ready at once, a variant's further seeds of it when its rates are known, and its comparison when its
     rate is chosen; other variants need not be so far. The comparison goes seed by seed, so that pairs end together.
     """
+
+    def whose(cell: Cell) -> tuple[str, int | None]:
+        return cell.variant, cell.epochs
+
     ended = results.keys() | failed
     search = search_cells(grid)
-    undecided = {(cell.variant, cell.epochs) for cell in search if cell not in ended}
-    ties = [cell for cell in tie_cells(grid, results) if (cell.variant, cell.epochs) not in undecided]
-    undecided |= {(cell.variant, cell.epochs) for cell in ties if cell not in ended}
-    chosen = [cell for cell in chosen_cells(grid, results) if (cell.variant, cell.epochs) not in undecided]
+    undecided = {whose(cell) for cell in search if cell not in ended}
+    ties = [cell for cell in tie_cells(grid, results) if whose(cell) not in undecided]
+    undecided |= {whose(cell) for cell in ties if cell not in ended}
+    chosen = [cell for cell in chosen_cells(grid, results) if whose(cell) not in undecided]
     chosen.sort(key=lambda cell: grid.seeds.index(cell.seed))
     return [(cell, False) for cell in search + ties] + [(cell, not grid.lengths) for cell in chosen]
 

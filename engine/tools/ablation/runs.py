@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -57,13 +56,8 @@ class Runner:
         self.stopped = False
         self.left_out = 0  # for want of time
 
-    def run(self, ready: Callable[[Collection[Cell]], list[tuple[Cell, bool]]], bar: Any) -> list[Cell]:
-        """Runs the cells that are ready, then those that become so, until there are no more; returns those that failed.
-
-        Args:
-            ready: cells that may run, and whether to evaluate them on the test split, from those that failed so far.
-                It is asked again whenever a cell ends.
-        """
+    def run(self, bar: Any) -> list[Cell]:
+        """Runs the cells that are ready, then those that become so, until there are none; returns those that failed."""
         alarm = None
         if self.limit.seconds_left < threading.TIMEOUT_MAX:
             alarm = threading.Timer(max(0.0, self.limit.seconds_left), self.stop)
@@ -76,7 +70,8 @@ class Runner:
             with ThreadPoolExecutor(self.processes) as pool:
                 try:
                     while True:
-                        new = [each for each in ready(failed) if each not in begun]
+                        ready = ready_cells(self.grid, self.cells.results(), failed)
+                        new = [each for each in ready if each not in begun]
                         begun.update(new)
                         jobs |= {pool.submit(self._run_cell, cell, test): cell for cell, test in new}
                         if not jobs:
@@ -166,7 +161,7 @@ class Runner:
 def run_grid(grid: Grid, runner: Runner, bar: Any) -> list[Cell]:
     """Searches the rates, and trains and tests every variant at its best, those of a grid of lengths without a test;
     returns the cells that failed."""
-    failed = runner.run(lambda failed: ready_cells(grid, runner.cells.results(), failed), bar)
+    failed = runner.run(bar)
     if not (runner.stopped or runner.left_out):
         for variant, rate in rates_at_the_edge(grid, runner.cells.results()).items():
             log.warning("%s: its best rate, %g, is the last one tried; add a rate beyond it", variant, rate)

@@ -60,8 +60,9 @@ def test_a_free_process_takes_what_has_become_ready(searched, tmp_path, monkeypa
         return True
 
     monkeypatch.setattr(runner, "_run_cell", run)
+    monkeypatch.setattr(runner.cells, "results", lambda: dict(found))
     bar = Bar()
-    failed = runner.run(lambda failed: ready_cells(searched, dict(found), failed), bar)
+    failed = runner.run(bar)
     assert [cell.name for cell in failed] == ["search_alrp_lr0.01_seed0"]
     assert bar.count == searched.size and len(found) == searched.size - 1
 
@@ -75,7 +76,8 @@ def test_a_cell_that_is_tested_later_counts_once(grid, tmp_path, monkeypatch):
         return True
 
     monkeypatch.setattr(runner, "_run_cell", run)
+    monkeypatch.setattr(runner.cells, "results", lambda: dict(found))
     bar = Bar()
-    assert runner.run(lambda failed: ready_cells(grid, dict(found), failed), bar) == []
+    assert runner.run(bar) == []
     assert bar.count == grid.size == len(ran) - 2  # the chosen two of the first seed ran again, for their test
     assert {cell for cell, test in ran if test} == set(chosen_cells(grid, found))
