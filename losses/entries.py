@@ -19,6 +19,7 @@ def true_indices(mask: Tensor) -> Tensor:
         return mask.nonzero().squeeze(1)
     if len(mask) % 8:
         mask = torch.nn.functional.pad(mask, (0, -len(mask) % 8))
-    words = mask.view(torch.int64).nonzero()  # eight entries at a time
-    candidates = (8 * words + torch.arange(8)).flatten()
-    return candidates[mask[candidates]]
+    words = mask.view(torch.int64)  # eight entries at a time
+    found = words.nonzero().squeeze(1)
+    within = words[found].view(torch.bool).nonzero().squeeze(1)  # among the eight times `found` entries
+    return (8 * found)[within >> 3] + (within & 7)

@@ -103,11 +103,10 @@ class LogitBins:
         shared = SharedOut(len(entries), logits.device)
         totals = shared.tables(entries, (len(self.edges) + 1) * self.lanes, len(logits))
         for logit, slot in _chunks(logits, slots):
-            index = shared.index(slot)
             values[: len(slot)].copy_(logit)
             if origins is not None:
-                values[: len(slot)] -= origins[index]
-            shared.add(totals, index, entries[: len(slot)])
+                values[: len(slot)] -= origins[slot]
+            shared.add(totals, slot, entries[: len(slot)])
         histogram = torch.view_as_real(totals.sum(0)).view(-1, self.lanes, 2).sum(1).T.contiguous()
         return histogram if origins is not None else self.relative(histogram)
 

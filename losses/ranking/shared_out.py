@@ -2,7 +2,7 @@
 
 `index_select` and `index_add_` run on one thread of a CPU; `gather` and `scatter_add_` share out the rows of a matrix.
 So the indices are laid out as a matrix with a row for each thread. All rows read the same table, and each adds to a
-table of its own, so no two threads write to one place.
+table of its own, so no two threads write to one place. On one thread, too, `scatter_add_` is the faster of the two.
 """
 
 from collections.abc import Iterator
@@ -21,15 +21,16 @@ class SharedOut:
     """
 
     def __init__(self, size: int, device: torch.device) -> None:
-        self.threads = max(1, min(torch.get_num_threads(), size // SHARE)) if device.type == "cpu" else 1
-        self._scratch = torch.empty(size if self.threads > 1 else 0, dtype=torch.int64)
+        self._on_cpu = device.type == "cpu"
+        self.threads = max(1, min(torch.get_num_threads(), size // SHARE)) if self._on_cpu else 1
+        self._scratch = torch.empty(size if self._on_cpu else 0, dtype=torch.int64)
 
     def index(self, index: Tensor) -> Tensor:
-        """The index (n,) int32 in the type that the other methods take; it lasts until the next call."""
+        """The index (n,) int32 in the type that `look_up` takes; it lasts until the next call."""
         return index if self.threads == 1 else self._scratch[: len(index)].copy_(index)
 
     def look_up(self, table: Tensor, index: Tensor, out: Tensor) -> Tensor:
-        """table[index], (n,) from (K,), written to `out`."""
+        """table[index], (n,) from (K,), written to `out`; the index is of the method of that name."""
         if self.threads == 1:
             return torch.index_select(table, 0, index, out=out)
         for rows, positions, found in _matrices(self.threads, index, out):
@@ -41,10 +42,11 @@ class SharedOut:
         return like.new_zeros(max(1, min(self.threads, num_entries // (2 * length))), length)
 
     def add(self, tables: Tensor, index: Tensor, values: Tensor) -> None:
-        """Adds values (n,) at the index (n,) to one or the other row of the tables (rows, K)."""
-        if self.threads == 1:
+        """Adds values (n,) at the index (n,) int32 to one or the other row of the tables (rows, K)."""
+        if not self._on_cpu:
             tables[0].index_add_(0, index, values)
             return
+        index = self._scratch[: len(index)].copy_(index)
         for rows, positions, added in _matrices(len(tables), index, values):
             tables[:rows].scatter_add_(1, positions, added)
 
