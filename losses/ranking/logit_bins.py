@@ -108,11 +108,8 @@ class LogitBins:
                 values[: len(slot)] -= origins[slot]
             shared.add(totals, slot, entries[: len(slot)])
         histogram = torch.view_as_real(totals.sum(0)).view(-1, self.lanes, 2).sum(1).T.contiguous()
-        return histogram if origins is not None else self.relative(histogram)
-
-    def relative(self, histogram: Tensor) -> Tensor:
-        """The same histogram, (2, 2P + 1) of number and sum in each bin, with sums relative to the origins."""
-        histogram[1].addcmul_(histogram[0], self.origins, value=-1)
+        if origins is None:
+            histogram[1].addcmul_(histogram[0], self.origins, value=-1)
         return histogram
 
     def hits(self, histogram: Tensor) -> Tensor:
