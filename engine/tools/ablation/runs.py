@@ -71,7 +71,8 @@ class Runner:
                 try:
                     while True:
                         ready = ready_cells(self.grid, self.cells.results(), failed)
-                        new = [each for each in ready if each not in begun]
+                        # No more than can begin: what becomes ready meanwhile may come before the others.
+                        new = [each for each in ready if each not in begun][: self.processes - len(jobs)]
                         begun.update(new)
                         jobs |= {pool.submit(self._run_cell, cell, test): cell for cell, test in new}
                         if not jobs:
