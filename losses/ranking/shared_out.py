@@ -30,7 +30,7 @@ class SharedOut:
         return index if self.threads == 1 else self._scratch[: len(index)].copy_(index)
 
     def look_up(self, table: Tensor, index: Tensor, out: Tensor) -> Tensor:
-        """table[index], (n,) from (K,), written to `out`; the index is of the method of that name."""
+        """table[index], (n,) from (K,), written to `out`; the index is what `index` returned."""
         if self.threads == 1:
             return torch.index_select(table, 0, index, out=out)
         for rows, positions, found in _matrices(self.threads, index, out):

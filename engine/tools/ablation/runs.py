@@ -85,7 +85,6 @@ class Runner:
                             counted.add(cell)
                 except KeyboardInterrupt:
                     self.stop()
-                    pool.shutdown(cancel_futures=True)
                     raise
         finally:
             if alarm is not None:
