@@ -67,24 +67,25 @@ class LogitBins:
     def locate(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Slots (M,) int32 of the logits; slot // lanes is the bin. Where the target is not 0, the bin is 0."""
         slots = torch.empty(logits.shape, dtype=torch.int32, device=logits.device)
-        scratch = torch.empty(_chunk(logits), dtype=self.dtype, device=logits.device)
-        cells = torch.empty_like(scratch, dtype=torch.int32)
-        lane = torch.arange(len(cells), dtype=torch.int32, device=logits.device) & (self.lanes - 1)
+        cells = torch.empty(_chunk(logits), dtype=self.dtype, device=logits.device)
+        indices = torch.empty_like(cells, dtype=torch.int32)
+        lanes = torch.arange(len(cells), dtype=torch.int32, device=logits.device) & (self.lanes - 1)
         shared = SharedOut(len(cells), logits.device)
         all_decided = True
-        for logit, target, slot in _chunks(logits, targets, slots):
+        whole = logits, targets, slots
+        for logit, target, slot, cell, index, lane in _chunks(whole, scratch=(cells, indices, lanes)):
             if self.slot_of_cell is None:  # on a GPU, which building a table would wait for
                 seen = torch.where(target == 0, logit, -torch.inf).to(self.dtype)
                 torch.searchsorted(self.edges, seen, right=True, out_int32=True, out=slot)
                 slot.mul_(self.lanes)
             else:
                 target = target.to(self.dtype)
-                cell = self._cell(logit.to(self.dtype), out=scratch[: len(slot)])
+                self._cell(logit.to(self.dtype), out=cell)
                 cell.addcmul_(target, target, value=OUT_OF_SIGHT)  # squared: the same for 1 and -1
-                index = cells[: len(slot)].copy_(cell).clamp_(min=0)  # NaN became some integer
+                index.copy_(cell).clamp_(min=0)  # NaN became some integer
                 shared.look_up(self.slot_of_cell, shared.index(index), out=slot)
-                all_decided = all_decided and bool(slot.min() >= 0)
-            slot.add_(lane[: len(slot)])
+                all_decided = all_decided and slot.min().item() >= 0
+            slot.add_(lane)
         # An edge inside a cell leaves its logits undecided. They are few, of all chunks: search for their bins.
         if not all_decided:
             undecided = true_indices(slots.signbit())  # which is faster than a comparison
@@ -102,11 +103,11 @@ class LogitBins:
         values = torch.view_as_real(entries)[:, 1]
         shared = SharedOut(len(entries), logits.device)
         totals = shared.tables(entries, (len(self.edges) + 1) * self.lanes, len(logits))
-        for logit, slot in _chunks(logits, slots):
-            values[: len(slot)].copy_(logit)
+        for logit, slot, entry, value in _chunks((logits, slots), scratch=(entries, values)):
+            value.copy_(logit)
             if origins is not None:
-                values[: len(slot)] -= origins[slot]
-            shared.add(totals, slot, entries[: len(slot)])
+                value -= origins[slot]
+            shared.add(totals, slot, entry)
         histogram = torch.view_as_real(totals.sum(0)).view(-1, self.lanes, 2).sum(1).T.contiguous()
         if origins is None:
             histogram[1].addcmul_(histogram[0], self.origins, value=-1)
@@ -155,15 +156,15 @@ class LogitBins:
         anchors, lines = tables[0], tables[1:].T.contiguous().view(pair).squeeze(1)
         result = slots.view(torch.float32) if logits.dtype == torch.float32 else torch.empty_like(logits)
         size = _chunk(logits)
-        scratch, found = anchors.new_empty(size), lines.new_empty(size)
+        nearest, found = anchors.new_empty(size), lines.new_empty(size)
         slopes, values = found.view(anchors.dtype).view(size, 2).unbind(1)
         shared = SharedOut(size, logits.device)
-        for logit, slot, out in _chunks(logits, slots, result):
-            count, index = len(slot), shared.index(slot)
-            anchor = shared.look_up(anchors, index, out=scratch[:count])
-            shared.look_up(lines, index, out=found[:count])
-            distance = torch.sub(logit, anchor, out=anchor)
-            torch.addcmul(values[:count], slopes[:count], distance, out=out)
+        whole, scratch = (logits, slots, result), (nearest, found, slopes, values)
+        for logit, slot, out, anchor, line, slope, value in _chunks(whole, scratch):
+            index = shared.index(slot)
+            shared.look_up(anchors, index, out=anchor)
+            shared.look_up(lines, index, out=line)
+            torch.addcmul(value, slope, torch.sub(logit, anchor, out=anchor), out=out)
         return result
 
     def tables(self, weights: Tensor) -> Tensor:
@@ -227,7 +228,10 @@ def _chunk(logits: Tensor) -> int:
     return min(len(logits), CHUNK_CPU if logits.device.type == "cpu" else CHUNK_GPU)
 
 
-def _chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The tensors, equally long, chunk by chunk."""
-    step = _chunk(tensors[0])
-    return zip(*(tensor.split(step) for tensor in tensors), strict=True) if step else iter(())
+def _chunks(tensors: tuple[Tensor, ...], scratch: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, ...]]:
+    """The tensors, equally long, chunk by chunk, each chunk beside as much of the scratch, which is as long as one."""
+    step = len(scratch[0])
+    for parts in zip(*(tensor.split(step) for tensor in tensors), strict=True) if step else ():
+        if len(parts[0]) < step:  # a view costs as much as an operation on a thousand entries: cut only what must be
+            scratch = tuple(tensor[: len(parts[0])] for tensor in scratch)
+        yield *parts, *scratch

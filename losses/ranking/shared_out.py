@@ -53,8 +53,9 @@ class SharedOut:
 
 def _matrices(rows: int, index: Tensor, values: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Two vectors (n,) as matrices of so many rows, and what is left over as matrices of one row."""
-    even = len(index) // rows * rows
-    if even:
-        yield rows, index[:even].view(rows, -1), values[:even].view(rows, -1)
-    if even < len(index):
-        yield 1, index[None, even:], values[None, even:]
+    left = len(index) % rows
+    if left:
+        yield from _matrices(rows, index[:-left], values[:-left])
+        yield 1, index[None, -left:], values[None, -left:]
+    elif len(index):
+        yield rows, index.view(rows, -1), values.view(rows, -1)
