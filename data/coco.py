@@ -18,6 +18,7 @@ from data.errors import DatasetError, ImageError
 from data.exif import Exif
 from data.images import blank_images, read_image
 from data.outside import outside_line
+from data.pixel_folder import PixelFolder
 from data.seeds import mix_seed
 from data.transforms import Transform
 
@@ -46,8 +47,10 @@ class CocoDetection(Dataset):
             entries of the annotation file follow the same rule (`read_annotations`).
         exif: what an EXIF orientation does, see `read_image`.
         inside_only: refuse images outside of `root`; else one warning counts them.
+        pixel_folder: where decoded images are kept, see `PixelFolder`; None decodes them each time.
     Raises:
-        DatasetError: files missing, annotations that cannot be used, or images outside that are refused.
+        DatasetError: files missing, annotations that cannot be used, images outside that are refused, or a pixel folder
+            that cannot be made.
 
     Attributes:
         annotation_file: Path of the annotations.
@@ -67,6 +70,7 @@ class CocoDetection(Dataset):
         on_error: Literal["stop", "skip"] = "stop",
         exif: Exif = "turn",
         inside_only: bool = False,
+        pixel_folder: Path | None = None,
     ) -> None:
         self.root = Path(root)
         self.annotation_file = _find_annotations(Path(root), split)
@@ -79,6 +83,7 @@ class CocoDetection(Dataset):
         if line := outside_line(self.root, map(self.path, range(len(self))), inside_only):
             logger.warning("%s", line)
         self._is_sample = False
+        self._pixels = None if pixel_folder is None else PixelFolder(pixel_folder)
         self._files: FileCache | None = None
         # By index, 0 or 1 + position in ImageError.KINDS. In shared memory, so that loader processes see each other's
         # finds and only the first one warns.
@@ -108,6 +113,12 @@ class CocoDetection(Dataset):
                 torch.default_generator.manual_seed(mix_seed(self.seed, epoch, index))
                 image, target = self.transform(image, target)
         return image, {**target, "size": tuple(image.shape[-2:])}
+
+    def pixels(self, index: int, encoded: Tensor | None = None) -> Tensor:
+        """(3, H, W) uint8 of an image as annotated; arguments and errors as of `read_image`."""
+        read = read_image if self._pixels is None else self._pixels.read
+        height, width = self.sizes[index].tolist()
+        return read(self.path(index), (height, width), encoded, self.exif)
 
     def hold_files(self, copies: int = 1, on_file: Callable[[], object] = lambda: None) -> int:
         """Reads every image file once, into memory that loader processes started later share. Arguments and errors as
@@ -197,7 +208,7 @@ class CocoDetection(Dataset):
             target = {**self.objects(candidate), "image_id": image_id}
             try:
                 encoded = None if self._files is None else self._files[candidate]
-                return read_image(self.path(candidate), size, encoded, self.exif), target
+                return self.pixels(candidate, encoded), target
             except ImageError as error:
                 message = f"{error} (image id {image_id} in {self.annotation_file})"
                 if self.on_error == "stop":

@@ -16,6 +16,9 @@ from engine.run.progress import progress
 
 log = logging.getLogger(__name__)
 
+# Not a key of the configuration: a checkpoint, which may be a stranger's, must not say where files go.
+PIXELS = "ALRP_PIXELS"  # environment variable: folder of decoded images, see `PixelFolder`
+
 
 def prepare_data(config: Config, processes: Processes) -> None:
     """Writes the splits of the generated data set (`data.generate`) that are missing, in the main process.
@@ -52,6 +55,7 @@ def training_set(config: Config) -> CocoDetection:
         on_error=data.on_error,
         exif=data.exif,
         inside_only=data.inside_only,
+        pixel_folder=_pixel_folder(),
     )
     if not dataset.has_annotations:
         raise DatasetError(f"{dataset.annotation_file}: no annotations to train on; set data.train_split")
@@ -61,6 +65,11 @@ def training_set(config: Config) -> CocoDetection:
             "label some, or look at data.classes and data.train_split"
         )
     return dataset
+
+
+def _pixel_folder() -> Path | None:
+    folder = os.environ.get(PIXELS)
+    return Path(folder) if folder else None
 
 
 def category_difference(dataset: CocoDetection, reference: CocoDetection) -> str | None:
@@ -125,6 +134,7 @@ def evaluation_set(config: Config, split: str) -> CocoDetection:
         on_error=data.on_error,
         exif=data.exif,
         inside_only=data.inside_only,
+        pixel_folder=_pixel_folder(),
     )
 
 

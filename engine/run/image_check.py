@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from data import CocoDetection, DatasetError, ImageError, read_image
+from data import CocoDetection, DatasetError, ImageError
 from data.coco import IMAGE_REMEDY
 from data.counts import counted
 from data.cpus import usable_cpus
@@ -75,7 +75,7 @@ def look_at_images(dataset: CocoDetection, indices: Iterable[int] | None = None,
             encoded = read_file(path)
             content = encoded.numpy().data
             found.digest = hashlib.blake2b(content, digest_size=16).digest()
-            read_image(path, found.size, encoded, dataset.exif)
+            dataset.pixels(index, encoded)
             with Image.open(io.BytesIO(content)) as image:
                 found.exif = exif_sizes(image)
         except ImageError as error:

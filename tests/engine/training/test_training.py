@@ -172,3 +172,18 @@ def test_files_in_memory_change_nothing_but_where_they_are_read(config_file, cap
         weights.append(load_checkpoint(folder.last)["model"])
     assert caplog.text.count("data.cache: 12 files, 0.00 GB of memory, times 1 process a host") == 1
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_decoded_images_in_a_folder_change_nothing_and_are_decoded_once(config_file, shapes, tmp_path, monkeypatch):
+    weights = []
+    for name in ("plain", "first", "second"):
+        if name != "plain":
+            monkeypatch.setenv("ALRP_PIXELS", str(tmp_path / "pixels"))
+        if name == "second":
+            monkeypatch.setattr("data.pixel_folder.read_image", None)
+        _, folder = train(config_file, "schedule.max_steps=1", "run.name=" + name)
+        weights.append(load_checkpoint(folder.last)["model"])
+        assert folder.metrics()[-1]["step"] == 1
+    assert all(torch.equal(value, other[name]) for other in weights[1:] for name, value in weights[0].items())
+    images = [path for split in ("train", "val") for path in (shapes / split).iterdir()]
+    assert len(list((tmp_path / "pixels").iterdir())) == len(images)
