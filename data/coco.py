@@ -249,7 +249,7 @@ def _find_annotations(root: Path, split: str) -> Path:
     elif "coco" in root.name.lower():
         remedy = "get COCO 2017 from cocodataset.org (README, COCO), or set data.root"
     elif "bccd" in root.name.lower():
-        remedy = "get it from github.com/Shenggan/BCCD_Dataset, converted to COCO format, or set data.root"
+        remedy = "clone github.com/Shenggan/BCCD_Dataset and run scripts/bccd_to_coco.py, or set data.root"
     else:
         remedy = "set data.root to a folder in COCO format (README, Your own data)"
     raise DatasetError(f"{folder / f'instances_{split}.json'}: no such annotation file; {remedy}")
