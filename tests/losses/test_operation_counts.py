@@ -115,6 +115,12 @@ def launches(loss, launched):
     return launched.total() + sum(operators.values())
 
 
+def test_a_chunk_more_on_a_cpu_takes_few_operators_views_included(one_thread, monkeypatch):
+    monkeypatch.setattr("losses.ranking.logit_bins.CHUNK_CPU", 1000)
+    few, many = (record("AP", random_batch(1000 * chunks, 5)).counts.total() for chunks in (10, 20))
+    assert (many - few) / 10 <= 22
+
+
 @pytest.mark.parametrize("loss", RANKING_LOSSES)
 def test_operators_wait_for_the_device_once(loss, one_thread, monkeypatch):
     monkeypatch.setattr("losses.ranking.logit_bins.LogitBins._build_table", lambda bins: None)  # as on a GPU, both
