@@ -18,7 +18,7 @@ from data.errors import DatasetError
 from data.formats.convert import LabelledImage, write_splits
 from data.formats.voc import SPLITS, VocFolder
 from engine.run.cli import ArgumentParser, user_errors
-from engine.tools.conversion import print_conversion
+from engine.tools.conversion import add_output_options, print_conversion
 
 CLASSES = ("RBC", "WBC", "Platelets")
 
@@ -34,9 +34,7 @@ def as_they_stand(image: LabelledImage) -> LabelledImage:
 def main() -> None:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, metavar="BCCD", help="folder that holds Annotations/ and ImageSets/")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the data set")
-    parser.add_argument("--copy", action="store_true", help="copy the images in place of linking them")
-    parser.add_argument("--overwrite", action="store_true", help="replace what an earlier conversion wrote there")
+    add_output_options(parser)
     args = parser.parse_args()
     with user_errors():
         voc = VocFolder(args.folder, args.output)

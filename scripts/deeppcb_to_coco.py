@@ -16,7 +16,7 @@ from data.errors import DatasetError
 from data.formats.convert import LabelledImage, LabelledObject, image_sizes, write_splits
 from data.text_files import read_lines
 from engine.run.cli import ArgumentParser, user_errors
-from engine.tools.conversion import print_conversion
+from engine.tools.conversion import add_output_options, print_conversion
 
 CLASSES = ("open", "short", "mousebite", "spur", "copper", "pin-hole")  # numbered from 1 in its files
 VAL_EVERY = 10
@@ -54,9 +54,7 @@ def _objects(path: Path) -> list[LabelledObject]:
 def main() -> None:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, metavar="PCBDATA", help="folder that holds trainval.txt and test.txt")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the data set")
-    parser.add_argument("--copy", action="store_true", help="copy the images in place of linking them")
-    parser.add_argument("--overwrite", action="store_true", help="replace what an earlier conversion wrote there")
+    add_output_options(parser)
     args = parser.parse_args()
     with user_errors():
         rest, test = (labelled_images(args.folder, name) for name in ("trainval.txt", "test.txt"))

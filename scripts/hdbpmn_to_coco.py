@@ -22,7 +22,7 @@ from data.errors import DatasetError
 from data.formats.convert import LabelledImage, LabelledObject, image_sizes, write_splits
 from data.text_files import read_lines, read_text
 from engine.run.cli import ArgumentParser, user_errors
-from engine.tools.conversion import print_conversion
+from engine.tools.conversion import add_output_options, print_conversion
 
 CLASSES = (  # those with 40 shapes or more
     *("task", "exclusiveGateway", "participant", "endEvent", "dataObjectReference", "lane", "parallelGateway"),
@@ -86,9 +86,7 @@ def _of_classes(image: LabelledImage) -> LabelledImage:
 def main() -> None:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, metavar="DATA", help="folder that holds annotations/ and images/")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the data set")
-    parser.add_argument("--copy", action="store_true", help="copy the images in place of linking them")
-    parser.add_argument("--overwrite", action="store_true", help="replace what an earlier conversion wrote there")
+    add_output_options(parser)
     args = parser.parse_args()
     with user_errors():
         splits = labelled_images(args.folder)

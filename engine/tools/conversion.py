@@ -10,11 +10,16 @@ from data.formats.convert import SplitReport
 SHOWN = 5  # names of dropped boxes
 
 
-def add_conversion_options(parser: argparse.ArgumentParser) -> None:
-    """--output, --copy, and how to split at random."""
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """--output, --overwrite and --copy."""
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the new data set")
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier conversion wrote there")
     parser.add_argument("--copy", action="store_true", help="copy the images instead of linking to them")
+
+
+def add_conversion_options(parser: argparse.ArgumentParser) -> None:
+    """What is written where, how labels are read, and how to split at random."""
+    add_output_options(parser)
     parser.add_argument(
         "--exif",
         choices=("turn", "ignore"),
