@@ -204,7 +204,7 @@ class CocoDetection(Dataset):
 
     def _read(self, index: int, may_replace: bool) -> tuple[Tensor, Target]:
         for candidate in (i % len(self) for i in range(index, index + len(self))):
-            image_id, size = int(self.image_ids[candidate]), tuple(self.sizes[candidate].tolist())
+            image_id = int(self.image_ids[candidate])
             target = {**self.objects(candidate), "image_id": image_id}
             try:
                 encoded = None if self._files is None else self._files[candidate]
@@ -218,7 +218,8 @@ class CocoDetection(Dataset):
                     logger.warning("%s; skipped, as every other image that is %s will be", message, error.kind)
                 self._unreadable[candidate] = kind
             if not may_replace:
-                return blank_images(1, *size)[0], {**target, **{key: target[key][:0] for key in OBJECT_KEYS}}
+                image = blank_images(1, *self.sizes[candidate].tolist())[0]
+                return image, {**target, **{key: target[key][:0] for key in OBJECT_KEYS}}
         raise DatasetError(f"{self.folder}: not one image of {self.annotation_file} can be read")
 
 

@@ -9,26 +9,17 @@ python scripts/bccd_to_coco.py BCCD_Dataset/BCCD --output datasets/bccd --overwr
 """
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data.errors import DatasetError
-from data.formats.convert import LabelledImage, write_splits
+from data.formats.convert import write_splits
 from data.formats.voc import SPLITS, VocFolder
 from engine.run.cli import ArgumentParser, user_errors
 from engine.tools.conversion import add_output_options, print_conversion
 
 CLASSES = ("RBC", "WBC", "Platelets")
-
-
-def as_they_stand(image: LabelledImage) -> LabelledImage:
-    """The image with the corners of its boxes as in the file."""
-    objects = [
-        replace(item, box=(item.box[0] + 1, item.box[1] + 1, item.box[2], item.box[3])) for item in image.objects
-    ]
-    return replace(image, objects=objects)
 
 
 def main() -> None:
@@ -41,7 +32,7 @@ def main() -> None:
         lists = voc.image_sets()
         if missing := [split for split in SPLITS if split not in lists]:
             raise DatasetError(f"{args.folder}: no ImageSets/Main/{missing[0]}.txt; name the folder BCCD of the clone")
-        splits = {split: list(map(as_they_stand, voc.read(lists[split], difficult="keep"))) for split in SPLITS}
+        splits = {split: voc.read(lists[split], difficult="keep", corners="edges") for split in SPLITS}
         lines = voc.tally.lines(args.folder, splits, voc.reason_left_out)
         reports = write_splits(args.output, splits, CLASSES, args.copy, args.overwrite)
         print_conversion(reports, list(CLASSES), lines, args.copy)

@@ -14,6 +14,7 @@ from data.image_files import IMAGE_SUFFIXES, files_below, is_image
 from data.text_files import decode_text, read_bytes, read_lines
 
 Difficult = Literal["crowd", "keep", "drop"]
+Corners = Literal["pixels", "edges"]
 SPLITS = ("train", "val", "test")
 _DECLARED_ENCODING = re.compile(rb"""<\?xml[^>]*\sencoding\s*=\s*["']([\w.-]+)["']""")
 
@@ -67,15 +68,17 @@ class VocFolder:
             self.tally.notes.append(f"{self._lists['trainval']}: taken for {missing[0]}.txt, which is not there")
         return splits
 
-    def read(self, xml_files: Sequence[Path], difficult: Difficult) -> list[LabelledImage]:
+    def read(self, xml_files: Sequence[Path], difficult: Difficult, corners: Corners = "pixels") -> list[LabelledImage]:
         """The labelled images of some of the XML files, of those that are annotations.
 
         Args:
             difficult: what becomes of objects marked so: "crowd" regions, objects like any other ("keep"), or nothing.
+            corners: what numbers of a bndbox are. "pixels": indices from 1, both corners included, as the format says;
+                "edges": coordinates as they stand.
         Raises:
             DatasetError: an XML file or its image cannot be used.
         """
-        images = (self._read_one(path, difficult) for path in xml_files)
+        images = (self._read_one(path, difficult, corners) for path in xml_files)
         return [image for image in images if image is not None]
 
     def reason_left_out(self, path: Path) -> tuple[str, str]:
@@ -109,7 +112,7 @@ class VocFolder:
         expected = self.annotations / f"{without_flag}.xml"
         raise DatasetError(f"{listing}: lists {without_flag}, and there is no {expected}; remove it from the list")
 
-    def _read_one(self, path: Path, difficult: Difficult) -> LabelledImage | None:
+    def _read_one(self, path: Path, difficult: Difficult, corners: Corners) -> LabelledImage | None:
         tree = _parse(path)
         if tree.tag != "annotation":
             self._foreign.add(path)
@@ -123,14 +126,14 @@ class VocFolder:
                 continue
             name = (element.findtext("name") or "").strip()
             try:
-                corners = [float(element.findtext(f"bndbox/{key}", "")) for key in ("xmin", "ymin", "xmax", "ymax")]
+                numbers = [float(element.findtext(f"bndbox/{key}", "")) for key in ("xmin", "ymin", "xmax", "ymax")]
             except ValueError:
-                corners = []
-            if not name or not corners:
+                numbers = []
+            if not name or not numbers:
                 problem = "no bndbox of four numbers" if name else "no name"
                 raise DatasetError(f"{path}: object {number} has {problem}; mend or remove it")
-            # pixel indices from 1, both corners included: the edges are one pixel further left and up
-            box = (corners[0] - 1, corners[1] - 1, corners[2], corners[3])
+            before = 1 if corners == "pixels" else 0  # the edges of the first pixel are one further left and up
+            box = (numbers[0] - before, numbers[1] - before, numbers[2], numbers[3])
             objects.append(LabelledObject(name, box, crowd=hard and difficult == "crowd"))
         base = self.images if image_path.is_relative_to(self.images) else self.root
         file_name = image_path.relative_to(base).as_posix()

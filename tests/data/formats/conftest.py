@@ -8,9 +8,9 @@ from PIL import Image
 
 @pytest.fixture
 def voc(tmp_path: Path):
-    """voc({name: objects}, size=(width, height) of the XML or None, lists={split: names}) -> folder."""
+    """voc({name: objects}, size=(width, height) of the XML or None, lists={split: names}, stored=size of the files)."""
 
-    def write(files: dict[str, list[str]], size=(64, 48), lists=None, exif=None) -> Path:
+    def write(files: dict[str, list[str]], size=(64, 48), lists=None, exif=None, stored=(64, 48)) -> Path:
         root = tmp_path / "voc"
         for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
             (root / folder).mkdir(parents=True, exist_ok=True)
@@ -21,7 +21,7 @@ def voc(tmp_path: Path):
             sides = "" if size is None else f"<size><width>{size[0]}</width><height>{size[1]}</height></size>"
             text = f"<annotation><filename>C:\\old\\{name}.png</filename>{sides}{''.join(objects)}</annotation>"
             (root / "Annotations" / f"{name}.xml").write_text(text)
-            Image.new("RGB", (64, 48)).save(root / "JPEGImages" / f"{name}.jpg", exif=tags)
+            Image.new("RGB", stored).save(root / "JPEGImages" / f"{name}.jpg", exif=tags)
         for split, names in (lists or {}).items():
             (root / "ImageSets/Main" / f"{split}.txt").write_text("".join(f"{name} 1\n" for name in names))
         return root
