@@ -50,8 +50,8 @@ class PixelFolder:
         except RuntimeError:  # not there yet, or too short
             pixels = read_image(path, size, encoded, exif).permute(1, 2, 0)
             content = pixels.contiguous().numpy().data
-            # Two threads of a process may meet an image that the annotations name twice, at the same time.
-            own = file.with_suffix(f".{threading.get_ident()}")
+            # Others may decode the same image at the same time. Forked processes share thread identifiers, but no ids.
+            own = file.with_suffix(f".{os.getpid()}-{threading.get_native_id()}")
             try:
                 write_atomically(own, lambda opened: opened.write(content))
                 own.replace(file)
