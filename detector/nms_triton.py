@@ -5,6 +5,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from losses.triton_support import power_of_two
+
 NUM_WARPS = 32
 
 
@@ -13,7 +15,7 @@ def search_best_kernel(boxes: Tensor, scores: Tensor, labels: Tensor, threshold:
     num_images, num_candidates = scores.shape
     boxes, scores, labels = boxes.contiguous(), scores.contiguous(), labels.to(torch.int32).contiguous()
     kept = torch.full((num_images, num_kept), -1, dtype=torch.int64, device=boxes.device)
-    block = triton.next_power_of_2(num_candidates)
+    block = power_of_two(num_candidates)
     with torch.cuda.device_of(boxes):
         # A product and a sum in one rounding would give other IoUs than PyTorch's operators.
         _nms[(num_images,)](

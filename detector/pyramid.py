@@ -2,12 +2,14 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
+from detector.assignment import Assignment
 from detector.contract import IMAGENET_MEAN, IMAGENET_STD, SIZE_DIVISOR, Detections, Detector, Targets
 from detector.monitor import Monitor
 from detector.shape_graphs import ShapeGraphs
@@ -40,9 +42,7 @@ class PyramidDetector(Detector):
 
     def normalised(self, images: Tensor) -> Tensor:
         """The images as the backbone takes them. Raises ValueError as `features`."""
-        height, width = images.shape[-2:]
-        if height % SIZE_DIVISOR or width % SIZE_DIVISOR:
-            raise ValueError(f"images of {height}×{width} pixels: pad both sides to multiples of {SIZE_DIVISOR}")
+        _check_sides(images)
         mean, std = self.pixel_mean.to(images.dtype), self.pixel_std.to(images.dtype)
         return (images - mean) / std
 
@@ -80,15 +80,29 @@ class DenseDetector(PyramidDetector):
         """See `Detector`."""
         if self.training and targets is None:
             raise ValueError("training needs targets; call .eval() for detections")
-        if not self.training and self.graphs.fit(images):
+        _check_sides(images)
+        height, width = images.shape[-2:]
+        in_float32 = partial(torch.autocast, images.device.type, enabled=False)
+        if self.training and targets is not None:
+            # Before the network, as the host waits here for the number of positives: it then waits for the matching
+            # alone, and the GPU later not for the host while that launches the losses.
+            with in_float32():
+                assignment = self.assignment(targets, (height, width))
+            outputs = self.raw_outputs(images)
+            # Ranks and IoUs need all digits: from here on computed in float32, whatever the network computes in.
+            with in_float32():
+                return self.losses(outputs, targets, group, monitor, assignment)
+        if self.graphs.fit(images):
             outputs = self.graphs.run(self.raw_outputs, images, self)
         else:
             outputs = self.raw_outputs(images)
-        # Ranks and IoUs need all digits: from here on computed in float32, whatever the network computes in.
-        with torch.autocast(images.device.type, enabled=False):
-            if targets is not None and self.training:
-                return self.losses(outputs, targets, group, monitor)
-            return self.detections(outputs, image_sizes or [(images.shape[-2], images.shape[-1])] * len(images))
+        with in_float32():
+            return self.detections(outputs, image_sizes or [(height, width)] * len(images))
+
+    def assignment(self, targets: Targets, image_size: tuple[int, int]) -> Assignment | None:
+        """What every place of a batch of images of this (height, width) has to predict; None where that takes what the
+        network says of them."""
+        return None
 
     @abstractmethod
     def raw_outputs(self, images: Tensor) -> Any:
@@ -99,11 +113,23 @@ class DenseDetector(PyramidDetector):
         """Detections of a batch by what `raw_outputs` gave."""
 
     def losses(
-        self, outputs: Any, targets: Targets, group: ProcessGroup | None, monitor: Monitor | None
+        self,
+        outputs: Any,
+        targets: Targets,
+        group: ProcessGroup | None,
+        monitor: Monitor | None,
+        assignment: Assignment | None,
     ) -> dict[str, Tensor]:
-        """Losses of a batch by what `raw_outputs` gave."""
-        return self.objective(*outputs, targets, group, monitor)
+        """Losses of a batch by what `raw_outputs` and `assignment` gave."""
+        known = {} if assignment is None else {"assignment": assignment}
+        return self.objective(*outputs, targets, group, monitor, **known)
 
     def balances(self) -> dict[str, SelfBalance]:
         balance: SelfBalance | None = self.objective.loss.balance
         return {} if balance is None else {"": balance}
+
+
+def _check_sides(images: Tensor) -> None:
+    height, width = images.shape[-2:]
+    if height % SIZE_DIVISOR or width % SIZE_DIVISOR:
+        raise ValueError(f"images of {height}×{width} pixels: pad both sides to multiples of {SIZE_DIVISOR}")

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .ranking.triton_passes import BLOCK, NUM_WARPS, as_numbers
+from .triton_support import ceil_div
 
 
 class FocalSum(torch.autograd.Function):
@@ -16,7 +17,7 @@ class FocalSum(torch.autograd.Function):
     def forward(ctx, logits: Tensor, targets: Tensor, alpha: float, gamma: float) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(logits, targets)
         ctx.alpha, ctx.gamma = float(alpha), float(gamma)
-        num_blocks = triton.cdiv(len(logits), BLOCK)
+        num_blocks = ceil_div(len(logits), BLOCK)
         sums = torch.empty(2, num_blocks, dtype=torch.float64, device=logits.device)
         _launch(_focal_sum, logits, targets, sums, num_blocks, ctx.alpha, ctx.gamma)
         total, positives = sums.sum(1)
@@ -34,7 +35,7 @@ class FocalSum(torch.autograd.Function):
 
 def _launch(kernel, logits: Tensor, targets: Tensor, *arguments: object) -> None:
     targets = as_numbers(targets)
-    grid = (triton.cdiv(len(logits), BLOCK),)
+    grid = (ceil_div(len(logits), BLOCK),)
     entries = (logits, logits.stride(0), targets, targets.stride(0), len(logits))
     with torch.cuda.device_of(logits):
         kernel[grid](*entries, *arguments, BLOCK, num_warps=NUM_WARPS)

@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 from .ranking import Ranking
 from .ranking.triton_entries import write_positives
 from .ranking.triton_order import SCANNED
+from .triton_support import ceil_div
 
 MAX_PAIRED = 1 << 14  # positives
 ROWS, COLUMNS = 32, 64  # pairs that a program compares at a time
@@ -34,7 +35,7 @@ class Parts(NamedTuple):
 def rank_sort_parts(ranking: Ranking, delta: float, min_missorted: float) -> Parts:
     """Of P > 0 positives of all processes, MAX_PAIRED at most, with their IoUs as weights."""
     size = ranking.num_positives
-    grid = (triton.cdiv(size, ROWS),)
+    grid = (ceil_div(size, ROWS),)
     ranking_errors, terms, lift, share, sorting_errors = (torch.empty_like(ranking.rank) for _ in range(5))
     values = [lift.new_empty((), dtype=ranking.compute_dtype) for _ in range(2)]
     with torch.cuda.device_of(lift):

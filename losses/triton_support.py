@@ -29,6 +29,16 @@ def as_losses_read(logits: Tensor) -> Tensor:
     return logits if logits.element_size() >= 4 or usable(logits) else logits.float()
 
 
+def ceil_div(size: int, each: int) -> int:
+    """How many programs take so many entries each; Triton's own function takes ten times as long on the host."""
+    return -(-size // each)
+
+
+def power_of_two(size: int) -> int:
+    """The smallest that is not below the size, which is 1 at least."""
+    return 1 << (size - 1).bit_length()
+
+
 @cache
 def triton_works(device: torch.device) -> bool:
     """Tries: Triton may be missing, find no C compiler for its launcher, or not know the GPU."""

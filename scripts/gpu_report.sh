@@ -51,9 +51,12 @@ benchmark() { # benchmark NAME COMMAND OPTION...: one table, as text and as JSON
 }
 
 run_part() {
-    local size
+    local size several=()
     case "$1" in
-    tests) "$PYTHON" -m pytest -q -m gpu -p no:cacheprovider "${tests[@]}" ;;
+    tests) # in several processes where pytest-xdist is there: in one they take minutes
+        ! "$PYTHON" -c "import xdist" 2>/dev/null || several=(-n auto --maxprocesses 8)
+        "$PYTHON" -m pytest -q -m gpu -p no:cacheprovider "${several[@]}" "${tests[@]}"
+        ;;
     loss) benchmark loss loss --folder "$work" "${logits[@]}" "${small[@]}" ;;
     step) for size in "${sizes[@]}"; do benchmark "step-${size/ /x}" train --size $size --batch-size "$batch"; done ;;
     infer)

@@ -3,7 +3,7 @@
 from functools import cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from losses.triton_support import passes_trial, triton_works
@@ -36,22 +36,37 @@ def epilogue(x: Tensor, bias: Tensor, shortcut: Tensor | None = None) -> Tensor:
     return Epilogue.apply(x, bias, None if shortcut is None else shortcut.to(x.dtype))
 
 
+def add_bias(x: Tensor, bias: Tensor) -> Tensor:
+    """x plus a bias of its channels, by the kernels, in the memory of x; arguments as of `epilogue`."""
+    from detector.backbones.epilogue_triton import Bias
+
+    return Bias.apply(x.contiguous(memory_format=torch.channels_last), bias)
+
+
+def convolve(conv: nn.Module, x: Tensor) -> Tensor:
+    """conv(x), whose bias the kernels add where they can take over."""
+    if not isinstance(conv, nn.Conv2d) or conv.bias is None or not usable(x):
+        return conv(x)
+    return add_bias(F.conv2d(x, conv.weight, None, conv.stride, conv.padding, conv.dilation, conv.groups), conv.bias)
+
+
 @cache
 def _kernels_work(device: torch.device) -> bool:
     """Tries them once against PyTorch's operators, as no other part of a training would notice a wrong one."""
     if not triton_works(device):
         return False
     generator = torch.Generator().manual_seed(0)  # of its own: the run draws as it would have drawn
-    maps = torch.randn(2, 2, 48, 9, 7, generator=generator).to(device)
-    x, shortcut = (each.contiguous(memory_format=torch.channels_last) for each in maps)
-    bias = torch.randn(48, generator=generator).to(device)
 
     def same_results() -> bool:
         results = []
-        with torch.enable_grad(), torch.autocast("cuda", enabled=False):
-            for function in (epilogue, by_operators):
+        # the first use may be in inference mode, whose tensors have no gradients
+        with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cuda", enabled=False):
+            maps = torch.randn(2, 2, 48, 9, 7, generator=generator).to(device)
+            x, shortcut = (each.contiguous(memory_format=torch.channels_last) for each in maps)
+            bias = torch.randn(48, generator=generator).to(device)
+            for function, plain in ((epilogue, add_bias), (by_operators, bias_by_operators)):
                 inputs = [each.detach().clone().requires_grad_() for each in (x, bias, shortcut)]
-                y = function(inputs[0] * 1, *inputs[1:])
+                y = function(inputs[0] * 1, *inputs[1:]) + plain(inputs[0] * 1, inputs[1])
                 results.append([y.detach(), *torch.autograd.grad((y * shortcut).sum(), inputs)])
         return all(torch.allclose(a, b, rtol=1e-4, atol=1e-4) for a, b in zip(*results, strict=True))
 
@@ -61,3 +76,8 @@ def _kernels_work(device: torch.device) -> bool:
 def by_operators(x: Tensor, bias: Tensor, shortcut: Tensor) -> Tensor:
     """What `epilogue` gives, by PyTorch's operators."""
     return F.relu(x + bias[:, None, None] + shortcut)
+
+
+def bias_by_operators(x: Tensor, bias: Tensor) -> Tensor:
+    """What `add_bias` gives, by PyTorch's operators."""
+    return x + bias[:, None, None]

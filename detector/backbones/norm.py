@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detector.backbones.epilogue import epilogue, usable
+from detector.backbones.epilogue import add_bias, epilogue, usable
 
 
 class FrozenBatchNorm2d(nn.BatchNorm2d):
@@ -41,7 +41,9 @@ def conv_norm(x: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
     if not (isinstance(norm, FrozenBatchNorm2d) and isinstance(conv, nn.Conv2d)):
         return norm(conv(x))
     weight, bias = norm.fold_into(conv.weight)
-    return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+    by_kernel = usable(x)
+    out = F.conv2d(x, weight, None if by_kernel else bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+    return add_bias(out, bias) if by_kernel else out
 
 
 def conv_norm_relu(x: Tensor, conv: nn.Module, norm: nn.Module, shortcut: Tensor | None = None) -> Tensor:

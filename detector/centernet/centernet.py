@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
+from detector.assignment import Assignment
 from detector.centernet.decode import STRIDE, TripletDecoder
 from detector.centernet.head import KEYPOINTS, CenterNetHead, Maps
 from detector.centernet.objective import CenterNetObjective
@@ -46,7 +47,12 @@ class CenterNet(DenseDetector):
         return Maps(*(each if each.dtype == torch.float64 else each.float() for each in maps))
 
     def losses(
-        self, outputs: Maps, targets: Targets, group: ProcessGroup | None, monitor: Monitor | None
+        self,
+        outputs: Maps,
+        targets: Targets,
+        group: ProcessGroup | None,
+        monitor: Monitor | None,
+        assignment: Assignment | None,
     ) -> dict[str, Tensor]:
         height, width = (STRIDE * side for side in outputs.cls_logits.shape[-2:])
         return self.objective(outputs, (height, width), targets, group, monitor)

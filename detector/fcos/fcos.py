@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from detector.anchors import AnchorGenerator
+from detector.assignment import Assignment
 from detector.backbones.fpn import FPN
 from detector.backbones.resnet import ResNet
-from detector.contract import Detections
+from detector.contract import Detections, Targets
 from detector.fcos.head import FCOSHead
 from detector.fcos.objective import FCOSObjective
 from detector.fcos.postprocess import detections_of_points, padded_detections_of_points
@@ -50,6 +51,10 @@ class FCOS(DenseDetector):
         cls_logits, distances, *branch = self.head(features)
         cells_per_level = self.cells([feature.shape[-2:] for feature in features])
         return cls_logits, distances, branch[0] if branch else None, cells_per_level
+
+    def assignment(self, targets: Targets, image_size: tuple[int, int]) -> Assignment:
+        cells = self.cells([(-(-image_size[0] // s), -(-image_size[1] // s)) for s in self.cells.strides])
+        return self.objective.assign(cells, targets, self.head.num_classes)
 
     def detections(
         self, outputs: tuple[Tensor, Tensor, Tensor | None, list[Tensor]], image_sizes: Sequence[tuple[int, int]]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
-from detector.assignment import assign_targets
+from detector.assignment import Assignment, assign_targets
 from detector.fcos.points import DistanceCoding, PointMatcher, centerness
 from detector.monitor import Monitor
 from detector.objectives.matched import compare, watch
@@ -39,6 +39,12 @@ class FCOSObjective(nn.Module):
         self.ignore_crowd = ignore_crowd
         self.coding = coding
 
+    def assign(
+        self, cells_per_level: Sequence[Tensor], targets: Sequence[dict[str, Any]], num_classes: int
+    ) -> Assignment:
+        """What each of the A points has to predict, of K classes; arguments as of `forward`."""
+        return assign_targets(self.matcher, cells_per_level, targets, num_classes, self.ignore_crowd)
+
     def forward(
         self,
         cls_logits: Tensor,
@@ -48,6 +54,7 @@ class FCOSObjective(nn.Module):
         targets: Sequence[dict[str, Any]],
         group: ProcessGroup | None = None,
         monitor: Monitor | None = None,
+        assignment: Assignment | None = None,
     ) -> dict[str, Tensor]:
         """Losses of a batch, or of the batches of all processes in `group`.
 
@@ -56,12 +63,13 @@ class FCOSObjective(nn.Module):
             cells_per_level: list of (n, 4), together (A, 4), whose centres are the points.
             targets: see `assign_targets`.
             monitor: filled with statistics of this process's batch if given.
+            assignment: what `assign` gives, if it is there already.
         Returns:
             Scalars "loss" (to differentiate) and its parts, see `losses.loss.Loss`, "loss_centerness" among them
             where centreness is predicted.
         """
-        num_classes = cls_logits.shape[-1]
-        assignment = assign_targets(self.matcher, cells_per_level, targets, num_classes, self.ignore_crowd)
+        if assignment is None:
+            assignment = self.assign(cells_per_level, targets, cls_logits.shape[-1])
         matched = compare(cls_logits, distances, assignment, self.coding)
         central = centerness(box_center(assignment.reference_boxes), assignment.gt_boxes)
         if centerness_logits is not None:

@@ -44,6 +44,12 @@ class MatchedObjective(nn.Module):
         self.ignore_crowd = ignore_crowd
         self.coding = coding
 
+    def assign(
+        self, references_per_level: Sequence[Tensor], targets: Sequence[dict[str, Any]], num_classes: int
+    ) -> Assignment:
+        """What each of the A reference boxes has to predict, of K classes; arguments as of `forward`."""
+        return assign_targets(self.matcher, references_per_level, targets, num_classes, self.ignore_crowd)
+
     def forward(
         self,
         cls_logits: Tensor,
@@ -52,6 +58,7 @@ class MatchedObjective(nn.Module):
         targets: Sequence[dict[str, Any]],
         group: ProcessGroup | None = None,
         monitor: Monitor | None = None,
+        assignment: Assignment | None = None,
     ) -> dict[str, Tensor]:
         """Losses of a batch, ranked or averaged over it, or over the batches of all processes in `group`.
 
@@ -60,12 +67,13 @@ class MatchedObjective(nn.Module):
             references_per_level: list of (n, 4), together (A, 4).
             targets: see `assign_targets`.
             monitor: takes the statistics of this process's batch, if given.
+            assignment: what `assign` gives, if it is there already.
         Returns:
             Scalars "loss" (to differentiate) and its parts, see `losses.loss.Loss`.
         """
         # First decide what every reference box should predict; only then look at what the positive ones do predict.
-        num_classes = cls_logits.shape[-1]
-        assignment = assign_targets(self.matcher, references_per_level, targets, num_classes, self.ignore_crowd)
+        if assignment is None:
+            assignment = self.assign(references_per_level, targets, cls_logits.shape[-1])
         matched = compare(cls_logits, box_deltas, assignment, self.coding, self.tau)
         if monitor is not None:
             watch(monitor, matched, self.loss.settings, group)

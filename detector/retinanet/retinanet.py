@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from detector.assignment import Assignment
 from detector.backbones.fpn import FPN
 from detector.backbones.resnet import ResNet
-from detector.contract import Detections
-from detector.objectives import AnchorObjective
+from detector.contract import Detections, Targets
+from detector.objectives import AnchorObjective, MatchedObjective
 from detector.padded import PaddedDetections, padded_detections
 from detector.postprocess import PostProcessor
 from detector.pyramid import DenseDetector
@@ -51,6 +52,11 @@ class RetinaNet(DenseDetector):
         features = self.features(images)
         cls_logits, box_deltas = self.head(features)
         return cls_logits, box_deltas, self.anchor_generator([feature.shape[-2:] for feature in features])
+
+    def assignment(self, targets: Targets, image_size: tuple[int, int]) -> Assignment | None:
+        if not isinstance(self.objective, MatchedObjective):
+            return None
+        return self.objective.assign(self.references.boxes(image_size), targets, self.head.num_classes)
 
     def detections(
         self, outputs: tuple[Tensor, Tensor, list[Tensor]], image_sizes: Sequence[tuple[int, int]]

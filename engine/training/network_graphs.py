@@ -1,11 +1,11 @@
 """CUDA graphs of a network in training: the host launches its forward and backward as a whole, not kernel by kernel."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import get_gradient_edge
+from torch.func import functional_call
 from torch.utils._pytree import tree_leaves, tree_map
 
 from detector import Detector
@@ -47,28 +47,52 @@ def capture_network(detector: Detector, images: Tensor, precision: str, compiled
     assert isinstance(detector, PyramidDetector)
     parts: list[nn.Module] = [detector.backbone, detector.fpn, detector.head]
     originals = [torch.compile(part.forward) if compiled else part.forward for part in parts]
-    parameters = [parameter for part in parts for parameter in part.parameters() if parameter.requires_grad]
-    # What adds up a gradient works on the stream of its first use, which must not be the capture's; made here, it lives
-    # on in the graphs.
-    accumulators = [get_gradient_edge(parameter) for parameter in parameters]
+    trained: list[dict[str, Tensor]] = [
+        {name: each for name, each in part.named_parameters() if each.requires_grad} for part in parts
+    ]
+    parameters = [parameter for of_part in trained for parameter in of_part.values()]
 
     def same_results() -> bool:
         # without a cache, which would hand casts of weights from one graph to the next
         with autocast(precision, images.device, cache=False):
             inputs = detector.normalised(images)
             samples, expected = _run_once(parts, inputs, parameters)
-            _replace_forward(parts, originals)
-            torch.cuda.make_graphed_callables(tuple(parts), tuple((sample,) for sample in samples))
-            graphed = [part.forward for part in parts]
-            _replace_forward(parts, [_by_shape(*each) for each in zip(graphed, originals, samples, strict=True)])
+            functions = tuple(_OfWeights(*each).of for each in zip(parts, originals, trained, strict=True))
+            weights = [[_stand_in(parameter) for parameter in of_part.values()] for of_part in trained]
+            places = tuple((sample, *each) for sample, each in zip(samples, weights, strict=True))
+            graphed = torch.cuda.make_graphed_callables(functions, places)
+            each_part = zip(parts, graphed, originals, samples, trained, strict=True)
+            _replace_forward(parts, [_by_shape(*each) for each in each_part])
             _, results = _run_once(parts, inputs, parameters)
         return all(_distance(*pair) < MOST_DIFFERENT for pair in zip(results, expected, strict=True))
 
     works = passes_trial("the network runs without CUDA graphs", same_results, "they give other numbers here")
-    del accumulators
     if not works:
         _replace_forward(parts, originals)
     return works
+
+
+def _stand_in(parameter: Tensor) -> Tensor:
+    """A leaf in the parameter's memory, with which a graph is captured.
+
+    Autograd adds up the gradient of a leaf on the stream of its first use. That must not be the capture's for a
+    parameter, since a graph keeps what its capture used; nor may a capture wait for the stream of the training.
+    """
+    return parameter.detach().requires_grad_()
+
+
+class _OfWeights(nn.Module):
+    """The forward pass of a part as a function of its input and of tensors in place of its trained parameters."""
+
+    def __init__(self, part: nn.Module, original: Callable[..., Any], names: Iterable[str]) -> None:
+        super().__init__()
+        self.part, self.original, self.names = part, original, [f"part.{name}" for name in names]
+
+    def forward(self, inputs: Any) -> Any:
+        return self.original(inputs)
+
+    def of(self, inputs: Any, *weights: Tensor) -> Any:
+        return functional_call(self, dict(zip(self.names, weights, strict=True)), (inputs,))
 
 
 def _replace_forward(parts: Sequence[nn.Module], functions: Sequence[Callable[..., Any]]) -> None:
@@ -76,13 +100,20 @@ def _replace_forward(parts: Sequence[nn.Module], functions: Sequence[Callable[..
         part.forward = function
 
 
-def _by_shape(graphed: Callable[..., Any], original: Callable[..., Any], sample: Any) -> Callable[..., Any]:
-    """The one on inputs of the sample's shapes, the other on all else."""
-    shapes = [x.shape for x in tree_leaves(sample)]
+def _by_shape(
+    part: nn.Module,
+    graphed: Callable[..., Any],
+    original: Callable[..., Any],
+    sample: Any,
+    trained: dict[str, Tensor],
+) -> Callable[..., Any]:
+    """The graph in training on inputs of the sample's shapes, the original on all else."""
+    shapes, weights = [x.shape for x in tree_leaves(sample)], tuple(trained.values())
 
     def forward(inputs: Any) -> Any:
-        same = [x.shape for x in tree_leaves(inputs)] == shapes
-        return (graphed if same else original)(inputs)
+        if part.training and [x.shape for x in tree_leaves(inputs)] == shapes:
+            return graphed(inputs, *weights)
+        return original(inputs)
 
     return forward
 

@@ -77,7 +77,6 @@ class TrainStep:
         if processes.world_size > 1:
             self.model = DistributedDataParallel(
                 self.detector,
-                device_ids=[processes.device] if processes.device.type == "cuda" else None,
                 broadcast_buffers=config.model.norm == "batch",  # the only norm whose statistics differ
                 gradient_as_bucket_view=True,
             )

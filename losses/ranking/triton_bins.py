@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..triton_support import ceil_div
 from .positions import REACH
 from .triton_cells import build_table
 from .triton_order import is_far, sort_and_place
@@ -35,7 +36,7 @@ class TritonBins:
         places: (2, P) int32, places of p - delta and p + delta among the breakpoints, in that order of p.
         owners: (K,) int32, the place in that order of the positive that a breakpoint is of, plus P for p + delta.
         ends: (P,) int32, how many positives have the same or a smaller logit, in that order.
-        starts, cells_per_unit: see `build_table`.
+        ranges, cells_per_unit: see `build_table`.
     """
 
     def __init__(
@@ -51,12 +52,12 @@ class TritonBins:
         self.owners, self.ends = torch.empty_like(self.places).view(-1), torch.empty_like(self.places[0])
         with torch.cuda.device_of(positive_logits):
             self.ordered, self.order, self.positions_ascending = sort_and_place(positive_logits, self.delta)
-            _breakpoints[triton.cdiv(size, ENTRIES),](
+            _breakpoints[ceil_div(size, ENTRIES),](
                 *(self.ordered, self.order, self.positions_ascending, weights, size, self.delta, REACH),
                 *(self.positions, self.breakpoints, self.rests, self.origins, self.edges),
                 *(self.places, self.owners, self.ends, among, ENTRIES),
             )
-            self.starts, self.cells_per_unit = build_table(self.edges)
+            self.ranges, self.cells_per_unit = build_table(self.edges)
 
 
 @triton.jit

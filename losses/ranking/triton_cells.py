@@ -5,24 +5,25 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..triton_support import ceil_div, power_of_two
+
 CELLS_PER_EDGE, MIN_CELLS, MAX_CELLS = 4, 1 << 10, 1 << 16  # 256 KiB at most, which stays in the cache
 ENTRIES = 128  # of a program
 
 
 def build_table(edges: Tensor) -> tuple[Tensor, Tensor]:
-    """Edges (K,), ascending, in C + 1 equal cells of the axis, C a power of two.
+    """Edges (K,), ascending, in C equal cells of the axis, C a power of two.
 
     Returns:
-        (C + 1,) int32, number of edges before each of C cells, and of all; and (1,) float32, cells in a unit.
+        (C,) int64, of each cell the number of edges at or below all of it, and plus 2**32 times the number of edges
+        before its end; and (1,) float32, cells in a unit.
     """
-    num_cells = min(MAX_CELLS, max(MIN_CELLS, triton.next_power_of_2(CELLS_PER_EDGE * len(edges))))
-    starts = torch.empty(num_cells + 1, dtype=torch.int32, device=edges.device)
+    num_cells = min(MAX_CELLS, max(MIN_CELLS, power_of_two(CELLS_PER_EDGE * len(edges))))
+    ranges = torch.empty(num_cells, dtype=torch.int64, device=edges.device)
     cells_per_unit = torch.empty(1, device=edges.device)
     exponent = 252 + num_cells.bit_length()
-    _cells[triton.cdiv(num_cells + 1, ENTRIES),](
-        edges, len(edges), starts, cells_per_unit, num_cells, exponent, ENTRIES
-    )
-    return starts, cells_per_unit
+    _cells[ceil_div(num_cells, ENTRIES),](edges, len(edges), ranges, cells_per_unit, num_cells, exponent, ENTRIES)
+    return ranges, cells_per_unit
 
 
 @triton.jit
@@ -36,9 +37,43 @@ def _cell(logit, first, cells_per_unit, num_cells):
     return tl.where(distance > 0, tl.minimum(distance, (num_cells - 1).to(tl.float32)), 0.0).to(tl.int32)
 
 
+@triton.jit
+def _next_below(number):
+    """Next smaller number of the same type."""
+    if number.dtype == tl.float64:
+        bits = number.to(tl.int64, bitcast=True)
+        bits = tl.where(number == 0, -0x7FFFFFFFFFFFFFFF, tl.where(number > 0, bits - 1, bits + 1))
+        below = bits.to(tl.float64, bitcast=True)
+    else:
+        bits = number.to(tl.int32, bitcast=True)
+        bits = tl.where(number == 0, -0x7FFFFFFF, tl.where(number > 0, bits - 1, bits + 1))
+        below = bits.to(tl.float32, bitcast=True)
+    return below
+
+
+@triton.jit
+def _edges_before(edges, num_edges, first, cells_per_unit, num_cells, index, AT_START: tl.constexpr):
+    """Number of edges in cells before each cell; those AT_START of the cell too, below which no logit is in it."""
+    low = tl.zeros_like(index)
+    high = low + num_edges
+    left = num_edges
+    while left > 0:
+        middle = (low + high) // 2
+        edge = tl.load(edges + middle, mask=low < high, other=0)
+        nearest = _next_below(edge) if AT_START else edge
+        below = _cell(nearest, first, cells_per_unit, num_cells) < index
+        if AT_START:
+            below = below | (edge == first)  # what is below the first edge is in no bin that counts
+        below = below & (low < high)
+        high = tl.where(below, high, tl.minimum(middle, high))
+        low = tl.where(below, middle + 1, low)
+        left //= 2
+    return low
+
+
 @triton.jit(do_not_specialize=["num_edges", "num_cells", "exponent"])
-def _cells(edges, num_edges, starts, cells_per_unit, num_cells, exponent, ENTRIES: tl.constexpr):
-    """Number of edges in cells before each cell.
+def _cells(edges, num_edges, ranges, cells_per_unit, num_cells, exponent, ENTRIES: tl.constexpr):
+    """What `build_table` returns.
 
     The exponent, with its bias, of the power of two that cuts a span of 2**-126 into all cells.
     """
@@ -47,26 +82,21 @@ def _cells(edges, num_edges, starts, cells_per_unit, num_cells, exponent, ENTRIE
     exponent -= (span.to(tl.int32, bitcast=True) >> 23) & 255
     scale = (tl.minimum(exponent, 254) << 23).to(tl.float32, bitcast=True)
     index = tl.program_id(0) * ENTRIES + tl.arange(0, ENTRIES)
-    low = tl.zeros([ENTRIES], tl.int32)
-    high = low + num_edges
-    left = num_edges
-    while left > 0:
-        middle = (low + high) // 2
-        edge = tl.load(edges + middle, mask=low < high, other=0)
-        below = (low < high) & (_cell(edge, first, scale, num_cells) < index)
-        high = tl.where(below, high, tl.minimum(middle, high))
-        low = tl.where(below, middle + 1, low)
-        left //= 2
-    tl.store(starts + index, low, mask=index <= num_cells)
+    low = _edges_before(edges, num_edges, first, scale, num_cells, index, True)
+    high = _edges_before(edges, num_edges, first, scale, num_cells, index + 1, False)
+    tl.store(ranges + index, low.to(tl.int64) | (high.to(tl.int64) << 32), mask=index < num_cells)
     tl.store(cells_per_unit + index, scale, mask=index == 0)
 
 
 @triton.jit
-def find_bin(logit, edges, starts, cells_per_unit, num_cells):
-    """Number of edges at or below each logit: its cell says between which to search, mostly none."""
-    start = starts + _cell(logit, tl.load(edges), tl.load(cells_per_unit), num_cells)
-    low, high = tl.load(start), tl.load(start + 1)
-    left = tl.max(high - low)
+def find_bin(logit, relevant, edges, ranges, cells_per_unit, num_cells):
+    """Number of edges at or below each relevant logit: its cell says between which to search, mostly none.
+
+    Logits of half the digits lie on few places, with many edges on one: those begin a cell, and need no search.
+    """
+    between = tl.load(ranges + _cell(logit, tl.load(edges), tl.load(cells_per_unit), num_cells))
+    low, high = between.to(tl.int32), (between >> 32).to(tl.int32)
+    left = tl.max(tl.where(relevant, high - low, 0))
     while left > 0:
         middle = (low + high) // 2
         below = (tl.load(edges + middle, mask=low < high, other=0) <= logit) & (low < high)

@@ -5,6 +5,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..triton_support import ceil_div
+
 ENTRIES = 128  # of a program
 
 
@@ -14,7 +16,7 @@ def read_positives(logits: Tensor, entries: Tensor, weights: Tensor | None) -> T
     own = torch.empty(2, len(entries), dtype=torch.float64, device=logits.device)
     if len(entries):
         with torch.cuda.device_of(logits):
-            _positives[triton.cdiv(len(entries), ENTRIES),](
+            _positives[ceil_div(len(entries), ENTRIES),](
                 logits, logits.stride(0), entries, len(entries), weights, own, ENTRIES
             )
     return own
@@ -24,7 +26,7 @@ def write_positives(errors: Tensor, entries: Tensor, factor: Tensor, num: int, g
     """gradient[entries] = -factor * errors / num; (P,) float64, (P,) int64, a scalar, and (M,) contiguous."""
     if len(entries):
         with torch.cuda.device_of(gradient):
-            _lift[triton.cdiv(len(entries), ENTRIES),](errors, entries, len(entries), factor, num, gradient, ENTRIES)
+            _lift[ceil_div(len(entries), ENTRIES),](errors, entries, len(entries), factor, num, gradient, ENTRIES)
 
 
 @triton.jit(do_not_specialize=["num"])

@@ -5,6 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..triton_support import ceil_div
 from .positions import FAR_APART, REACH
 
 # Up to here counting the smaller logits takes less time than the launches of a sort.
@@ -26,7 +27,7 @@ def sort_and_place(logits: Tensor, delta: float) -> tuple[Tensor, Tensor, Tensor
     ordered, positions = torch.empty_like(logits), torch.empty_like(logits)
     order = torch.empty_like(logits, dtype=torch.int32)
     if size <= MAX_COUNTED:
-        _order[triton.cdiv(size, ROWS),](logits, size, ordered, order, ROWS, COLUMNS)
+        _order[ceil_div(size, ROWS),](logits, size, ordered, order, ROWS, COLUMNS)
     else:
         ordered, indices = logits.sort()
         order.copy_(indices)

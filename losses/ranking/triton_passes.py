@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..triton_support import ceil_div
 from .triton_bins import TritonBins
 from .triton_cells import find_bin
 from .triton_entries import read_positives, write_positives
@@ -77,11 +78,11 @@ class TritonPasses:
         with torch.cuda.device_of(logits):
             _histogram[_grid(logits)](
                 *(logits, logits.stride(0), targets, targets.stride(0), len(logits), self._contents),
-                *(bins.edges, bins.starts, bins.cells_per_unit, len(bins.starts) - 1, bins.origins),
+                *(bins.edges, bins.ranges, bins.cells_per_unit, len(bins.ranges), bins.origins),
                 *(copies, num_copies, num_bins, BLOCK),
                 num_warps=NUM_WARPS,
             )
-            _sum_copies[triton.cdiv(num_bins, BINS),](
+            _sum_copies[ceil_div(num_bins, BINS),](
                 copies, num_copies, bins.origins, bins.edges, histogram, num_bins, COPIES, BINS
             )
         return histogram
@@ -99,7 +100,7 @@ class TritonPasses:
         with torch.cuda.device_of(logits):
             _weighted_steps[_grid(logits)](
                 *(logits, logits.stride(0), targets, targets.stride(0), len(logits), self._contents),
-                *(bins.edges, bins.starts, bins.cells_per_unit, len(bins.starts) - 1),
+                *(bins.edges, bins.ranges, bins.cells_per_unit, len(bins.ranges)),
                 *(*tables, gradient, BLOCK),
                 num_warps=NUM_WARPS,
             )
@@ -109,7 +110,7 @@ class TritonPasses:
 
 
 def _grid(entries: Tensor) -> tuple[int]:
-    return (triton.cdiv(len(entries), BLOCK),)
+    return (ceil_div(len(entries), BLOCK),)
 
 
 def as_numbers(targets: Tensor) -> Tensor:
@@ -146,7 +147,7 @@ def _histogram(
     size,
     contents,
     edges,
-    starts,
+    ranges,
     cells_per_unit,
     num_cells,
     origins,
@@ -173,11 +174,11 @@ def _histogram(
     relevant = inside & (logit >= tl.load(edges))
     content = tl.max(relevant.to(tl.int32), 0) * NO_IGNORED
     if content != NOTHING:
-        target = tl.load(targets + entry * target_stride, mask=relevant, other=0)
+        target = tl.load(targets + entry * target_stride, mask=inside, other=0)  # as many at a time as it can
         if tl.max((relevant & (target != 0) & (target != 1)).to(tl.int32), 0) > 0:
             content = tl.full((), IGNORED, tl.int32)
         relevant = relevant & (target == 0)
-        bins = find_bin(logit, edges, starts, cells_per_unit, num_cells)
+        bins = find_bin(logit, relevant, edges, ranges, cells_per_unit, num_cells)
         wide = logit.to(tl.float64)
         if edges.dtype.element_ty == tl.float64:  # as in LogitBins.histogram
             wide -= tl.load(origins + bins)
@@ -222,7 +223,7 @@ def _weighted_steps(
     size,
     contents,
     edges,
-    starts,
+    ranges,
     cells_per_unit,
     num_cells,
     anchors,
@@ -241,8 +242,8 @@ def _weighted_steps(
         logit = tl.load(logits + entry * logit_stride, mask=inside, other=0).to(edges.dtype.element_ty)
         relevant = inside & (logit >= tl.load(edges))
         if content == IGNORED:
-            relevant = relevant & (tl.load(targets + entry * target_stride, mask=relevant, other=1) == 0)
-        bins = find_bin(logit, edges, starts, cells_per_unit, num_cells)
+            relevant = relevant & (tl.load(targets + entry * target_stride, mask=inside, other=1) == 0)
+        bins = find_bin(logit, relevant, edges, ranges, cells_per_unit, num_cells)
         distance = logit - tl.load(anchors + bins)
         steps = tl.where(relevant, tl.load(values + bins) + tl.load(slopes + bins) * distance, 0.0)
     tl.store(gradient + entry, steps.to(gradient.dtype.element_ty), mask=inside)

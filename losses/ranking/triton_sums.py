@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..triton_support import ceil_div
 from .positions import FAR_APART
 from .triton_bins import ENTRIES, TritonBins
 from .triton_order import SCANNED
@@ -25,7 +26,7 @@ def rank_positives(bins: TritonBins, negatives: Tensor, among: Tensor, weights: 
     hinges, ranks = weights.new_empty(3, 2 * size), weights.new_empty(4, size)
     with torch.cuda.device_of(weights):
         _hinges[3,](negatives, among, bins.breakpoints, bins.rests, hinges, 2 * size, bins.delta, FAR_APART, SCANNED)
-        _ranks[triton.cdiv(size, ENTRIES),](hinges, bins.order, bins.places, weights, size, bins.delta, ranks, ENTRIES)
+        _ranks[ceil_div(size, ENTRIES),](hinges, bins.order, bins.places, weights, size, bins.delta, ranks, ENTRIES)
     return ranks
 
 

@@ -18,14 +18,21 @@ SMALLEST, LARGEST = 24, 320  # sides of the objects, pixels; their logarithms ar
 CHUNK = 16  # images that a process draws before it asks for more
 
 
-def make_coco_like(root: Path, splits: dict[str, int]) -> None:
-    """Writes root/<split>/<index>.jpg and root/annotations/instances_<split>.json; a split that is there is kept.
+def make_coco_like(root: Path, counts: dict[str, int]) -> dict[str, str]:
+    """Writes root/<split>/<index>.jpg and root/annotations/instances_<split>.json; gives the split of each kind.
 
-    All usable CPUs take part: 5000 images take 16 of them some ten seconds.
+    A split that is there is kept. Its name is its kind and its count, such as "train_64": of benchmarks that share a
+    folder each gets as many images as it asks for. All usable CPUs take part: 5000 images take 16 of them some ten
+    seconds.
+
+    Args:
+        counts: of images, by kind.
     """
+    splits = {kind: f"{kind}_{count}" for kind, count in counts.items()}
     context = multiprocessing.get_context("spawn")  # the caller may hold a GPU
     with ProcessPoolExecutor(usable_cpus(), context) as pool:
-        for number, (split, count) in enumerate(splits.items()):
+        for number, (kind, count) in enumerate(counts.items()):
+            split = splits[kind]
             file = root / "annotations" / f"instances_{split}.json"
             if file.exists():
                 continue
@@ -34,6 +41,7 @@ def make_coco_like(root: Path, splits: dict[str, int]) -> None:
             drawn = pool.map(partial(_write_image, root / split, number), range(count), chunksize=CHUNK)
             objects = [(index, *each) for index, image in enumerate(drawn) for each in image]
             file.write_text(json.dumps(_document(count, objects)))
+    return splits
 
 
 def _write_image(folder: Path, split: int, index: int) -> list[tuple[int, list[int]]]:

@@ -4,15 +4,16 @@ import copy
 import gc
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.image_list import ImageList
-from torchvision.ops import box_iou
 
 from benchmarks.models import make_models
+from benchmarks.same_detections import Found, find_in_true_float32, share_of_same
 from benchmarks.timing import interleave
 from data.loader import padded_size
 from data.transforms import ResizeShortSide
@@ -36,10 +37,7 @@ COCO_SHAPES = {
     (512, 640): 3,
 }
 WARM_UP_SIZE = (96, 64)  # no shape of COCO: kernels are compiled, but no graph is made for those that follow
-SAME_IOU, SAME_SCORE = 0.99, 1e-3
-SAME_CORNERS = 0.01  # pixels; boxes without area have no IoU
-
-Found = list[dict[str, Tensor]]
+COMPARED_IMAGES = 40  # at most, on a GPU
 
 
 class Batch(NamedTuple):
@@ -71,6 +69,12 @@ def benchmark_infer(
 ) -> list[dict]:
     """Rows of the table, in float32 and in bfloat16 autocast.
 
+    Times are those of PyTorch's defaults, which on a GPU are TF32 in float32's convolutions: two networks then round
+    differently, and scores and boxes part by more than any fault of theirs. What is "the same" is therefore compared in
+    true float32 there, in passes of their own over the first images with fresh copies of both models, without the
+    compiled one, whose compilation would start anew; on a CPU, where float32 is what it says, in the passes that are
+    timed.
+
     Args:
         size: (height, width) of the images; with `num_images` limits of their short and their long side.
         num_images: of the shapes of COCO's val2017, all in turn; 0 for one batch of the size.
@@ -83,10 +87,9 @@ def benchmark_infer(
         peer, own = make_models(size, "focal", device)
         silence_unused_columns(peer)
         peer.transform = PaddedInput(device)
-        cases: dict[str, Callable[[Batch], Found]] = {
-            "torchvision": partial(detect_peer, peer.eval(), precision),
-            "ours": partial(detect, own.eval(), precision),
-        }
+        cases = make_cases(peer.eval(), own.eval(), precision)
+        # copied before they have run, for what they keep of a run belongs to its mode
+        copies = (copy.deepcopy(peer), copy.deepcopy(own)) if device.type == "cuda" else None
         if device.type == "cpu" and precision == "float32":
             fast = copy.deepcopy(own)
             use_winograd(fast, training=False, evaluation=True)
@@ -96,10 +99,26 @@ def benchmark_infer(
             compiled.compile_network()
             cases["ours, compiled"] = partial(detect, compiled, precision)
         measured = measure(cases, batches)
-        measured["torchvision"] = with_own_labels(measured["torchvision"])
         graphs = {"ours": memory_of_graphs(own)} if device.type == "cuda" else {}
-        rows += table(precision, measured, sum(len(batch.sizes) for batch in batches), graphs)
+        same: dict[str, float | None] = {}
+        if precision == "float32":  # random weights give scores that lie closer together than the digits of bfloat16
+            found = {name: case.found for name, case in measured.items()}
+            if copies is not None:
+                found = find_in_true_float32(make_cases(*copies, precision), first_images(batches))
+            same = shares_of_same(found)
+        rows += table(precision, measured, sum(len(batch.sizes) for batch in batches), same, graphs)
     return rows
+
+
+def make_cases(peer: RetinaNet, own: Detector, precision: str) -> dict[str, Callable[[Batch], Found]]:
+    """Both detectors as functions of a batch."""
+    return {"torchvision": partial(detect_peer, peer, precision), "ours": partial(detect, own, precision)}
+
+
+def first_images(batches: Sequence[Batch]) -> Sequence[Batch]:
+    """The first batch, and those after it as long as there are `COMPARED_IMAGES` at most."""
+    ends = accumulate(len(batch.sizes) for batch in batches)
+    return batches[: max(1, sum(end <= COMPARED_IMAGES for end in ends))]
 
 
 class Measured(NamedTuple):
@@ -125,14 +144,25 @@ def measure(cases: dict[str, Callable[[Batch], Found]], batches: Sequence[Batch]
     return {name: Measured(first[name], later[name], found[name]) for name in cases}
 
 
-def with_own_labels(peer: Measured) -> Measured:
+def shares_of_same(found: dict[str, Found]) -> dict[str, float | None]:
+    """Shares of torchvision's detections that each case has too."""
+    found = found | {"torchvision": with_own_labels(found["torchvision"])}
+    return {name: share_of_same(found["torchvision"], each) for name, each in found.items()}
+
+
+def with_own_labels(peer: Found) -> Found:
     """torchvision's labels are COCO's ids, ours their places in the list of ids."""
-    ids = torch.tensor(COCO_IDS, device=peer.found[0]["labels"].device)
-    found = [each | {"labels": torch.searchsorted(ids, each["labels"])} for each in peer.found]
-    return peer._replace(found=found)
+    ids = torch.tensor(COCO_IDS, device=peer[0]["labels"].device)
+    return [each | {"labels": torch.searchsorted(ids, each["labels"])} for each in peer]
 
 
-def table(precision: str, measured: dict[str, Measured], num_images: int, graphs: dict[str, float]) -> list[dict]:
+def table(
+    precision: str,
+    measured: dict[str, Measured],
+    num_images: int,
+    same: dict[str, float | None],
+    graphs: dict[str, float],
+) -> list[dict]:
     """Rows: times of an image and their ratios to torchvision's, with the first use of each shape and without."""
     peer = measured["torchvision"]
     return [
@@ -144,8 +174,7 @@ def table(precision: str, measured: dict[str, Measured], num_images: int, graphs
             "ms with first use": 1e3 * case.first / num_images,
             "ratio with first use": case.first / peer.first,
             "detections per image": sum(len(each["scores"]) for each in case.found) / num_images,
-            # random weights give scores that lie closer together than the digits of bfloat16
-            "same": share_of_same(peer.found, case.found) if precision == "float32" else None,
+            "same": same.get(name),
             "GiB of graphs": graphs.get(name),
         }
         for name, case in measured.items()
@@ -191,20 +220,6 @@ def detect_peer(model: RetinaNet, precision: str, batch: Batch) -> Found:
     model.transform.sizes = batch.sizes
     with autocast(precision, batch.images.device):
         return model(batch.images)
-
-
-def share_of_same(expected: Found, found: Found) -> float | None:
-    """Share of the expected detections for which there is one of the same class, place and score; None of none."""
-    same = total = 0
-    for theirs, ours in zip(expected, found, strict=True):
-        total += len(theirs["scores"])
-        if len(ours["scores"]):
-            near = box_iou(theirs["boxes"], ours["boxes"]) >= SAME_IOU
-            near |= torch.cdist(theirs["boxes"], ours["boxes"], p=torch.inf) <= SAME_CORNERS
-            near &= theirs["labels"][:, None] == ours["labels"]
-            near &= (theirs["scores"][:, None] - ours["scores"]).abs() <= SAME_SCORE
-            same += int(near.any(dim=1).sum())
-    return same / total if total else None
 
 
 def memory_of_graphs(detector: Detector) -> float:

@@ -60,11 +60,11 @@ def network_batches(folder: Path, device: torch.device, steps: int, small: bool)
     Sixteen images of 512×512 a batch, 63 million logits; one of the batches is without objects. The images are
     generated in `folder` where they are missing; `small` is a network for tests on a CPU.
     """
-    make_coco_like(folder / "data", {"train": 64, "few": 16})
+    splits = make_coco_like(folder / "data", {"train": 64, "few": 16})
     batch_size, own = (2, SMALL) if small else (16, [])
-    settings = [f"data.root={folder}/data", "data.train_split=train", "data.val_split=few", "data.workers=0"]
+    settings = [f"data.root={folder}/data", f"data.train_split={splits['train']}", f"data.val_split={splits['few']}"]
     settings += ["model.norm=group", "model.head_norm=group", "model.frozen_stages=0", "model.weights=null", *own]
-    settings += [f"data.batch_size={batch_size}", f"optimizer.base_batch_size={batch_size}"]
+    settings += [f"data.batch_size={batch_size}", f"optimizer.base_batch_size={batch_size}", "data.workers=0"]
     settings += [f"optimizer.lr={LEARNING_RATE}", "optimizer.clip_grad_norm=10.0", "schedule.warmup_steps=20"]
     config = load_config(ROOT / "configs/r50_alrp.yaml", settings)
     dataset = training_set(config)

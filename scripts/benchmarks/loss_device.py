@@ -1,7 +1,8 @@
 """The losses alone on a GPU: forward and backward, against torchvision's focal loss and a copy of the logits.
 
 Every repetition takes another batch, of another number of positives, as training does: nothing that depends on the
-shapes of the step before helps. Times are from an idle device until it is idle again, so the host's share counts.
+shapes of the step before helps. Times are from an idle device until it is idle again, so the host's share counts; of
+our kernels the device's own share stands beside it, "busy ms".
 """
 
 import time
@@ -13,8 +14,10 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 from torchvision.ops import sigmoid_focal_loss
 
+from benchmarks.device_events import busy_milliseconds, device_events
 from benchmarks.loss import SCORES
 from benchmarks.loss_batches import Batch, drawn_batches, network_batches
 from losses import alrp_loss, ap_loss, focal_loss, rs_loss, triton_support
@@ -86,6 +89,7 @@ def measure(batches: list[Batch], every_loss: bool) -> list[dict]:
             "ratio": typical[case] / typical["torchvision focal", ""],
             "memory": peak_memory(partial(run, batches[0]), batches[0].logits),
         }
+        | device_work(run, batches if case[1] == KERNELS else [])
         for case, run in cases.items()
     ]
 
@@ -134,6 +138,22 @@ def peak_memory(run: Callable[[], object], logits: Tensor) -> float | None:
     run()
     torch.cuda.synchronize()
     return (torch.cuda.max_memory_allocated() - before) / (logits.element_size() * len(logits))
+
+
+def device_work(run: Callable[[Batch], object], batches: list[Batch]) -> dict[str, float | None]:
+    """Kernels, copies and fills of a step in the mean over the batches: how long they take the device, and how many.
+
+    None without batches, and on a CPU.
+    """
+    if not batches or batches[0].logits.device.type != "cuda":
+        return {"busy ms": None, "launches": None}
+    with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as profiler:
+        for batch in batches:
+            run(batch)
+        torch.cuda.synchronize()
+    events = device_events(profiler.key_averages())
+    launches = sum(event.count for event in events)
+    return {"busy ms": busy_milliseconds(events) / len(batches), "launches": launches / len(batches)}
 
 
 def _finish(device: torch.device) -> None:

@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.device_events import busy_milliseconds, device_events
 from benchmarks.models import make_batch, make_models
 from benchmarks.train import make_step, speed_up
 
@@ -28,17 +28,17 @@ def profile_step(size: tuple[int, int], batch_size: int, device: torch.device, c
     first = time.perf_counter() - start
     wall = _milliseconds(lambda: step("bfloat16"), device)
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
-    with profile(activities=activities) as profiler:
+    with profile(activities=activities, acc_events=True) as profiler:  # without, PyTorch warns of cycles: there is one
         for _ in range(STEPS):
             step("bfloat16")
         _finish(device)
     averages = profiler.key_averages()
-    kernels = [event for event in averages if event.device_type == DeviceType.CUDA]
+    kernels = device_events(averages)
     counts = {event.key: event.count / STEPS for event in averages}
     row = {
         "first step, s": first,
         "wall ms": wall,
-        "busy ms": sum(event.self_device_time_total for event in kernels) / STEPS / 1e3,
+        "busy ms": busy_milliseconds(kernels) / STEPS,
         "launches": sum(counts.get(name, 0) for name in LAUNCHES),
         "waits": sum(counts.get(name, 0) for name in WAITS),
         "peak GiB": torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else None,

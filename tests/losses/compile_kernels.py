@@ -15,9 +15,9 @@ from losses.ranking import triton_bins, triton_cells, triton_entries, triton_ord
 OF_LOGITS = ("logits", "result", "gradient")  # type of the logits
 OF_COMPUTING = ("edges", "anchors", "slopes", "values", "tables", "factor")  # float64 for float64 logits, else float32
 OF_COMPUTING += ("classification", "localisation", "loss", "ranking", "sorting")
-INTEGERS = ("counts", "order", "places", "owners", "ends", "starts")
+INTEGERS = ("counts", "order", "places", "owners", "ends")
 POINTERS = dict.fromkeys(INTEGERS, "*i32") | {"contents": "*i8", "entries": "*i64", "index": "*i64"}
-POINTERS |= {"cells_per_unit": "*fp32", "targets": "*i8"}  # as the detector makes them
+POINTERS |= {"ranges": "*i64", "cells_per_unit": "*fp32", "targets": "*i8"}  # as the detector makes them
 NUMBERS = {"alpha": "fp32", "gamma": "fp32"}
 CONSTANTS = {"logit_stride": 1, "target_stride": 1, "FAR_APART": 2.0**12, "REACH": 2.0**20}
 CONSTANTS |= {"MIN_FALSE_POSITIVES": 1e-5, "MIN_MISSORTED": 1e-10}

@@ -155,7 +155,7 @@ def test_a_gpu_launches_few_kernels(loss, most, num_positives):
     logits, targets, errors = (tensor.cuda() for tensor in random_batch(200_000, num_positives))
     batch, entries = (logits, targets.to(torch.int8), errors), (targets == 1).nonzero().squeeze(1)
     record(loss, batch, entries)  # compiles
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA], acc_events=True) as profile:
         LOSSES[loss](*batch, entries).backward()
         torch.cuda.synchronize()
     names = [event.name for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]

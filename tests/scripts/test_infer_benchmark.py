@@ -10,6 +10,7 @@ pytest.importorskip("torchvision")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 from benchmarks import infer
+from benchmarks.same_detections import PASSES, find_in_true_float32, share_of_same
 
 CPU = torch.device("cpu")
 make_models = infer.make_models
@@ -60,9 +61,48 @@ def test_what_differs_is_not_the_same():
     other["boxes"][0, 2] = 10.2
     other["scores"][1] = 0.502
     other["labels"][2] = 7
-    assert infer.share_of_same([found], [found]) == 1
-    assert infer.share_of_same([found], [other]) == 0.25
-    assert infer.share_of_same([found], [{name: value[:0] for name, value in found.items()}]) == 0
+    assert share_of_same([found], [found]) == 1
+    assert share_of_same([found], [other]) == 0.25
+    assert share_of_same([found], [{name: value[:0] for name, value in found.items()}]) == 0
+
+
+def test_the_first_images_are_compared_in_true_float32_and_the_setting_comes_back(monkeypatch):
+    monkeypatch.setattr(infer, "COMPARED_IMAGES", 3)
+    batches = [infer.make_batch([size] * 2, CPU) for size in ((64, 96), (96, 64), (64, 64))]
+    assert infer.first_images(batches) == batches[:1] and infer.first_images(batches[1:2]) == batches[1:2]
+    monkeypatch.setattr(infer, "COMPARED_IMAGES", 4)
+    peer, own = models_that_detect((64, 96), "focal", CPU)
+    infer.silence_unused_columns(peer)
+    peer.transform = infer.PaddedInput(CPU)
+    seen = []
+
+    def watched(name, run):
+        def detect(batch):
+            seen.append((name, batch.images.shape, *allowed()))
+            return run(batch)
+
+        return detect
+
+    def allowed():
+        return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+    before = allowed()
+    cases = infer.make_cases(peer.eval(), own.eval(), "float32")
+    found = find_in_true_float32({name: watched(name, run) for name, run in cases.items()}, infer.first_images(batches))
+    assert allowed() == before and before[0]  # PyTorch's default, which the timed passes keep
+    shapes = [batch.images.shape for batch in batches[:2]]
+    assert seen == [(name, shape, False, False) for name in cases for shape in shapes] * PASSES
+    assert [len(each) for each in found.values()] == [4, 4] and len(found["ours"][0]["scores"]) > 10
+    assert infer.shares_of_same(found) == {"torchvision": 1, "ours": 1}
+
+
+@pytest.mark.gpu
+def test_both_detectors_find_the_same_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(infer, "PASSES", 1)
+    monkeypatch.setattr(infer, "make_models", models_that_detect)
+    rows = infer.benchmark_infer((64, 96), 2, 3, torch.device("cuda"), eager=True)
+    assert [(row["precision"], row["model"]) for row in rows[:2]] == [("float32", "torchvision"), ("float32", "ours")]
+    assert all(row["same"] > 0.999 for row in rows[:2]) and rows[0]["detections per image"] > 10
 
 
 def test_nothing_is_detected_in_columns_that_coco_does_not_use():

@@ -7,7 +7,7 @@ from ahead_of_time import compile_kernel
 
 from detector.backbones import epilogue_triton as kernels
 
-CONSTANTS = {"CHANNELS": 256, "SHORTCUT": True, "BLOCK": kernels.BLOCK, "ROWS": kernels.ROWS}
+CONSTANTS = {"CHANNELS": 256, "SHORTCUT": True, "RELU": True, "BLOCK": kernels.BLOCK, "ROWS": kernels.ROWS}
 CONSTANTS |= {"COLUMNS": kernels.COLUMNS}
 TYPES = {"bias": "*fp32", "sums": "*fp32", "size": "i32", "rows": "i32", "each": "i32"}  # the others are feature maps
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from detector.backbones import epilogue as module
 from detector.backbones import norm as norm_module
-from detector.backbones.epilogue import by_operators, epilogue, usable
+from detector.backbones.epilogue import add_bias, bias_by_operators, by_operators, epilogue, usable
 from detector.backbones.resnet import BasicBlock, Bottleneck, ResNet
 from detector.towers import Tower
 
@@ -53,13 +53,29 @@ def test_values_and_gradients_are_those_of_the_operators(device, dtype, channels
 @pytest.mark.parametrize("device", DEVICES)
 def test_many_rows_are_summed_by_as_many_programs_as_may_be(device, monkeypatch):
     kernels = pytest.importorskip("detector.backbones.epilogue_triton")
-    monkeypatch.setattr(kernels, "MOST_SUMS", 2)
+    monkeypatch.setattr(kernels, "MOST_PROGRAMS", 4)  # two for each tile of the channels
+    monkeypatch.setattr(kernels, "FEWEST_SUMS", 1)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(3, 70, 11, 13, generator=generator).contiguous(memory_format=torch.channels_last).to(device)
     x.requires_grad_()
     bias = torch.zeros(70, device=device, requires_grad=True)
     epilogue(x * 1, bias).sum().backward()
     assert torch.equal(bias.grad, (x > 0).sum((0, 2, 3)).float())
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_bias_alone(device, dtype):
+    generator = torch.Generator().manual_seed(0)
+    x, gradient = make_map(generator, 100, dtype, device).requires_grad_(), make_map(generator, 100, dtype, device)
+    bias = torch.randn(100, generator=generator).to(device).requires_grad_()
+    y = add_bias(x * 1, bias)
+    found = torch.autograd.grad(y, (x, bias), gradient.contiguous())
+    half_a_digit = 2**-7 if device == "cpu" else 2**-8  # of bfloat16; Triton's interpreter rounds towards 0
+    tolerance = half_a_digit if dtype == torch.bfloat16 else 1e-6
+    torch.testing.assert_close(y.double(), x.double() + bias[:, None, None], rtol=tolerance, atol=1e-6)
+    assert torch.equal(found[0], gradient)
+    torch.testing.assert_close(found[1], gradient.float().sum((0, 2, 3)), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -142,6 +158,7 @@ def test_it_is_used_on_a_gpu_after_a_trial():
 def test_kernels_that_give_other_numbers_are_not_used(monkeypatch):
     monkeypatch.setattr(module, "triton_works", lambda device: True)
     monkeypatch.setattr(module, "epilogue", lambda x, bias, shortcut: by_operators(x, bias, shortcut) * 1.01)
+    monkeypatch.setattr(module, "add_bias", bias_by_operators)
     with pytest.warns(UserWarning, match="their kernels give other numbers here"):
         assert not module._kernels_work.__wrapped__(torch.device("cpu"))
     monkeypatch.setattr(module, "epilogue", by_operators)
