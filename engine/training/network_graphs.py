@@ -58,9 +58,10 @@ def capture_network(detector: Detector, images: Tensor, precision: str, compiled
             inputs = detector.normalised(images)
             samples, expected = _run_once(parts, inputs, parameters)
             functions = tuple(_OfWeights(*each).of for each in zip(parts, originals, trained, strict=True))
-            weights = [[_stand_in(parameter) for parameter in of_part.values()] for of_part in trained]
-            places = tuple((sample, *each) for sample, each in zip(samples, weights, strict=True))
-            graphed = torch.cuda.make_graphed_callables(functions, places)
+            _run_by_itself(functions, _places(samples, trained))
+            torch.cuda.empty_cache()  # graphs take memory of their own
+            # Not its own first runs: they leave what belongs to their stream alive in the capture.
+            graphed = torch.cuda.make_graphed_callables(functions, _places(samples, trained), num_warmup_iters=0)
             each_part = zip(parts, graphed, originals, samples, trained, strict=True)
             _replace_forward(parts, [_by_shape(*each) for each in each_part])
             _, results = _run_once(parts, inputs, parameters)
@@ -72,13 +73,22 @@ def capture_network(detector: Detector, images: Tensor, precision: str, compiled
     return works
 
 
-def _stand_in(parameter: Tensor) -> Tensor:
-    """A leaf in the parameter's memory, with which a graph is captured.
+def _places(samples: Sequence[Any], trained: Sequence[dict[str, Tensor]]) -> tuple[tuple[Any, ...], ...]:
+    """For each part its sample, and leaves in the memory of its parameters, with which a graph is captured.
 
     Autograd adds up the gradient of a leaf on the stream of its first use. That must not be the capture's for a
     parameter, since a graph keeps what its capture used; nor may a capture wait for the stream of the training.
     """
-    return parameter.detach().requires_grad_()
+    leaves = ([each.detach().requires_grad_() for each in of_part.values()] for of_part in trained)
+    return tuple((sample, *of_part) for sample, of_part in zip(samples, leaves, strict=True))
+
+
+def _run_by_itself(functions: Sequence[Callable[..., Any]], places: Sequence[tuple[Any, ...]]) -> None:
+    """Forward and backward of each function, which compiles and allocates what a capture cannot."""
+    for function, inputs in zip(functions, places, strict=True):
+        outputs = [output for output in tree_leaves(function(*inputs)) if output.requires_grad]
+        wanted = [x for x in tree_leaves(inputs) if x.requires_grad]
+        torch.autograd.grad(outputs, wanted, [torch.zeros_like(output) for output in outputs])
 
 
 class _OfWeights(nn.Module):
@@ -129,7 +139,8 @@ def _run_once(
         given.append(tree_map(lambda x: x.detach().clone().requires_grad_(x.requires_grad), values))
         values = part(values)
     outputs = tree_leaves(values)
-    loss = torch.stack([output.float().square().mean() for output in outputs]).sum()
+    # of the logits, which are the largest of all tensors, no copy in float32
+    loss = torch.stack([output.mean(dtype=torch.float32) for output in outputs]).sum()
     gradients = torch.autograd.grad(loss, parameters)
     return given, ([output.detach().clone() for output in outputs], [gradient.clone() for gradient in gradients])
 

@@ -19,6 +19,7 @@ from ..triton_support import ceil_div
 from .triton_bins import TritonBins
 from .triton_cells import find_bin
 from .triton_entries import read_positives, write_positives
+from .triton_histogram import IGNORED, NOTHING, Zeros, histogram_of_negatives
 from .triton_sums import gradient_tables, rank_positives
 
 if TYPE_CHECKING:
@@ -26,12 +27,6 @@ if TYPE_CHECKING:
 
 BLOCK = 2048  # entries of a program
 NUM_WARPS = 8  # 8 entries a thread: 62 registers at most, which lets 1024 threads share a multiprocessor
-# Float64 numbers in all copies of the histogram together, 8 MiB: it stays in the cache.
-MAX_COPIED = 1 << 20
-MAX_COPIES = 1024
-COPIES, BINS = 32, 32  # of them that a program adds up at a time
-# Contents of a block above the first edge.
-NOTHING, NO_IGNORED, IGNORED = (tl.constexpr(code) for code in range(3))
 
 
 class TritonPasses:
@@ -62,46 +57,34 @@ class TritonPasses:
     def make_bins(
         self, positive_logits: Tensor, weights: Tensor, delta: float, dtype: torch.dtype, logits: Tensor
     ) -> TritonBins:
-        num_bins = 2 * len(positive_logits) + 1
-        num_copies = min(MAX_COPIES, *_grid(logits), max(1, MAX_COPIED // (2 * num_bins)))
-        # One call for all that must begin at 0.
-        self._zeros = positive_logits.new_zeros(num_copies + 2, 2, num_bins)
-        self.bins = TritonBins(positive_logits, weights, delta, dtype, self._zeros[-2:])
+        num_bins, (num_blocks,) = 2 * len(positive_logits) + 1, _grid(logits)
+        self._zeros = Zeros.of(num_bins, num_blocks, BLOCK, dtype, delta, logits.device)
+        self.bins = TritonBins(positive_logits, weights, delta, dtype, self._zeros.among)
         return self.bins
 
     def histogram(self, logits: Tensor, targets: Tensor) -> Tensor:
-        bins = self.bins
-        targets, copies = as_numbers(targets), self._zeros[:-2]
-        num_copies, _, num_bins = copies.shape
         self._contents = torch.empty(_grid(logits), dtype=torch.int8, device=logits.device)
-        histogram = copies.new_empty(2, num_bins)
-        with torch.cuda.device_of(logits):
-            _histogram[_grid(logits)](
-                *(logits, logits.stride(0), targets, targets.stride(0), len(logits), self._contents),
-                *(bins.edges, bins.ranges, bins.cells_per_unit, len(bins.ranges), bins.origins),
-                *(copies, num_copies, num_bins, BLOCK),
-                num_warps=NUM_WARPS,
-            )
-            _sum_copies[ceil_div(num_bins, BINS),](
-                copies, num_copies, bins.origins, bins.edges, histogram, num_bins, COPIES, BINS
-            )
-        return histogram
+        return histogram_of_negatives(
+            logits, as_numbers(targets), self.bins, self._zeros, self._contents, BLOCK, NUM_WARPS
+        )
 
     def rank(self, negatives: Tensor, weights: Tensor) -> Tensor:
-        among = self._zeros[-2:]
+        among = self._zeros.among
         del self._zeros  # megabytes that backward has no use for
         return rank_positives(self.bins, negatives, among, weights)
 
     def gradient(self, ranking: Ranking, logits: Tensor, targets: Tensor, errors: Tensor, factor: Tensor) -> Tensor:
         bins = self.bins
         targets = as_numbers(targets)
-        tables = gradient_tables(bins, errors, factor, ranking.false_positives)
+        anchors, lines = gradient_tables(bins, errors, factor, ranking.false_positives)
+        if lines.dtype == torch.float32:
+            lines = lines.view(torch.int64)  # both numbers of a bin in one look-up
         gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
         with torch.cuda.device_of(logits):
             _weighted_steps[_grid(logits)](
                 *(logits, logits.stride(0), targets, targets.stride(0), len(logits), self._contents),
                 *(bins.edges, bins.ranges, bins.cells_per_unit, len(bins.ranges)),
-                *(*tables, gradient, BLOCK),
+                *(anchors, lines, gradient, BLOCK),
                 num_warps=NUM_WARPS,
             )
         own = errors[ranking.own]
@@ -138,82 +121,6 @@ def _collect(targets, target_stride, size, counts, ends, index, BLOCK: tl.conste
         tl.store(index + place, entry, mask=positive)
 
 
-@triton.jit(do_not_specialize=["num_copies", "num_bins", "num_cells"])
-def _histogram(
-    logits,
-    logit_stride,
-    targets,
-    target_stride,
-    size,
-    contents,
-    edges,
-    ranges,
-    cells_per_unit,
-    num_cells,
-    origins,
-    copies,
-    num_copies,
-    num_bins,
-    BLOCK: tl.constexpr,
-):
-    """Adds number and sum of the negatives in each bin to one of the copies; notes what blocks hold above an edge.
-
-    Sums of float64 logits are relative to the bins' origins.
-    """
-    block = tl.program_id(0)
-    lane = tl.arange(0, BLOCK)
-    entry = block.to(tl.int64) * BLOCK + lane
-    inside = entry < size
-    logit = tl.load(logits + entry * logit_stride, mask=inside, other=0).to(edges.dtype.element_ty)
-    number = copies + (block % num_copies).to(tl.int64) * 2 * num_bins
-    total = number + num_bins
-    not_finite = tl.sum((tl.abs(logit) < float("inf")).to(tl.int32)) < BLOCK
-    if not_finite:
-        tl.atomic_add(number + num_bins - 1, tl.full((), float("nan"), tl.float64), sem="relaxed")
-
-    relevant = inside & (logit >= tl.load(edges))
-    content = tl.max(relevant.to(tl.int32), 0) * NO_IGNORED
-    if content != NOTHING:
-        target = tl.load(targets + entry * target_stride, mask=inside, other=0)  # as many at a time as it can
-        if tl.max((relevant & (target != 0) & (target != 1)).to(tl.int32), 0) > 0:
-            content = tl.full((), IGNORED, tl.int32)
-        relevant = relevant & (target == 0)
-        bins = find_bin(logit, relevant, edges, ranges, cells_per_unit, num_cells)
-        wide = logit.to(tl.float64)
-        if edges.dtype.element_ty == tl.float64:  # as in LogitBins.histogram
-            wide -= tl.load(origins + bins)
-        # Often one bin has nearly all: add those of the first entry's bin here, and to memory once.
-        first = tl.sum(tl.where((lane == 0) & relevant, bins, 0))
-        together = relevant & (bins == first)
-        tl.atomic_add(number + first, tl.sum(together.to(tl.int32)).to(tl.float64), sem="relaxed")
-        tl.atomic_add(total + first, tl.sum(tl.where(together, wide, 0.0)), sem="relaxed")
-        alone = relevant & (bins != first)
-        tl.atomic_add(number + bins, tl.full([BLOCK], 1.0, tl.float64), mask=alone, sem="relaxed")
-        tl.atomic_add(total + bins, wide, mask=alone, sem="relaxed")
-    tl.store(contents + block, content)
-
-
-@triton.jit(do_not_specialize=["num_copies", "num_bins"])
-def _sum_copies(copies, num_copies, origins, edges, histogram, num_bins, COPIES: tl.constexpr, BINS: tl.constexpr):
-    """Adds the copies up, and makes the sums of float32 logits relative to the bins' origins."""
-    index = tl.program_id(0) * BINS + tl.arange(0, BINS)
-    valid = index < num_bins
-    number = tl.zeros([BINS], tl.float64)
-    total = tl.zeros([BINS], tl.float64)
-    start = 0
-    while start < num_copies:
-        copy = start + tl.arange(0, COPIES)[:, None]
-        mask = (copy < num_copies) & valid[None, :]
-        place = copies + copy.to(tl.int64) * 2 * num_bins + index[None, :]
-        number += tl.sum(tl.load(place, mask=mask, other=0), 0)
-        total += tl.sum(tl.load(place + num_bins, mask=mask, other=0), 0)
-        start += COPIES
-    if edges.dtype.element_ty == tl.float32:
-        total -= number * tl.load(origins + index, mask=valid, other=0)
-    tl.store(histogram + index, number, mask=valid)
-    tl.store(histogram + num_bins + index, total, mask=valid)
-
-
 @triton.jit(do_not_specialize=["num_cells"])
 def _weighted_steps(
     logits,
@@ -227,8 +134,7 @@ def _weighted_steps(
     cells_per_unit,
     num_cells,
     anchors,
-    slopes,
-    values,
+    lines,
     gradient,
     BLOCK: tl.constexpr,
 ):
@@ -245,5 +151,11 @@ def _weighted_steps(
             relevant = relevant & (tl.load(targets + entry * target_stride, mask=inside, other=1) == 0)
         bins = find_bin(logit, relevant, edges, ranges, cells_per_unit, num_cells)
         distance = logit - tl.load(anchors + bins)
-        steps = tl.where(relevant, tl.load(values + bins) + tl.load(slopes + bins) * distance, 0.0)
+        if lines.dtype.element_ty == tl.int64:
+            line = tl.load(lines + bins)
+            slope = line.to(tl.int32).to(tl.float32, bitcast=True)
+            value = (line >> 32).to(tl.int32).to(tl.float32, bitcast=True)
+        else:
+            slope, value = tl.load(lines + 2 * bins), tl.load(lines + 2 * bins + 1)
+        steps = tl.where(relevant, value + slope * distance, 0.0)
     tl.store(gradient + entry, steps.to(gradient.dtype.element_ty), mask=inside)

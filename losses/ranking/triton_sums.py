@@ -30,20 +30,21 @@ def rank_positives(bins: TritonBins, negatives: Tensor, among: Tensor, weights: 
     return ranks
 
 
-def gradient_tables(bins: TritonBins, errors: Tensor, factor: Tensor, false_positives: Tensor) -> Tensor:
-    """(3, 2P + 1) as of `LogitBins.tables`, of the weights factor * errors / N_FP / P.
+def gradient_tables(bins: TritonBins, errors: Tensor, factor: Tensor, false_positives: Tensor) -> tuple[Tensor, Tensor]:
+    """Anchors (2P + 1,), and slope and value of each bin (2P + 1, 2), as of `LogitBins.tables`, of the weights
+    factor * errors / N_FP / P.
 
     Args:
         errors, false_positives: (P,) float64. factor: scalar, float.
     """
     size = len(errors)
-    tables = bins.edges.new_empty(3, 2 * size + 1)
+    anchors, lines = bins.edges.new_empty(2 * size + 1), bins.edges.new_empty(2 * size + 1, 2)
     with torch.cuda.device_of(errors):
         _tables[1,](
             *(errors, factor, false_positives, bins.order, bins.owners, bins.breakpoints, bins.rests, bins.origins),
-            *(bins.edges, tables, size, bins.delta, FAR_APART, SCANNED),
+            *(bins.edges, anchors, lines, size, bins.delta, FAR_APART, SCANNED),
         )
-    return tables
+    return anchors, lines
 
 
 @triton.jit
@@ -126,7 +127,8 @@ def _tables(
     rests,
     origins,
     edges,
-    tables,
+    anchors,
+    lines,
     size,
     delta: tl.float64,
     FAR_APART: tl.constexpr,
@@ -134,7 +136,6 @@ def _tables(
 ):
     """Anchor, slope and value of each bin, ascending. One program."""
     num_edges = 2 * size
-    num_bins = num_edges + 1
     scale = tl.load(factor).to(tl.float64) / size.to(tl.float64)
     slope_before = tl.full((), 0.0, tl.float64)
     value_before = tl.full((), 0.0, tl.float64)
@@ -158,11 +159,12 @@ def _tables(
         anchor = tl.load(edges + place, mask=valid, other=0).to(tl.float64)
         origin = tl.load(origins + place + 1, mask=valid, other=0)
         value += slope * (anchor - origin - tl.load(rests + place, mask=valid, other=0))
-        tl.store(tables + place + 1, tl.where(wide, 0.0, anchor), mask=valid)
-        tl.store(tables + num_bins + place + 1, slope, mask=valid)
-        tl.store(tables + 2 * num_bins + place + 1, value, mask=valid)
+        tl.store(anchors + place + 1, tl.where(wide, 0.0, anchor), mask=valid)
+        tl.store(lines + 2 * place + 2, slope, mask=valid)
+        tl.store(lines + 2 * place + 3, value, mask=valid)
         slope_before += tl.sum(change)
         value_before += tl.sum(rise)
         start += SCANNED
-    bin_0 = tl.arange(0, 4)
-    tl.store(tables + bin_0 * num_bins, tl.zeros([4], edges.dtype.element_ty), mask=bin_0 < 3)
+    nothing = tl.zeros([2], edges.dtype.element_ty)
+    tl.store(anchors, tl.max(nothing))
+    tl.store(lines + tl.arange(0, 2), nothing)

@@ -10,23 +10,31 @@ import sys
 from ahead_of_time import Compiled, compile_kernel
 
 from losses import alrp_triton, ap_triton, focal_triton, rank_sort_triton
-from losses.ranking import triton_bins, triton_cells, triton_entries, triton_order, triton_passes, triton_sums
+from losses.ranking import (
+    triton_bins,
+    triton_cells,
+    triton_entries,
+    triton_histogram,
+    triton_order,
+    triton_passes,
+    triton_sums,
+)
 
 OF_LOGITS = ("logits", "result", "gradient")  # type of the logits
-OF_COMPUTING = ("edges", "anchors", "slopes", "values", "tables", "factor")  # float64 for float64 logits, else float32
+OF_COMPUTING = ("edges", "anchors", "lines", "factor")  # float64 for float64 logits, else float32
 OF_COMPUTING += ("classification", "localisation", "loss", "ranking", "sorting")
 INTEGERS = ("counts", "order", "places", "owners", "ends")
 POINTERS = dict.fromkeys(INTEGERS, "*i32") | {"contents": "*i8", "entries": "*i64", "index": "*i64"}
 POINTERS |= {"ranges": "*i64", "cells_per_unit": "*fp32", "targets": "*i8"}  # as the detector makes them
 NUMBERS = {"alpha": "fp32", "gamma": "fp32"}
 CONSTANTS = {"logit_stride": 1, "target_stride": 1, "FAR_APART": 2.0**12, "REACH": 2.0**20}
-CONSTANTS |= {"MIN_FALSE_POSITIVES": 1e-5, "MIN_MISSORTED": 1e-10}
+CONSTANTS |= {"BLOCK": triton_passes.BLOCK, "MIN_FALSE_POSITIVES": 1e-5, "MIN_MISSORTED": 1e-10}
 
 # By type of the logits; those that do not depend on it stand once.
-OF_ENTRIES = (triton_passes._histogram, triton_passes._weighted_steps)
+OF_ENTRIES = (triton_histogram._histogram, triton_passes._weighted_steps)
 OF_FOCAL = (focal_triton._focal_sum, focal_triton._focal_gradient)
 OF_POSITIVES = (
-    *(triton_entries._positives, triton_entries._lift, triton_passes._sum_copies, triton_bins._breakpoints),
+    *(triton_entries._positives, triton_entries._lift, triton_histogram._sum_copies, triton_bins._breakpoints),
     *(triton_cells._cells, triton_sums._tables, alrp_triton._classification, alrp_triton._localisation),
     *(ap_triton._imprecision, rank_sort_triton._means),
 )
@@ -50,6 +58,8 @@ def signature(kernel, dtype: str, size: str) -> dict[str, str]:
             types[name] = "constexpr"
         elif name in OF_LOGITS and kernel is not triton_order._order:
             types[name] = f"*{dtype}"
+        elif name == "copies" or (name == "lines" and kernel is triton_passes._weighted_steps):
+            types[name] = "*fp64" if dtype == "fp64" else "*i64"  # two numbers in one
         elif name in OF_COMPUTING:
             types[name] = "*fp64" if dtype == "fp64" else "*fp32"
         elif name == "size":

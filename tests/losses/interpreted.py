@@ -3,7 +3,8 @@
 # What an interpreted program takes at a time: enough that its operators are few, so little that inputs of a few hundred
 # entries and positives have several programs, several parts of a scan, and several edges in a cell.
 SIZES = {
-    "ranking.triton_passes": {"BLOCK": 256, "BINS": 128},
+    "ranking.triton_passes": {"BLOCK": 256},
+    "ranking.triton_histogram": {"BINS": 128},
     "focal_triton": {"BLOCK": 256},
     "ranking.triton_order": {"ROWS": 256, "COLUMNS": 256, "SCANNED": 256},
     "ranking.triton_bins": {"ENTRIES": 256},

@@ -69,7 +69,7 @@ def test_blocks_of_every_kind(device):
 
 
 def test_one_copy_of_the_histogram_does_too(device, monkeypatch):
-    monkeypatch.setattr("losses.ranking.triton_passes.MAX_COPIED", 1)
+    monkeypatch.setattr("losses.ranking.triton_histogram.MAX_COPIED", 1)
     batch = random_batch(1000, 30)
     assert_agrees(run(device, *batch), dense(*batch, 1.0))
 

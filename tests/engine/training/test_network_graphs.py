@@ -29,7 +29,9 @@ class GraphsOnACpu:
     `passes` is how often the last function ran, which is the head's.
     """
 
-    def __call__(self, functions: tuple[Callable, ...], samples: tuple[tuple, ...]) -> tuple[Callable, ...]:
+    def __call__(
+        self, functions: tuple[Callable, ...], samples: tuple[tuple, ...], num_warmup_iters: int
+    ) -> tuple[Callable, ...]:
         self.passes = 0
         *graphed, head = map(_in_fixed_memory, functions, samples)
         return *graphed, lambda *inputs: self._count() or head(*inputs)
@@ -153,11 +155,11 @@ def test_every_family_trains_on_graphs(make_step, captured, family):
     assert graphs.passes == 1 + 2
 
 
-def no_graphs(functions, samples):
+def no_graphs(functions, samples, num_warmup_iters):
     raise RuntimeError("operation not permitted when stream is capturing\nmore of it")
 
 
-def graphs_of_zeros(functions, samples):
+def graphs_of_zeros(functions, samples, num_warmup_iters):
     def zeros(function):
         return lambda *inputs: tree_map(lambda output: 0 * output, function(*inputs))
 
