@@ -145,7 +145,7 @@ def _histogram(
             tl.atomic_add(number + bins, tl.full([BLOCK], 1.0, tl.float64), mask=alone, sem="relaxed")
             tl.atomic_add(total + bins, wide, mask=alone, sem="relaxed")
         else:
-            distance = (logit - tl.load(edges + bins - 1, mask=relevant, other=0)).to(tl.float64)
+            distance = logit.to(tl.float64) - tl.load(edges + bins - 1, mask=relevant, other=0).to(tl.float64)
             packed = (tl.minimum(distance, widest) * unit + 0.5).to(tl.int64) + (tl.full((), 1, tl.int64) << shift)
             number = copies + copy * num_bins
             tl.atomic_add(number + first, tl.sum(tl.where(together, packed, 0)), sem="relaxed")

@@ -140,3 +140,26 @@ def test_a_data_set_with_a_pixel_folder_gives_the_same_batches(write_coco, tmp_p
         found = batches(pixel_folder=tmp_path / "pixels")
         assert all(torch.equal(images, others) for (images, _), (others, _) in zip(found, expected, strict=True))
     assert len(list((tmp_path / "pixels").iterdir())) == 10
+
+
+def test_processes_that_decode_one_image_at_a_time_write_files_of_their_own(folder, tmp_path, monkeypatch):
+    """Forked processes share what Python calls a thread's identifier."""
+    path = save(tmp_path / "a.png", "RGB")
+    names = tmp_path / "names"
+    write = pixel_folder.write_atomically
+
+    def noted(file: Path, content) -> None:
+        with open(names, "a") as opened:
+            opened.write(f"{file.name}\n")
+        write(file, content)
+
+    monkeypatch.setattr(pixel_folder, "write_atomically", noted)
+    child = os.fork()
+    if not child:
+        folder.read(path, (48, 64), None, "turn")
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    (kept,) = folder.folder.iterdir()
+    kept.unlink()
+    folder.read(path, (48, 64), None, "turn")
+    assert len(set(names.read_text().splitlines())) == 2 and [kept] == list(folder.folder.iterdir())
