@@ -16,9 +16,9 @@ PACKAGES = ("torchvision", "numpy", "pillow")
 GIT_SECONDS = 10.0
 
 
-def provenance(device: torch.device, world_size: int) -> dict[str, str]:
+def provenance(device: torch.device, world_size: int, precision: str) -> dict[str, str]:
     """Plain text by name: `command`, `started` (local time), `python`, `torch` and a version for each of PACKAGES,
-    `device`, `processes`, `revision`."""
+    `device`, `precision` (resolved), `processes`, `revision`."""
     return {
         "command": shlex.join([Path(sys.executable).name, *sys.argv]),
         "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
@@ -26,6 +26,7 @@ def provenance(device: torch.device, world_size: int) -> dict[str, str]:
         "torch": str(torch.__version__),  # unlike the package's, it names the build
         **{name: _version(name) for name in PACKAGES},
         "device": _device_name(device),
+        "precision": precision,
         "processes": str(world_size),
         "revision": revision(ROOT),
     }

@@ -24,6 +24,7 @@ from engine.run.clock import Clock, duration
 from engine.run.config import Config
 from engine.run.distributed import Processes
 from engine.run.log_file import LogFile
+from engine.run.precision import resolve_precision
 from engine.run.provenance import provenance
 from engine.run.run_folder import RunFolder
 from engine.run.schedule import Schedule
@@ -71,7 +72,9 @@ class RunLog:
         if not self.processes.is_main:
             return
         self.log_file = LogFile(self.folder.log)
-        self.provenance = provenance(self.processes.device, self.processes.world_size)
+        device = self.processes.device
+        precision = resolve_precision(self.config.run.precision, device)
+        self.provenance = provenance(device, self.processes.world_size, precision)
         StepLines(self.folder.provenance, step).append({"step": step, **self.provenance})
         self.curves = StepLines(self.folder.curves, step)
         if self.curves.kept:

@@ -130,7 +130,8 @@ class KeptCells:
         try:
             history = [json.loads(line) for line in read_lines(here / HISTORY)]
             made_by, test = record["overrides"], record["test"]
-            result = Result(cell, history, test, float(record["step_ms"]), record["clipped"])
+            arithmetic = _arithmetic(record["ran"])
+            result = Result(cell, history, test, float(record["step_ms"]), record["clipped"], arithmetic)
             result.val_ap  # noqa: B018  a cell without an evaluation is none
         except (ValueError, TypeError, KeyError, IndexError) as error:
             raise DatasetError(f"{here}: not a kept cell ({error!r}); remove the folder to run it again") from error
@@ -141,6 +142,12 @@ class KeptCells:
                 "or remove the folder to run it again"
             )
         return result
+
+
+def _arithmetic(ran: dict[str, str]) -> str:
+    """From a run's provenance; two CPUs of one precision count as one, as PyTorch's sums differ by rounding alone."""
+    device = ran.get("device", "unknown")
+    return f"{'cpu' if device.startswith('cpu') else device.partition(',')[0]}, {ran.get('precision', 'unknown')}"
 
 
 def _read_bundle(path: Path) -> dict[str, dict[str, bytes]]:

@@ -10,7 +10,7 @@ import numpy as np
 from engine.run.config import ConfigError
 from engine.tools.ablation.cells import KeptCells
 from engine.tools.ablation.choice import chosen_cells
-from engine.tools.ablation.grid import Cell, Grid
+from engine.tools.ablation.grid import Cell, Grid, Result
 from engine.tools.ablation.statistics import (
     LEVEL,
     bootstrap_interval,
@@ -60,7 +60,8 @@ def claims_of(cells: KeptCells, name: str, draws: int) -> Iterator[Claim]:
     the bootstrap draws of the reference serves all of them.
 
     Raises:
-        ConfigError: fewer than two such seeds, or runs that were tested on different images.
+        ConfigError: fewer than two such seeds, runs that were tested on different images, or a pair on different kinds
+            of device or in different precisions.
         DatasetError: a kept cell cannot be read.
     """
     grid, results = cells.grid, cells.results()
@@ -77,6 +78,7 @@ def claims_of(cells: KeptCells, name: str, draws: int) -> Iterator[Claim]:
             raise ConfigError(f"{cells.folder}: {variant}: {len(seeds)} pairs of tested runs, a test needs two or more")
         own, other = (tuple(by_seed[each][seed] for seed in seeds) for each in (grid.reference, variant))
         _require_same_images(cells, (*own, *other))
+        _require_same_arithmetic(cells, [(results[a], results[b]) for a, b in zip(own, other, strict=True)])
         values = {name: [[results[run].tested[name] for run in side] for side in (own, other)] for name in METRICS}
         mean, half_width = paired_difference(*values["AP"])
         assert half_width is not None  # there are two or more
@@ -107,6 +109,15 @@ def _require_same_images(cells: KeptCells, runs: Sequence[Cell]) -> None:
             raise ConfigError(
                 f"{cells.folder}: {run.name} was tested on other images than {runs[0].name}; remove one of them, and "
                 "run it again on the same annotation file"
+            )
+
+
+def _require_same_arithmetic(cells: KeptCells, pairs: Sequence[tuple[Result, Result]]) -> None:
+    for own, other in pairs:
+        if own.arithmetic != other.arithmetic:
+            raise ConfigError(
+                f"{cells.folder}: {own.cell.name} ran on {own.arithmetic} and {other.cell.name} on {other.arithmetic}; "
+                "a pair must not mix them: remove one of them, and run it again as the other ran"
             )
 
 

@@ -156,6 +156,7 @@ class Result:
         test: `METRICS` on the test split, None where the cell was not evaluated there.
         step_ms: median time of a step in milliseconds.
         clipped: share of the steps whose gradient was clipped, None where it is not known.
+        arithmetic: GPU or "cpu", and precision, such as "cpu, bfloat16".
     """
 
     cell: Cell
@@ -163,6 +164,7 @@ class Result:
     test: dict[str, float] | None
     step_ms: float
     clipped: float | None = None
+    arithmetic: str = "unknown"
 
     @property
     def val_ap(self) -> float:

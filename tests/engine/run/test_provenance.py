@@ -36,6 +36,6 @@ def test_a_folder_within_somebody_elses_checkout_has_none(checkout, monkeypatch)
 
 
 def test_everything_is_text():
-    found = provenance(torch.device("cpu"), 2)
+    found = provenance(torch.device("cpu"), 2, "float32")
     assert all(isinstance(value, str) and value for value in found.values())
-    assert found["processes"] == "2"
+    assert (found["processes"], found["precision"]) == ("2", "float32")

@@ -134,6 +134,19 @@ def test_claims_are_tested_over_seeds_and_images(grid, tmp_path):
     assert table.splitlines()[2].startswith("| tiny | aLRP – AP | 3 | +0.") and table.endswith("| ahead |")
 
 
+@pytest.mark.parametrize("ran", [{"device": "NVIDIA H100, CUDA 13", "precision": "bfloat16"}, {"precision": "float32"}])
+def test_a_pair_of_two_devices_or_precisions_is_refused(grid, tmp_path, ran):
+    cells = all_kept(grid, tmp_path / "a")
+    usual = {"device": "cpu (AMD EPYC), 1 threads", "precision": "bfloat16"}
+    for variant in ("aLRP", "AP"):
+        for seed in grid.seeds:
+            path = cells.folder / Cell(variant, 0.01, seed).name / "cell.json"
+            other = ran if (variant, seed) == ("AP", 1) else {"device": "cpu (Intel), 2 threads"}
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"ran": usual | other}))
+    with pytest.raises(ConfigError, match=r"seed1 ran on cpu, bfloat16 and .*seed1 on .*; a pair must not mix them"):
+        list(claims_of(cells, "tiny", draws=10))
+
+
 def test_differences_in_the_parts_say_why(grid, tmp_path):
     cells = all_kept(grid, tmp_path / "a")
     for variant, rho in (("aLRP", (0.5, 0.6, 0.7)), ("AP", (0.4, 0.4, 0.4))):
