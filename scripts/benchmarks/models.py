@@ -29,6 +29,9 @@ def make_models(size: tuple[int, int], loss: str, device: torch.device) -> tuple
     extra_levels = LastLevelP6P7(256, 256)
     backbone = _resnet_fpn_extractor(body, 3, returned_layers=[2, 3, 4], extra_blocks=extra_levels)
     peer = RetinaNet(backbone, NUM_COLUMNS, min_size=min(size), max_size=max(size))
+    for module in peer.modules():
+        if isinstance(module, FrozenBatchNorm2d):
+            module.eps = 0.0  # as with pretrained weights, for which `convert` is
     peer.head.classification_head.cls_logits.weight.data *= LOGIT_SPREAD
     state = convert("torchvision", peer.state_dict(), "torchvision")["model"]
     config = load_config(CONFIGS / "torchvision_r50.yaml", ["model.weights=null", f"loss.name={loss}"])
