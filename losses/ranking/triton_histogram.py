@@ -37,7 +37,8 @@ class Packing(NamedTuple):
         """For so many logits at most in a bin of a copy: 240 000 leave 2**-25 * delta as the unit, which is finer than
         the last digit of most float32 logits."""
         bits = most.bit_length()
-        widest = 2.0 ** math.ceil(math.log2(4 * delta))
+        # within what float64 can divide by; no two float32 numbers are 2**130 apart
+        widest = 2.0 ** max(-900, min(130, math.frexp(delta)[1] + 2))
         return cls(63 - bits, 2.0 ** (63 - 2 * bits) / widest, widest)
 
 
@@ -87,6 +88,12 @@ def histogram_of_negatives(
             *(packing.shift, packing.unit, COPIES, BINS),
         )
     return histogram
+
+
+@triton.jit
+def _finite(edge):
+    """A float32 edge in float64; where it is infinite, the largest that is not, from which distances are numbers."""
+    return tl.minimum(tl.maximum(edge.to(tl.float64), -3.4028234663852886e38), 3.4028234663852886e38)
 
 
 @triton.jit(do_not_specialize=["num_copies", "num_bins", "num_cells", "shift"])
@@ -145,7 +152,7 @@ def _histogram(
             tl.atomic_add(number + bins, tl.full([BLOCK], 1.0, tl.float64), mask=alone, sem="relaxed")
             tl.atomic_add(total + bins, wide, mask=alone, sem="relaxed")
         else:
-            distance = logit.to(tl.float64) - tl.load(edges + bins - 1, mask=relevant, other=0).to(tl.float64)
+            distance = logit.to(tl.float64) - _finite(tl.load(edges + bins - 1, mask=relevant, other=0))
             packed = (tl.minimum(distance, widest) * unit + 0.5).to(tl.int64) + (tl.full((), 1, tl.int64) << shift)
             number = copies + copy * num_bins
             tl.atomic_add(number + first, tl.sum(tl.where(together, packed, 0)), sem="relaxed")
@@ -188,7 +195,7 @@ def _sum_copies(
         start += COPIES
     number += tl.load(not_finite + 0 * index, mask=index == num_bins - 1, other=0)
     if edges.dtype.element_ty == tl.float32:
-        edge = tl.load(edges + index - 1, mask=valid & (index > 0), other=0).to(tl.float64)
+        edge = _finite(tl.load(edges + index - 1, mask=valid & (index > 0), other=0))
         total = total / unit + number * (edge - tl.load(origins + index, mask=valid, other=0))
     tl.store(histogram + index, number, mask=valid)
     tl.store(histogram + num_bins + index, total, mask=valid)

@@ -68,6 +68,17 @@ def test_blocks_of_every_kind(device):
     assert not results[2][:256].any() and results[2][256:512].all()
 
 
+@pytest.mark.parametrize("delta", [1.0, 1e38])
+def test_edges_beyond_the_largest_number(device, delta, monkeypatch):
+    largest = torch.finfo(torch.float32).max
+    logits = torch.tensor([largest, 0.0, 1.0, -largest, largest / 2, 3.0, 2.0])
+    batch = logits, torch.tensor([1, 1, 0, 0, 0, 1, 0]), torch.tensor([0.2, 0.5, 0.7])
+    results = run(device, *batch, delta)
+    monkeypatch.setattr("losses.triton_support.usable", lambda logits: False)
+    expected = run(torch.device("cpu"), *batch, delta)
+    assert_agrees(results, expected)
+
+
 def test_one_copy_of_the_histogram_does_too(device, monkeypatch):
     monkeypatch.setattr("losses.ranking.triton_histogram.MAX_COPIED", 1)
     batch = random_batch(1000, 30)

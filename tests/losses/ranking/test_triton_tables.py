@@ -73,9 +73,10 @@ def test_packed_numbers_and_sums_are_those_of_float64(delta, num_blocks):
     torch.testing.assert_close(total[1:-1], sums[1:-1], rtol=0, atol=1e-7 * delta)
 
 
-def test_as_many_as_may_be_at_the_far_side_of_a_bin_fit():
+@pytest.mark.parametrize("delta", [5e-324, 1e-300, 0.3, 1.0, 1e30, 1e308])
+def test_as_many_as_may_be_at_the_far_side_of_a_bin_fit(delta):
     most = 240_000
-    packing = Packing.of(most, 1.0)
+    packing = Packing.of(most, delta)
     packed = most * ((1 << packing.shift) + int(packing.widest * packing.unit))
     assert packed < 2**63 and packed >> packing.shift == most
-    assert 1 / packing.unit <= 2.0**-25 and packing.widest >= 2.0
+    assert packing.widest >= min(2 * delta, 2.0**129) and 1 / packing.unit <= max(2.0**-24 * delta, 2.0**-926)
