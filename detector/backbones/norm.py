@@ -1,7 +1,5 @@
 """Normalisation layers of the backbone, by the name that the config gives them."""
 
-from typing import TypeGuard
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -30,9 +28,15 @@ class FrozenBatchNorm2d(nn.BatchNorm2d):
         return conv_weight * scale[:, None, None, None], self.bias - self.running_mean * scale
 
 
-def updates_statistics(module: nn.Module) -> TypeGuard[nn.modules.batchnorm._BatchNorm]:
-    """Whether a module is a BatchNorm whose running statistics training updates."""
-    return isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, FrozenBatchNorm2d)
+def running_statistics(network: nn.Module) -> list[Tensor]:
+    """Running means and variances that a forward pass in training updates."""
+    return [
+        statistic
+        for module in network.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, FrozenBatchNorm2d)
+        for statistic in (module.running_mean, module.running_var)
+        if statistic is not None
+    ]
 
 
 def conv_norm(x: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:

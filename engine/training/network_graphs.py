@@ -9,23 +9,21 @@ from torch.func import functional_call
 from torch.utils._pytree import tree_leaves, tree_map
 
 from detector import Detector
-from detector.backbones.norm import updates_statistics
+from detector.backbones.norm import running_statistics
 from detector.pyramid import PyramidDetector
 from engine.run.config import Config
 from engine.run.precision import autocast
+from engine.training.step_buffers import StepBuffers
 from losses.triton_support import passes_trial
 
 MOST_DIFFERENT = 0.1  # relative L2 distance, which garbage exceeds and other roundings in bfloat16 do not
 
 
 def can_be_captured(detector: Detector, config: Config, device: torch.device) -> bool:
-    """Whether graphs are wanted, batches have one size, as a graph has, and the network writes nothing but its outputs.
-
-    A capture runs the network some more times, which would count in the statistics of BatchNorm.
-    """
-    counts_batches = any(map(updates_statistics, detector.modules()))
+    """Whether graphs are wanted, batches have one size, as a graph has, and no norm talks to other processes."""
+    shares_statistics = any(isinstance(module, nn.SyncBatchNorm) for module in detector.modules())
     wanted = config.run.graphs and config.data.short_sides is None and device.type == "cuda"
-    return wanted and not counts_batches and isinstance(detector, PyramidDetector)
+    return wanted and not shares_statistics and isinstance(detector, PyramidDetector)
 
 
 def capture_network(detector: Detector, images: Tensor, precision: str, compiled: bool) -> bool:
@@ -33,8 +31,9 @@ def capture_network(detector: Detector, images: Tensor, precision: str, compiled
 
     Call it before the threads of a loader run: while it captures, none may allocate pinned memory. Other batches, and
     evaluation, run as before. The graphs are first tried against the operators; where they fail or give other numbers,
-    one warning says so, and all runs as before. What they give for the gradients of parameters lies in memory that
-    their next backward pass overwrites: gradients that add up need memory of their own beforehand.
+    one warning says so, and all runs as before. Buffers are then as they were, and must be written in place from here
+    on, as graphs of BatchNorm write its statistics where they lie. What graphs give for the gradients of parameters
+    lies in memory that their next backward pass overwrites: gradients that add up need memory of their own beforehand.
 
     Args:
         detector: one that `can_be_captured`, in training mode.
@@ -52,6 +51,9 @@ def capture_network(detector: Detector, images: Tensor, precision: str, compiled
     ]
     parameters = [parameter for of_part in trained for parameter in of_part.values()]
 
+    buffers = StepBuffers(detector)
+    buffers.keep()
+
     def same_results() -> bool:
         # without a cache, which would hand casts of weights from one graph to the next
         with autocast(precision, images.device, cache=False):
@@ -64,10 +66,12 @@ def capture_network(detector: Detector, images: Tensor, precision: str, compiled
             graphed = torch.cuda.make_graphed_callables(functions, _places(samples, trained), num_warmup_iters=0)
             each_part = zip(parts, graphed, originals, samples, trained, strict=True)
             _replace_forward(parts, [_by_shape(*each) for each in each_part])
+            buffers.restore()
             _, results = _run_once(parts, inputs, parameters)
         return all(_distance(*pair) < MOST_DIFFERENT for pair in zip(results, expected, strict=True))
 
     works = passes_trial("the network runs without CUDA graphs", same_results, "they give other numbers here")
+    buffers.restore()
     if not works:
         _replace_forward(parts, originals)
     return works
@@ -130,9 +134,11 @@ def _by_shape(
 
 def _run_once(
     parts: Sequence[nn.Module], inputs: Tensor, parameters: Sequence[Tensor]
-) -> tuple[list[Any], tuple[list[Tensor], list[Tensor]]]:
+) -> tuple[list[Any], list[list[Tensor]]]:
     """Copies of what each part is given, as graphs keep for their inputs; and what they must give: the outputs of the
-    network, and the gradients of the parameters for some loss of theirs."""
+    network, the gradients of the parameters for some loss of theirs, and what running statistics, if any, move by."""
+    statistics = [each for part in parts for each in running_statistics(part)]
+    before = [each.clone() for each in statistics]
     given: list[Any] = []
     values: Any = inputs
     for part in parts:
@@ -142,7 +148,9 @@ def _run_once(
     # of the logits, which are the largest of all tensors, no copy in float32
     loss = torch.stack([output.mean(dtype=torch.float32) for output in outputs]).sum()
     gradients = torch.autograd.grad(loss, parameters)
-    return given, ([output.detach().clone() for output in outputs], [gradient.clone() for gradient in gradients])
+    moves = [after - each for after, each in zip(statistics, before, strict=True)]
+    results = [outputs, gradients, moves] if moves else [outputs, gradients]
+    return given, [[each.detach().clone() for each in result] for result in results]
 
 
 def _distance(values: Sequence[Tensor], expected: Sequence[Tensor]) -> float:

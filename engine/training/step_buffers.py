@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from detector.backbones.norm import FrozenBatchNorm2d, updates_statistics
+from detector.backbones.norm import FrozenBatchNorm2d, running_statistics
 
 
 class StepBuffers:
@@ -23,13 +23,7 @@ class StepBuffers:
                 for buffer in module.buffers(recurse=False):
                     by_dtype.setdefault(buffer.dtype, []).append(buffer)
         self._pairs = [(live, [buffer.clone() for buffer in live]) for live in by_dtype.values()]
-        self._statistics = [
-            statistic
-            for module in model.modules()
-            if updates_statistics(module)
-            for statistic in (module.running_mean, module.running_var)
-            if statistic is not None
-        ]
+        self._statistics = running_statistics(model)
 
     @torch.no_grad()
     def keep(self) -> None:

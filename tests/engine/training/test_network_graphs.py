@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflat
 from data.targets import BatchTargets
 from detector import build_detector
 from detector.backbones import epilogue
+from detector.backbones.norm import running_statistics
 from engine.run.config import load_config
 from engine.run.distributed import Processes
 from engine.run.schedule import build_schedule
@@ -113,7 +114,12 @@ ALL = (
 )
 
 
-@pytest.mark.parametrize(("processes", "overrides"), [(1, ()), (1, ALL), (2, ALL)])
+BATCH_NORM = ("model.norm=batch",)  # whose statistics the capture must leave as they were
+
+
+@pytest.mark.parametrize(
+    ("processes", "overrides"), [(1, ()), (1, ALL), (2, ALL), (1, BATCH_NORM), (2, (*BATCH_NORM, *ALL))]
+)
 def test_a_training_on_graphs_takes_the_same_steps(make_step, captured, tmp_path, processes, overrides):
     if processes > 1:  # says that it is one of two; the group has one member, so that it need not be started
         dist.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
@@ -166,14 +172,35 @@ def graphs_of_zeros(functions, samples, num_warmup_iters):
     return tuple(map(zeros, functions))
 
 
+def graphs_that_write_no_statistics(functions, samples, num_warmup_iters):
+    def frozen(function):
+        def run(*inputs):
+            statistics = running_statistics(function.__self__)
+            kept = [each.clone() for each in statistics]
+            outputs = function(*inputs)
+            for each, before in zip(statistics, kept, strict=True):
+                each.data.copy_(before)  # unseen by autograd, which keeps them for backward
+            return outputs
+
+        return run
+
+    return tuple(map(frozen, functions))
+
+
 @pytest.mark.parametrize(
-    ("graphs", "reason"), [(no_graphs, "operation not permitted when stream"), (graphs_of_zeros, "other numbers")]
+    ("graphs", "reason"),
+    [
+        (no_graphs, "operation not permitted when stream"),
+        (graphs_of_zeros, "other numbers"),
+        (graphs_that_write_no_statistics, "other numbers"),
+    ],
 )
 def test_where_graphs_do_not_work_one_line_says_so_and_training_goes_on(make_step, captured, graphs, reason):
-    plain = make_step("data.accumulate=2")
+    overrides = "data.accumulate=2", "model.norm=batch"
+    plain = make_step(*overrides)
     captured(graphs)
     with pytest.warns(UserWarning, match=f"runs without CUDA graphs: .*{reason}") as caught:
-        step = make_step("data.accumulate=2")
+        step = make_step(*overrides)
     assert len(caught) == 1 and not step.captured
     for taken in batches(4)[:2], batches(4)[2:]:
         assert step(taken) == plain(taken)
@@ -216,7 +243,8 @@ def test_compiled_kernels_are_captured_and_evaluate_too(make_step, captured, mon
     [
         ("run.graphs=true", "cuda", True),
         ("model.norm=frozen_batch", "cuda", True),
-        ("model.norm=batch", "cuda", False),
+        ("model.norm=batch", "cuda", True),
+        ("model.norm=sync_batch", "cuda", False),
         ("data.short_side=[64, 96]", "cuda", False),
         ("run.graphs=false", "cuda", False),
         ("run.graphs=true", "cpu", False),
@@ -230,9 +258,16 @@ def test_what_can_be_captured(write_config, tmp_path, override, device, expected
 
 
 @pytest.mark.gpu
-def test_graphs_on_a_gpu_take_the_steps_of_operators_in_few_launches(make_step):
+@pytest.mark.parametrize("norm", ["group", "batch"])
+def test_graphs_on_a_gpu_take_the_steps_of_operators_in_few_launches(make_step, norm):
     place = Processes(0, 1, GPU)
-    overrides = ("run.device=cuda", "run.log_every=100", "run.precision=float32", "optimizer.lr=0.001")
+    overrides = (
+        f"model.norm={norm}",
+        "run.device=cuda",
+        "run.log_every=100",
+        "run.precision=float32",
+        "optimizer.lr=0.001",
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         graphed = make_step(*overrides, processes=place)
@@ -241,6 +276,8 @@ def test_graphs_on_a_gpu_take_the_steps_of_operators_in_few_launches(make_step):
             loss, expected = graphed([batch])[0]["loss"], plain([batch])[0]["loss"]
             assert loss == pytest.approx(expected, rel=1e-4)
     assert graphed.captured and not plain.captured
+    for found, wanted in zip(*(running_statistics(step.detector) for step in (graphed, plain)), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
     launches = [count_launches(lambda step=step: step(batches(1))) for step in (graphed, plain)]
     assert launches[0] < launches[1] / 2, launches
 
