@@ -37,7 +37,7 @@ def capture_network(detector: Detector, images: Tensor, precision: str, compiled
 
     Args:
         detector: one that `can_be_captured`, in training mode.
-        images: (B, 3, H, W) in 0..1 on its device.
+        images: (B, 3, H, W) on its device, of any content.
         precision: `run.precision`.
         compiled: have torch.compile make the kernels; those of other batches and of evaluation too.
     Returns:
@@ -51,13 +51,15 @@ def capture_network(detector: Detector, images: Tensor, precision: str, compiled
     ]
     parameters = [parameter for of_part in trained for parameter in of_part.values()]
 
+    # Noise from a generator of its own: one colour would leave BatchNorm nothing to divide by but rounding.
+    noise = images.clone().uniform_(generator=torch.Generator(images.device).manual_seed(0))
     buffers = StepBuffers(detector)
     buffers.keep()
 
     def same_results() -> bool:
         # without a cache, which would hand casts of weights from one graph to the next
         with autocast(precision, images.device, cache=False):
-            inputs = detector.normalised(images)
+            inputs = detector.normalised(noise)
             samples, expected = _run_once(parts, inputs, parameters)
             functions = tuple(_OfWeights(*each).of for each in zip(parts, originals, trained, strict=True))
             _run_by_itself(functions, _places(samples, trained))
