@@ -83,7 +83,8 @@ def test_converters_come_to_their_end_without_pytorch(unconverted, words, printe
 
 @pytest.mark.parametrize("module", ["torch", "tqdm"])  # what main() imports, and what comes before it
 def test_an_interrupted_import_is_one_line(module, tmp_path):
-    interrupt = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(30)"
+    heeded = "signal.signal(signal.SIGINT, signal.default_int_handler)"  # the tests may run in the background
+    interrupt = f"import os, signal, time\n{heeded}\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(30)"
     (tmp_path / f"{module}.py").write_text(interrupt)
     for command in ("train.py --config x.yaml", "scripts/predict.py --ckpt x.pt --output y z.jpg"):
         done = run(*command.split(), PYTHONPATH=str(tmp_path))
