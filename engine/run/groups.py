@@ -225,8 +225,8 @@ class RunConfig(Group):
     compile: bool = False
     """torch.compile of the network; needs a C++ compiler, pays in long runs."""
     graphs: bool = True
-    """On a GPU: the network as CUDA graphs, in training where batches have one size and no norm has statistics to
-    update, in evaluation for small batches of shapes that come again."""
+    """On a GPU: the network as CUDA graphs, in training where batches have one size and no norm talks to other
+    processes, in evaluation for small batches of shapes that come again."""
     winograd: bool = True
     """Training on a CPU: wide 3×3 convolutions in float32 by Winograd's algorithm, which is faster."""
     log_every: int = Field(10, ge=1)
