@@ -130,6 +130,7 @@ def work(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_are_as_one_with_the_joined_batch(tmp_path: Path):
     mp.spawn(work, (str(tmp_path),), nprocs=2)
     results = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]

@@ -38,6 +38,7 @@ def test_a_batch_is_padded_to_what_holds_all_of_its_images():
     assert batch.images[0, :, 40:].abs().sum() == batch.images[0, :, :, 70:].abs().sum() == 0
 
 
+@pytest.mark.slow
 def test_both_detectors_find_the_same(monkeypatch):
     monkeypatch.setattr(infer, "PASSES", 1)
     monkeypatch.setattr(infer, "make_models", models_that_detect)

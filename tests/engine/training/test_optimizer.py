@@ -54,7 +54,8 @@ def train(config_file, *overrides, resume=None) -> RunFolder:
     return folder
 
 
-@pytest.mark.parametrize("name", ["adam", pytest.param("adamw", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["adam", "adamw"])
 def test_a_stopped_run_goes_on_bit_for_bit(config_file, name):
     straight = train(config_file, f"optimizer.name={name}", "run.name=straight")
     train(config_file, f"optimizer.name={name}", "schedule.max_steps=4")
