@@ -68,6 +68,10 @@ class AnchorGenerator(nn.Module):
             self._latest = (key, self._generate(feature_shapes))
         return list(self._latest[1])
 
+    def of_image(self, image_size: tuple[int, int]) -> list[Tensor]:
+        """Anchors of an image of (height, width), multiples of 32, whose maps have a cell for each begun stride."""
+        return self([(-(-image_size[0] // s), -(-image_size[1] // s)) for s in self.strides])
+
     def _generate(self, feature_shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
         first, levels = feature_shapes[0], zip(feature_shapes, self.strides, self.cell_anchors, strict=True)
         return [_grid_anchors(shape, self._steps(shape, first, stride), cell) for shape, stride, cell in levels]

@@ -21,7 +21,7 @@ class References:
 
     def boxes(self, image_size: tuple[int, int]) -> list[Tensor]:
         """Reference boxes of an image of (height, width), multiples of 32: per level (n, 4) xyxy pixels."""
-        return self.generator([(-(-image_size[0] // s), -(-image_size[1] // s)) for s in self.generator.strides])
+        return self.generator.of_image(image_size)
 
     def match(self, boxes_per_level: Sequence[Tensor], gt_boxes: Tensor) -> Tensor:
         """Of each of the A reference boxes of an image the index of its object among gt_boxes (G, 4), -1 negative, -2

@@ -43,7 +43,7 @@ def add_bias(x: Tensor, bias: Tensor) -> Tensor:
     return Bias.apply(x.contiguous(memory_format=torch.channels_last), bias)
 
 
-def convolve(conv: nn.Module, x: Tensor) -> Tensor:
+def conv_bias(x: Tensor, conv: nn.Module) -> Tensor:
     """conv(x), whose bias the kernels add where they can take over."""
     if not isinstance(conv, nn.Conv2d) or conv.bias is None or not usable(x):
         return conv(x)

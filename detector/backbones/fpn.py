@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detector.backbones.epilogue import convolve
+from detector.backbones.epilogue import conv_bias
 from detector.backbones.strided import StridedConv2d
 
 
@@ -31,11 +31,11 @@ class TopDown(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Each level adds the coarser one, enlarged; an odd size halves upwards."""
-        merged = [convolve(conv, feature) for conv, feature in zip(self.lateral_convs, features, strict=True)]
+        merged = [conv_bias(feature, conv) for conv, feature in zip(self.lateral_convs, features, strict=True)]
         for i in range(len(merged) - 1, 0, -1):
             upsampled = F.interpolate(merged[i], size=merged[i - 1].shape[-2:], mode="nearest")
             merged[i - 1] = merged[i - 1] + upsampled
-        return [convolve(conv, feature) for conv, feature in zip(self.output_convs, merged, strict=True)]
+        return [conv_bias(feature, conv) for conv, feature in zip(self.output_convs, merged, strict=True)]
 
 
 class FPN(TopDown):

@@ -53,8 +53,7 @@ class FCOS(DenseDetector):
         return cls_logits, distances, branch[0] if branch else None, cells_per_level
 
     def assignment(self, targets: Targets, image_size: tuple[int, int]) -> Assignment:
-        cells = self.cells([(-(-image_size[0] // s), -(-image_size[1] // s)) for s in self.cells.strides])
-        return self.objective.assign(cells, targets, self.head.num_classes)
+        return self.objective.assign(self.cells.of_image(image_size), targets, self.head.num_classes)
 
     def detections(
         self, outputs: tuple[Tensor, Tensor, Tensor | None, list[Tensor]], image_sizes: Sequence[tuple[int, int]]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from detector.backbones.epilogue import convolve
+from detector.backbones.epilogue import conv_bias
 from detector.towers import Tower, by_reference, initialise
 
 
@@ -48,8 +48,8 @@ class RetinaNetHead(nn.Module):
             cls_logits (B, A, K) and box_deltas (B, A, 4), in the order level, row, column, anchor of the cell; float32,
             but in training logits of half the digits as they come: some losses read them so.
         """
-        cls_logits = [by_reference(convolve(self.cls_logits, self.cls_tower(x)), self.num_classes) for x in features]
-        box_deltas = [by_reference(convolve(self.box_deltas, self.box_tower(x)), 4) for x in features]
+        cls_logits = [by_reference(conv_bias(self.cls_tower(x), self.cls_logits), self.num_classes) for x in features]
+        box_deltas = [by_reference(conv_bias(self.box_tower(x), self.box_deltas), 4) for x in features]
         logits = torch.cat(cls_logits, dim=1)
         keep = self.training and logits.element_size() < 4
         return logits if keep else logits.float(), torch.cat(box_deltas, dim=1).float()

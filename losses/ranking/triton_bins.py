@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..triton_support import ceil_div
 from .positions import REACH
-from .triton_cells import build_table
+from .triton_cells import build_table, next_above
 from .triton_order import is_far, sort_and_place
 
 ENTRIES = 128  # of a program
@@ -78,24 +78,10 @@ def _count_below(numbers, size, shift, bound, OR_EQUAL: tl.constexpr):
 
 
 @triton.jit
-def _next_above(number):
-    """Next larger number of the same type."""
-    if number.dtype == tl.float64:
-        bits = number.to(tl.int64, bitcast=True)
-        bits = tl.where(number == 0, 1, tl.where(number > 0, bits + 1, bits - 1))
-        above = bits.to(tl.float64, bitcast=True)
-    else:
-        bits = number.to(tl.int32, bitcast=True)
-        bits = tl.where(number == 0, 1, tl.where(number > 0, bits + 1, bits - 1))
-        above = bits.to(tl.float32, bitcast=True)
-    return above
-
-
-@triton.jit
 def _store_breakpoint(place, valid, breakpoint, rest, origin, owner, breakpoints, rests, origins, edges, owners):
     """A breakpoint is origin + rest; its edge is rounded up, so that no logit changes sides."""
     edge = (origin + rest).to(edges.dtype.element_ty)
-    edge = tl.where(edge.to(tl.float64) - origin < rest, _next_above(edge), edge)
+    edge = tl.where(edge.to(tl.float64) - origin < rest, next_above(edge), edge)
     tl.store(breakpoints + place, breakpoint, mask=valid)
     tl.store(rests + place, rest, mask=valid)
     tl.store(origins + place + 1, origin, mask=valid)

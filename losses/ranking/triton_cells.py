@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..triton_support import ceil_div, power_of_two
 
-CELLS_PER_EDGE, MIN_CELLS, MAX_CELLS = 4, 1 << 10, 1 << 16  # 256 KiB at most, which stays in the cache
+CELLS_PER_EDGE, MIN_CELLS, MAX_CELLS = 4, 1 << 10, 1 << 16  # 512 KiB at most, which stays in the cache
 ENTRIES = 128  # of a program
 
 
@@ -38,17 +38,17 @@ def _cell(logit, first, cells_per_unit, num_cells):
 
 
 @triton.jit
-def _next_below(number):
-    """Next smaller number of the same type."""
+def next_above(number):
+    """Next larger number of the same type."""
     if number.dtype == tl.float64:
         bits = number.to(tl.int64, bitcast=True)
-        bits = tl.where(number == 0, -0x7FFFFFFFFFFFFFFF, tl.where(number > 0, bits - 1, bits + 1))
-        below = bits.to(tl.float64, bitcast=True)
+        bits = tl.where(number == 0, 1, tl.where(number > 0, bits + 1, bits - 1))
+        above = bits.to(tl.float64, bitcast=True)
     else:
         bits = number.to(tl.int32, bitcast=True)
-        bits = tl.where(number == 0, -0x7FFFFFFF, tl.where(number > 0, bits - 1, bits + 1))
-        below = bits.to(tl.float32, bitcast=True)
-    return below
+        bits = tl.where(number == 0, 1, tl.where(number > 0, bits + 1, bits - 1))
+        above = bits.to(tl.float32, bitcast=True)
+    return above
 
 
 @triton.jit
@@ -60,7 +60,7 @@ def _edges_before(edges, num_edges, first, cells_per_unit, num_cells, index, AT_
     while left > 0:
         middle = (low + high) // 2
         edge = tl.load(edges + middle, mask=low < high, other=0)
-        nearest = _next_below(edge) if AT_START else edge
+        nearest = -next_above(-edge) if AT_START else edge
         below = _cell(nearest, first, cells_per_unit, num_cells) < index
         if AT_START:
             below = below | (edge == first)  # what is below the first edge is in no bin that counts
