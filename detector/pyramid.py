@@ -38,7 +38,11 @@ class PyramidDetector(Detector):
         Raises:
             ValueError: H or W is no multiple of 32.
         """
-        return self.fpn(self.backbone(self.normalised(images)))
+        return self.maps(self.normalised(images))
+
+    def maps(self, normalised: Tensor) -> list[Tensor]:
+        """What `features` gives, of what `normalised` gives."""
+        return self.fpn(self.backbone(normalised))
 
     def normalised(self, images: Tensor) -> Tensor:
         """The images as the backbone takes them. Raises ValueError as `features`."""

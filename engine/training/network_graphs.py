@@ -1,6 +1,8 @@
 """CUDA graphs of a network in training: the host launches its forward and backward as a whole, not kernel by kernel."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from engine.training.step_buffers import StepBuffers
 from losses.triton_support import passes_trial
 
 MOST_DIFFERENT = 0.1  # relative L2 distance, which garbage exceeds and other roundings in bfloat16 do not
+COMPARED = 1 << 24  # numbers at a time: all logits in float32 would be more memory than the training ever takes
 
 
 def can_be_captured(detector: Detector, config: Config, device: torch.device) -> bool:
@@ -27,7 +30,8 @@ def can_be_captured(detector: Detector, config: Config, device: torch.device) ->
 
 
 def capture_network(detector: Detector, images: Tensor, precision: str, compiled: bool) -> bool:
-    """Lets backbone, pyramid and head run as CUDA graphs in training, on batches of the shape of the given one.
+    """Lets the network run as CUDA graphs in training, on batches of the shape of the given one: backbone and pyramid
+    as one, whose maps are then copied nowhere, and the head as another.
 
     Call it before the threads of a loader run: while it captures, none may allocate pinned memory. Other batches, and
     evaluation, run as before. The graphs are first tried against the operators; where they fail or give other numbers,
@@ -44,12 +48,10 @@ def capture_network(detector: Detector, images: Tensor, precision: str, compiled
         whether graphs run.
     """
     assert isinstance(detector, PyramidDetector)
-    parts: list[nn.Module] = [detector.backbone, detector.fpn, detector.head]
-    originals = [torch.compile(part.forward) if compiled else part.forward for part in parts]
-    trained: list[dict[str, Tensor]] = [
-        {name: each for name, each in part.named_parameters() if each.requires_grad} for part in parts
-    ]
-    parameters = [parameter for of_part in trained for parameter in of_part.values()]
+    parts = (
+        _Part(detector, "maps", (detector.backbone, detector.fpn), compiled),
+        _Part(detector.head, "forward", (detector.head,), compiled),
+    )
 
     # Noise from a generator of its own: one colour would leave BatchNorm nothing to divide by but rounding.
     noise = images.clone().uniform_(generator=torch.Generator(images.device).manual_seed(0))
@@ -60,32 +62,59 @@ def capture_network(detector: Detector, images: Tensor, precision: str, compiled
         # without a cache, which would hand casts of weights from one graph to the next
         with autocast(precision, images.device, cache=False):
             inputs = detector.normalised(noise)
-            samples, expected = _run_once(parts, inputs, parameters)
-            functions = tuple(_OfWeights(*each).of for each in zip(parts, originals, trained, strict=True))
-            _run_by_itself(functions, _places(samples, trained))
+            samples, expected = _run_once(parts, inputs)
+            functions = tuple(part.of for part in parts)
+            _run_by_itself(functions, _places(parts, samples))
             torch.cuda.empty_cache()  # graphs take memory of their own
             # Not its own first runs: they leave what belongs to their stream alive in the capture.
-            graphed = torch.cuda.make_graphed_callables(functions, _places(samples, trained), num_warmup_iters=0)
-            each_part = zip(parts, graphed, originals, samples, trained, strict=True)
-            _replace_forward(parts, [_by_shape(*each) for each in each_part])
+            graphed = torch.cuda.make_graphed_callables(functions, _places(parts, samples), num_warmup_iters=0)
+            for part, graph, sample in zip(parts, graphed, samples, strict=True):
+                part.run_as(_by_shape(part, graph, sample))
             buffers.restore()
-            _, results = _run_once(parts, inputs, parameters)
+            results = _run_once(parts, inputs)[1]
         return all(_distance(*pair) < MOST_DIFFERENT for pair in zip(results, expected, strict=True))
 
     works = passes_trial("the network runs without CUDA graphs", same_results, "they give other numbers here")
     buffers.restore()
     if not works:
-        _replace_forward(parts, originals)
+        for part in parts:
+            part.run_as(part.original)
     return works
 
 
-def _places(samples: Sequence[Any], trained: Sequence[dict[str, Tensor]]) -> tuple[tuple[Any, ...], ...]:
+class _Part(nn.Module):
+    """A method of an object, and the networks that it runs one after the other, as a function of their weights.
+
+    Attributes:
+        original: the method as it was, or compiled.
+        trained: the networks' parameters that train, by their names in this module.
+    """
+
+    def __init__(self, owner: nn.Module, method: str, networks: Iterable[nn.Module], compiled: bool) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+        # not as attributes, which would make the owner a part of this
+        self.run_as: Callable[[Callable[..., Any]], None] = partial(setattr, owner, method)
+        self.run: Callable[[Any], Any] = lambda inputs: getattr(owner, method)(inputs)
+        original = getattr(owner, method)
+        self.original: Callable[..., Any] = torch.compile(original) if compiled else original
+        self.trained = {name: each for name, each in self.named_parameters() if each.requires_grad}
+
+    def forward(self, inputs: Any) -> Any:
+        return self.original(inputs)
+
+    def of(self, inputs: Any, *weights: Tensor) -> Any:
+        """What it gives for tensors in place of its trained parameters."""
+        return functional_call(self, dict(zip(self.trained, weights, strict=True)), (inputs,))
+
+
+def _places(parts: Sequence[_Part], samples: Sequence[Any]) -> tuple[tuple[Any, ...], ...]:
     """For each part its sample, and leaves in the memory of its parameters, with which a graph is captured.
 
     Autograd adds up the gradient of a leaf on the stream of its first use. That must not be the capture's for a
     parameter, since a graph keeps what its capture used; nor may a capture wait for the stream of the training.
     """
-    leaves = ([each.detach().requires_grad_() for each in of_part.values()] for of_part in trained)
+    leaves = ([each.detach().requires_grad_() for each in part.trained.values()] for part in parts)
     return tuple((sample, *of_part) for sample, of_part in zip(samples, leaves, strict=True))
 
 
@@ -97,46 +126,19 @@ def _run_by_itself(functions: Sequence[Callable[..., Any]], places: Sequence[tup
         torch.autograd.grad(outputs, wanted, [torch.zeros_like(output) for output in outputs])
 
 
-class _OfWeights(nn.Module):
-    """The forward pass of a part as a function of its input and of tensors in place of its trained parameters."""
-
-    def __init__(self, part: nn.Module, original: Callable[..., Any], names: Iterable[str]) -> None:
-        super().__init__()
-        self.part, self.original, self.names = part, original, [f"part.{name}" for name in names]
-
-    def forward(self, inputs: Any) -> Any:
-        return self.original(inputs)
-
-    def of(self, inputs: Any, *weights: Tensor) -> Any:
-        return functional_call(self, dict(zip(self.names, weights, strict=True)), (inputs,))
-
-
-def _replace_forward(parts: Sequence[nn.Module], functions: Sequence[Callable[..., Any]]) -> None:
-    for part, function in zip(parts, functions, strict=True):
-        part.forward = function
-
-
-def _by_shape(
-    part: nn.Module,
-    graphed: Callable[..., Any],
-    original: Callable[..., Any],
-    sample: Any,
-    trained: dict[str, Tensor],
-) -> Callable[..., Any]:
+def _by_shape(part: _Part, graphed: Callable[..., Any], sample: Any) -> Callable[..., Any]:
     """The graph in training on inputs of the sample's shapes, the original on all else."""
-    shapes, weights = [x.shape for x in tree_leaves(sample)], tuple(trained.values())
+    shapes, weights = [x.shape for x in tree_leaves(sample)], tuple(part.trained.values())
 
     def forward(inputs: Any) -> Any:
-        if part.training and [x.shape for x in tree_leaves(inputs)] == shapes:
+        if part.networks[0].training and [x.shape for x in tree_leaves(inputs)] == shapes:
             return graphed(inputs, *weights)
-        return original(inputs)
+        return part.original(inputs)
 
     return forward
 
 
-def _run_once(
-    parts: Sequence[nn.Module], inputs: Tensor, parameters: Sequence[Tensor]
-) -> tuple[list[Any], list[list[Tensor]]]:
+def _run_once(parts: Sequence[_Part], inputs: Tensor) -> tuple[list[Any], list[list[Tensor]]]:
     """Copies of what each part is given, as graphs keep for their inputs; and what they must give: the outputs of the
     network, the gradients of the parameters for some loss of theirs, and what running statistics, if any, move by."""
     statistics = [each for part in parts for each in running_statistics(part)]
@@ -145,18 +147,21 @@ def _run_once(
     values: Any = inputs
     for part in parts:
         given.append(tree_map(lambda x: x.detach().clone().requires_grad_(x.requires_grad), values))
-        values = part(values)
+        values = part.run(values)
     outputs = tree_leaves(values)
     # of the logits, which are the largest of all tensors, no copy in float32
     loss = torch.stack([output.mean(dtype=torch.float32) for output in outputs]).sum()
-    gradients = torch.autograd.grad(loss, parameters)
+    gradients = list(torch.autograd.grad(loss, [each for part in parts for each in part.trained.values()]))
     moves = [after - each for after, each in zip(statistics, before, strict=True)]
-    results = [outputs, gradients, moves] if moves else [outputs, gradients]
-    return given, [[each.detach().clone() for each in result] for result in results]
+    return given, [[output.detach() for output in outputs], gradients, *([moves] if moves else [])]
 
 
 def _distance(values: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     """L2 distance of all together, relative to the expected ones."""
-    differences = [value.float() - wanted.float() for value, wanted in zip(values, expected, strict=True)]
-    total = torch.nn.utils.get_total_norm
-    return (total(differences) / total([wanted.float() for wanted in expected])).item()
+    squares = torch.zeros(2, device=values[0].device)
+    for pair in zip(values, expected, strict=True):
+        for pieces in zip(*(each.flatten().split(COMPARED) for each in pair), strict=True):
+            value, wanted = (piece.float() for piece in pieces)
+            squares += torch.stack([(value - wanted).square().sum(), wanted.square().sum()])
+    difference, norm = squares.sqrt().tolist()
+    return difference / norm if norm > 0 else math.nan

@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from graph_stand_ins import GraphsOnACpu, graphs_of_zeros, graphs_that_write_no_statistics, no_graphs
 from operation_counter import count_launches
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from data.targets import BatchTargets
 from detector import build_detector
@@ -16,7 +17,7 @@ from detector.backbones.norm import running_statistics
 from engine.run.config import load_config
 from engine.run.distributed import Processes
 from engine.run.schedule import build_schedule
-from engine.training import train_step
+from engine.training import network_graphs, train_step
 from engine.training.network_graphs import can_be_captured
 from engine.training.train_step import MicroBatch, TrainStep
 
@@ -164,7 +165,33 @@ def test_compiled_kernels_are_captured_and_evaluate_too(make_step, captured, mon
     calls.clear()
     with torch.no_grad():
         step.detector.eval()(batch[0] / 255)
-    assert calls == [False] * 3  # backbone, pyramid and head
+    assert calls == [False] * 2  # backbone with pyramid, and head
+
+
+class LargestFloat32(TorchDispatchMode):
+    """The most float32 numbers that any operator gives."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.dtype == torch.float32:
+            self.numbers = max(self.numbers, result.numel())
+        return result
+
+
+def test_graphs_and_operators_are_compared_without_copies_of_all_logits_in_float32(monkeypatch):
+    monkeypatch.setattr(network_graphs, "COMPARED", 1000)
+    generator = torch.Generator().manual_seed(0)
+    expected = [torch.randn(shape, generator=generator).bfloat16() for shape in ((2, 700, 3), (1000,), (), (7, 0))]
+    values = [each + 0.02 for each in expected]
+    joined, wanted = (torch.cat([each.double().flatten() for each in part]) for part in (values, expected))
+    with LargestFloat32() as largest:
+        distance = network_graphs._distance(values, expected)
+    assert distance == pytest.approx(((joined - wanted).norm() / wanted.norm()).item(), rel=1e-5)
+    assert largest.numbers == 1000
+    values[1][500] = torch.nan
+    assert not network_graphs._distance(values, expected) < network_graphs.MOST_DIFFERENT
 
 
 @pytest.mark.parametrize(
