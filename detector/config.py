@@ -69,7 +69,8 @@ def _checked_as_config(settings: type[LossSettings]) -> Any:
     defaults: dict[str, Any] = {
         field.name: (hints[field.name], field.default) for field in dataclasses.fields(settings)
     }
-    model: Any = create_model(settings.__name__, __config__=STRICT, **defaults)
+    # A class made here has no source, for which pydantic would search all modules: half a second at every start.
+    model: Any = create_model(settings.__name__, __config__=STRICT | {"use_attribute_docstrings": False}, **defaults)
     _, name = defaults["name"]
     return Annotated[model, AfterValidator(lambda values: settings(**dict(values))), Tag(name)]
 

@@ -68,7 +68,8 @@ def test_there_is_a_diff_for_a_loss_a_family_and_a_format(tree):
         assert (tree / added).is_file() and not (ROOT / added).exists()
 
 
-@pytest.mark.parametrize("name", [pytest.param("zero", marks=pytest.mark.slow), "blank"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["zero", "blank"])
 def test_what_a_diff_adds_trains_evaluates_and_resumes(tree, tmp_path, name):
     generate_shapes(tmp_path / "shapes", {"train": 12, "val": 6}, image_size=64, seed=1)
     train = ["train.py", "--config", f"configs/quickstart_{name}.yaml", *SMALL]

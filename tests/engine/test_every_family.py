@@ -111,6 +111,7 @@ def test_predicts(run, call, tmp_path):
     assert 0 < len(json.loads((output / "detections.json").read_text())) <= 100
 
 
+@pytest.mark.slow  # RetinaNet is exported in test_export.py
 def test_an_exported_program_gives_the_same_detections(run, tmp_path):
     detector, info = load_detector(run[0].last)
     if run[1].model.family in ("faster_rcnn", "centernet"):

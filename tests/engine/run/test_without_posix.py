@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[3]
 
 # As on a system without them, such as Windows. SIGALRM and the others are gone before anything of ours is imported.
@@ -20,6 +22,7 @@ raise SystemExit(train.main())
 """
 
 
+@pytest.mark.slow
 def test_training_needs_nothing_that_only_posix_has(config_file, tmp_path):
     arguments = ["--config", str(config_file), "schedule.max_steps=1"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}

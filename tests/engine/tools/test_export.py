@@ -128,7 +128,9 @@ def test_the_documented_example_gives_predictions_without_this_project(family, i
     require_same(found, predict(family[0], info, image), pixels=0.05, score=1e-3)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(
+    "rule", [pytest.param(rule, marks=() if rule == "torchvision" else pytest.mark.slow) for rule in RULES]
+)
 def test_the_documented_example_resizes_as_the_file_says(family, image, monkeypatch, capsys, rule):
     if "retinanet" not in family[3][0]:
         pytest.skip("the rules are the same for all families")

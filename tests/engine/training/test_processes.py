@@ -187,7 +187,7 @@ def broken_data(shapes, tmp_path):
     return root
 
 
-@pytest.mark.parametrize("world_size", [pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize("world_size", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_stopping_and_resuming_changes_nothing_on_several_processes(launch, config_file, world_size):
     for name, last_steps in (("whole", [4]), ("resumed", [1, 4])):
         for steps in last_steps:
