@@ -13,6 +13,7 @@ def processes(tmp_path_factory) -> list[dict[str, dict[str, torch.Tensor]]]:
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_two_processes_equal_one_with_the_joined_batch(processes, form):
     first, second = (found[form] for found in processes)

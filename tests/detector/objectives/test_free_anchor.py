@@ -136,6 +136,7 @@ def test_crowd_regions_are_background_or_ignored_in_their_class(make_target):
     assert torch.equal(*gradients)
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one_with_the_joined_batch(tmp_path):
     mp.spawn(work, (str(tmp_path),), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))

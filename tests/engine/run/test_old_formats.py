@@ -62,14 +62,8 @@ def test_an_old_file_evaluates(write_old, command):
     assert json.loads((path.parent / "metrics.json").read_text())["AP"] >= 0
 
 
-@pytest.mark.parametrize(
-    "loss",
-    [
-        {"name": "alrp"},
-        pytest.param({"name": "rs"}, marks=pytest.mark.slow),
-        pytest.param({"name": "focal"}, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", [{"name": "alrp"}, {"name": "rs"}, {"name": "focal"}])
 def test_an_old_run_resumes_as_it_was_begun(write_old, config_file, command, loss):
     path, written = write_old(**loss)
     overrides = [f"loss.name={loss['name']}", "optimizer.ema_decay=0.9"]
