@@ -1,6 +1,5 @@
 """CUDA graphs of a network in training: the host launches its forward and backward as a whole, not kernel by kernel."""
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -31,7 +30,7 @@ def can_be_captured(detector: Detector, config: Config, device: torch.device) ->
 
 def capture_network(detector: Detector, images: Tensor, precision: str, compiled: bool) -> bool:
     """Lets the network run as CUDA graphs in training, on batches of the shape of the given one: backbone and pyramid
-    as one, whose maps are then copied nowhere, and the head as another.
+    as one, between which no map is copied then, and the head as another.
 
     Call it before the threads of a loader run: while it captures, none may allocate pinned memory. Other batches, and
     evaluation, run as before. The graphs are first tried against the operators; where they fail or give other numbers,
@@ -163,5 +162,4 @@ def _distance(values: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
         for pieces in zip(*(each.flatten().split(COMPARED) for each in pair), strict=True):
             value, wanted = (piece.float() for piece in pieces)
             squares += torch.stack([(value - wanted).square().sum(), wanted.square().sum()])
-    difference, norm = squares.sqrt().tolist()
-    return difference / norm if norm > 0 else math.nan
+    return (squares[0] / squares[1]).sqrt().item()

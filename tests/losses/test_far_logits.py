@@ -17,7 +17,7 @@ from losses.ranking.positions import FAR_APART, REACH
 
 LARGEST = torch.finfo(torch.float32).max
 PATHS = ["table of cells", "binary search", "triton interpreter"]
-MANY = settings(deadline=None, derandomize=True, max_examples=12)
+MANY = settings(deadline=None, derandomize=True, max_examples=20)
 FEW = settings(deadline=None, derandomize=True, max_examples=12)
 
 # Near the places where something changes, and their neighbours among the float32 numbers.
