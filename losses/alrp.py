@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .balance import SelfBalance
-from .flat import Flat
+from .flat import Flat, at_least_float32, refuse_both
 from .group_sums import ratio_over_group
 from .loss import RANKED_HEADS, LossSettings, equal_parts, require_positive, weighted_sum
 from .matched import Matched
@@ -130,6 +130,7 @@ class ALRPSettings(LossSettings):
     """Steps between two weights of the balance, from 1 on; null: an epoch, as published."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_positive(self, "delta")
         if self.balance_every is not None and self.balance_every < 1:
             raise ValueError(f"balance_every must be at least 1, got {self.balance_every}")
@@ -191,14 +192,15 @@ class ALRPLoss(RankingLoss):
             two scalars, float64 for float64 logits and float32 for others; 0 with zero gradients if there is no
             positive, and NaN if any logit is not finite.
         Raises:
-            ValueError: shapes do not fit, labels are not integers, or boxes are missing.
+            ValueError: shapes do not fit, labels are not integers, or boxes are missing, or there beside loc_errors.
         """
         flat, group = self._flat(logits, targets)
+        refuse_both(pred_boxes, gt_boxes, loc_errors, "loc_errors")
         if loc_errors is None:
             kind = self.settings.loc_error
             errors = localisation_errors(flat.overlaps(kind, pred_boxes, gt_boxes), kind)
         else:
-            errors = flat.of_positives(loc_errors, "loc_errors")
+            errors = at_least_float32(flat.of_positives(loc_errors, "loc_errors"))
         return self._result(*self._parts(flat, errors, group), group)
 
     def of_matched(self, matched: Matched, group: dist.ProcessGroup | None = None) -> dict[str, Tensor]:

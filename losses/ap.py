@@ -73,6 +73,7 @@ class APSettings(LossSettings):
     """Half-width of the smoothed step between two logits, > 0."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_positive(self, "delta")
 
     @property

@@ -1,5 +1,6 @@
 """Self-balancing of the two parts of aLRP Loss (arXiv 2009.13592, Sec. 4)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -42,6 +43,8 @@ class SelfBalance(nn.Module):
         Args:
             loss_cls, loss_loc: unweighted parts of the step, scalars that are the same on every process.
         """
+        if self.weight.device != loss_cls.device:  # training loops move their model, and may leave the criterion
+            self.to(loss_cls.device)
         finite = torch.isfinite(loss_cls) & torch.isfinite(loss_loc)
         self.record(torch.where(finite, loss_cls, 0), torch.where(finite, loss_loc, 0))
         if self.every is not None:
@@ -74,6 +77,15 @@ class SelfBalance(nn.Module):
         The weight stays where nothing was recorded or the mean localisation is not a positive number.
         """
         self._update(torch.ones_like(self.steps, dtype=torch.bool))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SelfBalance":
+        """Moves as its module does, but stays float64: sums of bfloat16 would stop growing."""
+        before = dict(self.named_buffers())
+        super()._apply(fn, recurse)
+        for name, buffer in self.named_buffers():
+            if buffer.dtype != before[name].dtype:
+                setattr(self, name, before[name].to(buffer.device))
+        return self
 
     def _update(self, due: Tensor) -> None:
         weight = (self.cls_sum + self.loc_sum) / self.loc_sum

@@ -70,6 +70,7 @@ class CenterNetSettings(LossSettings):
     """Weight of the offsets within cells, >= 0."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_from_zero(self, "gamma", "beta", "pull_weight", "push_weight", "offset_weight")
         require_positive(self, "margin")
 

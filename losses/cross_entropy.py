@@ -73,6 +73,7 @@ class CESettings(LossSettings):
     """Weight of the localisation part, > 0."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_positive(self, "box_weight")
         require_from_zero(self, "smooth_l1_beta")
 

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .box_loss import BoxLoss, box_loss
-from .entries import positive_entries
+from .entries import positive_entries, require_flat
 from .finite import nan_unless_finite
 from .group_sums import sum_over_group
 from .loss import Loss, LossSettings, require_positive, weighted_sum
@@ -52,6 +52,8 @@ def dr_loss(
     Returns:
         scalar > 0, float64 for float64 logits and float32 for others. Without a positive their expected score counts
         as 1, without a negative theirs as 0. NaN if any logit is not finite.
+    Raises:
+        ValueError: logits and targets are not both (M,).
 
     Example:
         Of two undecided entries neither counts more: 4/6 log(1 + exp(6 · (0.5 - 0.5 + 0.5))).
@@ -64,6 +66,7 @@ def dr_loss(
         >>> [round(g, 4) for g in logits.grad.tolist()]
         [-0.9526, 0.9526, 0.0]
     """
+    require_flat(logits, targets)
     logits = logits if logits.dtype == torch.float64 else logits.float()
     probabilities = logits.sigmoid()
     negative = targets == 0
@@ -127,6 +130,7 @@ class DRSettings(LossSettings):
     """Weight of the classification part, > 0."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_positive(self, "smooth_l1_beta", "positive_lambda", "negative_lambda", "steepness", "weight")
 
 

@@ -1,7 +1,14 @@
-"""Indices of the few entries that stand out among the logits of a batch."""
+"""The entries of a batch as flat vectors, and the indices of the few that stand out among them."""
 
 import torch
 from torch import Tensor
+
+
+def require_flat(logits: Tensor, targets: Tensor) -> None:
+    """Raises ValueError unless logits and targets both have shape (M,)."""
+    if logits.dim() != 1 or targets.shape != logits.shape:
+        shapes = f"{tuple(logits.shape)} and {tuple(targets.shape)}"
+        raise ValueError(f"logits and targets must both have shape (M,), got {shapes}")
 
 
 def positive_entries(targets: Tensor) -> Tensor:
@@ -19,6 +26,8 @@ def true_indices(mask: Tensor) -> Tensor:
         return mask.nonzero().squeeze(1)
     if len(mask) % 8:
         mask = torch.nn.functional.pad(mask, (0, -len(mask) % 8))
+    elif mask.stride(0) != 1 or mask.storage_offset() % 8:  # a column of a matrix, or a slice
+        mask = mask.clone(memory_format=torch.contiguous_format)
     words = mask.view(torch.int64)  # eight entries at a time
     found = words.nonzero().squeeze(1)
     within = words[found].view(torch.bool).nonzero().squeeze(1)  # among the eight times `found` entries

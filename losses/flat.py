@@ -26,7 +26,10 @@ class Flat:
     leading: torch.Size
 
     def of_positives(self, values: Tensor, name: str, of_each: tuple[int, ...] = ()) -> Tensor:
-        """(P, *of_each) from that, in the order of the positives, or from (…, *of_each), values of every position."""
+        """(P, *of_each) from that, in the order of the positives, or from (…, *of_each), values of every position.
+
+        Where both are one shape, the values are those of the positions.
+        """
         if values.shape == (*self.leading, *of_each):
             num_classes = len(self.logits) // max(1, self.leading.numel())
             return values.reshape(-1, *of_each)[self.entries // max(1, num_classes)]
@@ -40,15 +43,21 @@ class Flat:
         if pred_boxes is None or gt_boxes is None:
             raise ValueError("the localisation part needs pred_boxes and gt_boxes")
         pred, gt = self.of_positives(pred_boxes, "pred_boxes", (4,)), self.of_positives(gt_boxes, "gt_boxes", (4,))
-        return _at_least_float32(pred), _at_least_float32(gt)
+        return at_least_float32(pred), at_least_float32(gt)
 
     def overlaps(self, kind: str, pred_boxes: Tensor | None, gt_boxes: Tensor | None) -> Tensor:
         """(P,) IoU, DIoU or GIoU of predicted box and object; gradients reach the predictions."""
         return OVERLAPS[kind](*self.boxes(pred_boxes, gt_boxes))
 
 
-def _at_least_float32(boxes: Tensor) -> Tensor:
-    return boxes if boxes.dtype == torch.float64 else boxes.float()
+def at_least_float32(values: Tensor) -> Tensor:
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def refuse_both(pred_boxes: Tensor | None, gt_boxes: Tensor | None, values: Tensor | None, name: str) -> None:
+    """Raises ValueError for boxes beside the values that stand for them: these boxes would learn nothing."""
+    if values is not None and not (pred_boxes is None and gt_boxes is None):
+        raise ValueError(f"give boxes or {name}, not both")
 
 
 def flatten(logits: Tensor, targets: Tensor) -> Flat:
@@ -75,5 +84,6 @@ def _one_hot(labels: Tensor, logits: Tensor) -> Tensor:
         raise ValueError(f"targets must be labels, one for each position, or of the logits' shape; got {shapes}")
     if labels.dtype == torch.bool or labels.dtype.is_floating_point:
         raise ValueError(f"labels must be integers, 0 the first class and K background; got {labels.dtype}")
+    labels = labels.to(torch.int64)  # unsigned types compare with few others
     classes = torch.arange(logits.shape[-1], device=labels.device)
     return (labels[..., None] == classes).to(torch.int8) - (labels < 0)[..., None].to(torch.int8)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from . import triton_support
 from .box_loss import BoxLoss, box_loss
+from .entries import require_flat
 from .finite import nan_unless_finite
 from .group_sums import ratio_over_group
 from .loss import Loss, LossSettings, require_from_zero, require_share, weighted_sum
@@ -38,6 +39,8 @@ def focal_loss(
             same on every process; backward gives each process d(value)/d(its own logits), unscaled.
     Returns:
         scalar >= 0, float64 for float64 logits and float32 for others; not finite if any logit is not.
+    Raises:
+        ValueError: logits and targets are not both (M,).
 
     Example:
         A positive, two negatives and an ignored entry, none decided: (0.25 + 2 * 0.75) / 4 * log 2.
@@ -50,6 +53,7 @@ def focal_loss(
         >>> [round(g, 4) for g in logits.grad.tolist()]
         [-0.0746, 0.2237, 0.2237, 0.0]
     """
+    require_flat(logits, targets)
     if logits.dtype != torch.float64 and triton_support.usable(logits):
         from .focal_triton import FocalSum
 
@@ -98,6 +102,7 @@ class FocalSettings(LossSettings):
     """Focusing exponent, >= 0."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_share(self, "alpha")
         require_from_zero(self, "gamma")
 

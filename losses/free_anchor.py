@@ -102,6 +102,7 @@ class FreeAnchorSettings(LossSettings):
     """IoU of a predicted box with an object from which on it belongs to it, to some degree, 0..1."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_positive(self, "beta", "smooth_l1_beta")
         require_share(self, "alpha")
         require_from_zero(self, "gamma")

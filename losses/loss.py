@@ -6,7 +6,7 @@ makes named parts of a batch. `losses.table` lists them.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args, get_origin
 
 import torch
 import torch.distributed as dist
@@ -52,6 +52,13 @@ class LossSettings:
     ranking: Literal["global", "local"] = "global"
     """Over what the loss ranks or takes its mean: the batches of all processes, or each process's own."""
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for a word that is none of its setting's."""
+        for field in fields(self):
+            if get_origin(field.type) is Literal and getattr(self, field.name) not in get_args(field.type):
+                words = ", ".join(map(str, get_args(field.type)))
+                raise ValueError(f"{field.name} must be one of {words}, got {getattr(self, field.name)!r}")
+
     @property
     def step_half_width(self) -> float:
         """Half-width of the smoothed step by which ranks are observed: the paper's, unless the loss has its own."""
@@ -72,6 +79,8 @@ class Loss(nn.Module):
 
     Args:
         settings: of the class `Settings`; None takes the defaults.
+    Raises:
+        TypeError: settings of another loss, or something else.
 
     Attributes:
         balance: weight of the localisation part where it is state, else None.
@@ -81,6 +90,8 @@ class Loss(nn.Module):
 
     def __init__(self, settings: LossSettings | None = None) -> None:
         super().__init__()
+        if settings is not None and not isinstance(settings, self.Settings):
+            raise TypeError(f"settings must be {self.Settings.__name__}, or given by name; got {settings!r}")
         # every settings class but their base has a name
         self.settings = self.Settings() if settings is None else settings  # type: ignore[call-arg]
         self.balance: SelfBalance | None = None

@@ -31,13 +31,17 @@ class RankingLoss(Loss):
             gradients are scaled by the number of processes: right as they are where DistributedDataParallel, or FSDP,
             averages them.
     Raises:
-        TypeError: an unknown setting, or settings given twice.
-        ValueError: a setting out of its range.
+        TypeError: an unknown setting, settings given twice, or something else in their place.
+        ValueError: a setting out of its range, or a group of another name.
     """
 
     def __init__(self, settings: LossSettings | None = None, *, group: Group = None, **keys: Any) -> None:
         if settings is not None and keys:
             raise TypeError(f"give settings or their keys ({', '.join(keys)}), not both")
+        if "ranking" in keys:
+            raise TypeError('ranking is a key of configurations; here the group says it: None, or "world" for all')
+        if isinstance(group, str) and group != "world":
+            raise ValueError(f'group must be "world", a process group or None, got {group!r}')
         super().__init__(self.Settings(**keys) if settings is None else settings)
         self.group = group
 

@@ -1,6 +1,6 @@
 """Overlaps of boxes in pairs: the one place of the IoU, GIoU and DIoU that localisation losses are made of.
 
-Boxes are (x1, y1, x2, y2) in continuous pixels, width x2 - x1. P: number of pairs.
+Boxes are (x1, y1, x2, y2) in continuous pixels, x1 <= x2 and y1 <= y2. P: number of pairs.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ EPS = 1e-7  # pixels²; keeps quotients of degenerate boxes, and their gradients
 
 
 def box_area(boxes: Tensor) -> Tensor:
-    """(..., 4) boxes to (...) areas, pixels²."""
-    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+    """(..., 4) boxes to (...) areas, pixels²; 0 of a box that is inside out, as a free prediction may be."""
+    return (boxes[..., 2] - boxes[..., 0]).clamp(min=0) * (boxes[..., 3] - boxes[..., 1]).clamp(min=0)
 
 
 def box_center(boxes: Tensor) -> Tensor:

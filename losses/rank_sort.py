@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .box_loss import weighted_mean
-from .flat import Flat
+from .flat import Flat, at_least_float32, refuse_both
 from .loss import RANKED_HEADS, LossSettings, equal_parts, require_positive, weighted_sum
 from .matched import OVERLAPS, Matched
 from .module import RankingLoss
@@ -115,6 +115,7 @@ class RankSortSettings(LossSettings):
     """Weigh the localisation part in every step such that both parts are alike."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_positive(self, "delta")
 
     @property
@@ -151,11 +152,12 @@ class RankSortLoss(RankingLoss):
             as of `ALRPLoss`.
         """
         flat, group = self._flat(logits, targets)
+        refuse_both(pred_boxes, gt_boxes, ious, "ious")
         if ious is None:
             pred, gt = flat.boxes(pred_boxes, gt_boxes)
             ious, overlaps = paired_iou(pred.detach(), gt), OVERLAPS[self.settings.loc_error](pred, gt)
         else:
-            ious = overlaps = flat.of_positives(ious, "ious")
+            ious = overlaps = at_least_float32(flat.of_positives(ious, "ious"))
         return self._result(*self._parts(flat, ious, overlaps, group), group)
 
     def of_matched(self, matched: Matched, group: dist.ProcessGroup | None = None) -> dict[str, Tensor]:

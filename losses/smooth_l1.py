@@ -19,6 +19,8 @@ def smooth_l1_loss(pred: Tensor, target: Tensor, beta: float = 1.0, group: dist.
             same on every process; backward gives each process d(value)/d(its own pred), unscaled.
     Returns:
         scalar >= 0, float64 for a float64 pred and float32 for others; 0 with a zero gradient if P = 0.
+    Raises:
+        ValueError: pred and target have not one shape.
 
     Example:
         Quadratic below beta, linear above: (0.5 * 0.4**2 + 2 - 0.5) / 4.
@@ -26,6 +28,8 @@ def smooth_l1_loss(pred: Tensor, target: Tensor, beta: float = 1.0, group: dist.
         >>> round(smooth_l1_loss(torch.tensor([[0.4, 0.0, 0.0, 2.0]]), torch.zeros(1, 4)).item(), 4)
         0.395
     """
+    if pred.shape != target.shape:
+        raise ValueError(f"pred and target must have one shape, got {tuple(pred.shape)} and {tuple(target.shape)}")
     pred = pred if pred.dtype == torch.float64 else pred.float()
     total = F.smooth_l1_loss(pred, target.to(pred.dtype), beta=beta, reduction="sum") / 4
     return ratio_over_group(total, total.new_full((), len(pred)), group)

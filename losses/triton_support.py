@@ -72,11 +72,12 @@ def agree(values: Tensor, expected: Tensor, tolerance: float) -> bool:
 
 def kernels_are_right(device: torch.device, dtype: torch.dtype) -> bool:
     """Tries the losses' kernels against operators, as no other part of a training would notice a wrong one."""
-    generator = torch.Generator().manual_seed(0)  # of its own: the run draws as it would have drawn
-    logits = (3 * torch.randn(5000, generator=generator)).to(dtype)
-    targets = torch.zeros(5000, dtype=torch.int8)
+    cpu = torch.device("cpu")  # named, as another may be the default
+    generator = torch.Generator(cpu).manual_seed(0)  # of its own: the run draws as it would have drawn
+    logits = (3 * torch.randn(5000, generator=generator, device=cpu)).to(dtype)
+    targets = torch.zeros(5000, dtype=torch.int8, device=cpu)
     targets[::50], targets[7::11] = 1, -1
-    errors = torch.rand(int((targets == 1).sum()), generator=generator)
+    errors = torch.rand(int((targets == 1).sum()), generator=generator, device=cpu)
     tolerance = max(1e-5, 2 * torch.finfo(dtype).eps)
 
     def same_results() -> bool:

@@ -209,7 +209,7 @@ class LogitBins:
             for logits in (edges, torch.nextafter(edges, torch.full_like(edges, -torch.inf)))
         )
         self.last_cell = int(cells[-1]) + 1
-        table = torch.zeros(self.last_cell + 1, dtype=torch.int32)
+        table = cells.new_zeros(self.last_cell + 1)
         table.index_add_(0, cells, torch.full_like(cells, self.lanes)).cumsum_(0)
         inside = (cells == before) | (cells == 0)  # in cell 0 are the logits out of sight
         return table.index_fill_(0, cells[inside].long(), -self.lanes)

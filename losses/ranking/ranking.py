@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..entries import require_flat
 from ..finite import nan_unless_finite
 from .logit_bins import LogitBins
 from .torch_passes import make_passes
@@ -61,9 +62,7 @@ class Ranking:
     ) -> None:
         if not (delta > 0 and math.isfinite(delta)):
             raise ValueError(f"delta must be a positive number, got {delta}")
-        if logits.dim() != 1 or targets.shape != logits.shape:
-            shapes = f"{tuple(logits.shape)} and {tuple(targets.shape)}"
-            raise ValueError(f"logits and targets must both have shape (M,), got {shapes}")
+        require_flat(logits, targets)
         logits = logits.detach()
 
         # All that ranking needs of the positives of other processes is two numbers each, so those are exchanged;

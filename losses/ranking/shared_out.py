@@ -23,7 +23,7 @@ class SharedOut:
     def __init__(self, size: int, device: torch.device) -> None:
         self._on_cpu = device.type == "cpu"
         self.threads = max(1, min(torch.get_num_threads(), size // SHARE)) if self._on_cpu else 1
-        self._scratch = torch.empty(size if self._on_cpu else 0, dtype=torch.int64)
+        self._scratch = torch.empty(size if self._on_cpu else 0, dtype=torch.int64, device=device)
 
     def index(self, index: Tensor) -> Tensor:
         """The index (n,) int32 in the type that `look_up` takes; it lasts until the next call."""

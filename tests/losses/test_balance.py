@@ -46,3 +46,28 @@ def test_recorded_losses_are_detached():
     balance = SelfBalance()
     balance.record(torch.tensor(0.5, requires_grad=True), torch.tensor(0.5, requires_grad=True))
     assert not balance.cls_sum.requires_grad
+
+
+@pytest.mark.parametrize("cast", ["bfloat16", "half", "float"])
+def test_a_model_that_is_cast_leaves_it_in_float64(cast):
+    model = torch.nn.ModuleDict({"head": torch.nn.Linear(1, 1), "balance": SelfBalance(initial=1 / 3)})
+    getattr(model, cast)()
+    balance = model["balance"]
+    assert balance.weight.item() == 1 / 3
+    record(balance, *[(0.9, 0.3)] * 600)
+    balance.update()
+    assert balance.weight.item() == pytest.approx(4.0)
+
+
+def test_it_follows_the_parts_to_their_device():
+    balance = SelfBalance(every=1)
+    part = torch.ones((), device="meta")  # stands for a GPU's
+    balance.step(part, part)
+    assert {buffer.device.type for buffer in balance.buffers()} == {"meta"}
+
+
+@pytest.mark.gpu
+def test_it_follows_the_parts_to_a_gpu():
+    balance = SelfBalance(every=1)
+    balance.step(torch.tensor(0.9, device="cuda"), torch.tensor(0.3, device="cuda"))
+    assert balance.weight.item() == pytest.approx(4.0)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from losses import alrp_loss, ap_loss, dr_loss, focal_loss
 from losses.entries import positive_entries
 
 TYPES = [torch.int8, torch.int64, torch.float32, torch.float64, torch.bfloat16]
@@ -23,3 +24,20 @@ def test_other_numbers_are_not_positive():
 
 def test_bool_targets():
     assert positive_entries(torch.tensor([False, True, True])).tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("num", [7, 8, 16])
+@pytest.mark.parametrize("view", ["column", "slice", "expanded"])
+def test_bool_targets_that_are_a_view_of_others(num, view):
+    matrix = torch.rand(num + 1, 3, generator=torch.Generator().manual_seed(num)) < 0.4
+    targets = {"column": matrix[:num, 1], "slice": matrix[:, 0].clone()[1:], "expanded": matrix[:1, 0].expand(num)}[view]
+    expected = [index for index, target in enumerate(targets.tolist()) if target]
+    assert positive_entries(targets).tolist() == expected
+
+
+@pytest.mark.parametrize("loss", [alrp_loss, ap_loss, dr_loss, focal_loss])
+@pytest.mark.parametrize("shapes", [((6, 1), (6,)), ((6,), (1,)), ((6,), (6, 1)), ((2, 3), (2, 3)), ((), ())])
+def test_only_flat_vectors_of_one_length_are_taken(loss, shapes):
+    more = [torch.ones(1)] if loss is alrp_loss else []
+    with pytest.raises(ValueError, match=r"logits and targets must both have shape \(M,\)"):
+        loss(torch.zeros(shapes[0]), torch.zeros(shapes[1]), *more)

@@ -247,3 +247,52 @@ def test_the_example_of_the_module_prints_what_it_says():
     report: list[str] = []
     assert doctest.DocTestRunner(verbose=False).run(test, out=report.append).attempted and not report
     assert {module.__name__ for module in MODULES} <= set(losses.__all__)
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "error", "match"),
+    [
+        (ALRPLoss, {"loc_error": "ciou"}, ValueError, "loc_error must be one of iou, diou, giou, got 'ciou'"),
+        (ALRPLoss, {"box_weights": "ranked"}, ValueError, "box_weights must be one of rank, equal"),
+        (ALRPLoss, {"name": "focal"}, ValueError, "name must be one of alrp"),
+        (APLoss, {"box_loss": "l1"}, ValueError, "box_loss must be one of smooth_l1, iou"),
+        (RankSortLoss, {"ranking": "local"}, TypeError, "the group says it"),
+        (RankSortLoss, {"group": "wrold"}, ValueError, "group must be"),
+        (APLoss, {"settings": 0.5}, TypeError, "settings must be APSettings"),
+        (APLoss, {"settings": ALRPSettings()}, TypeError, "settings must be APSettings"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused_when_they_are_given(module, arguments, error, match):
+    with pytest.raises(error, match=match):
+        module(**arguments)
+
+
+@pytest.mark.parametrize(("module", "name"), [(ALRPLoss, "loc_errors"), (RankSortLoss, "ious")])
+def test_boxes_beside_what_stands_for_them_are_refused(module, name):
+    logits, labels, pred, gt = make_batch(20)
+    with pytest.raises(ValueError, match=f"give boxes or {name}, not both"):
+        module()(logits, labels, pred, gt, **{name: torch.ones(20)})
+
+
+def test_errors_of_half_precision_add_up_in_float32():
+    logits, errors = torch.zeros(70_000), torch.full((70_000,), 0.5, dtype=torch.float16)
+    _, localisation = ALRPLoss(box_weights="equal", self_balance=False)(logits, torch.ones(70_000), loc_errors=errors)
+    assert localisation.item() == 0.5
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_labels_of_every_integer_type(module):
+    logits, labels, pred, gt = make_batch(20)
+    labels = labels.clamp(min=0)
+    expected = make(module)(logits, labels, pred, gt)
+    for dtype in (torch.uint8, torch.uint16, torch.int16, torch.int32):
+        assert make(module)(logits, labels.to(dtype), pred, gt) == expected
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_default_device_does_not_matter(module):
+    logits, labels, pred, gt = make_batch(50)
+    criterion = make(module)
+    expected = copy.deepcopy(criterion)(logits, labels, pred, gt)
+    with torch.device("meta"):  # stands for a GPU
+        assert criterion(logits, labels, pred, gt) == expected

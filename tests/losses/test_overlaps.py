@@ -53,3 +53,10 @@ def test_gradients_are_those_of_the_values(paired):
 @pytest.mark.parametrize("paired", PAIRED)
 def test_no_boxes_no_values(paired):
     assert paired(torch.zeros(0, 4), torch.zeros(0, 4)).shape == (0,)
+
+
+@pytest.mark.parametrize("pred", [[10.0, 10, 0, 0], [10.0, 0, 0, 10], [0.5, 0.5, 0.4, 0.4]])
+def test_a_box_that_is_inside_out_overlaps_nothing(pred):
+    pred, gt = torch.tensor([pred]), torch.tensor([[0.0, 0, 1, 1]])
+    assert paired_iou(pred, gt).item() == 0
+    assert -1 <= paired_giou(pred, gt).item() <= 0

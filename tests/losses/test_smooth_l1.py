@@ -32,3 +32,9 @@ def test_without_boxes_it_is_an_attached_zero():
 def test_low_precision_boxes_are_summed_in_float32():
     loss = smooth_l1_loss(torch.ones(3, 4, dtype=torch.bfloat16), torch.zeros(3, 4))
     assert loss.dtype == torch.float32 and loss.item() == 0.5
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 1), (1, 4)])
+def test_targets_of_another_shape_are_refused(shape):
+    with pytest.raises(ValueError, match="must have one shape"):
+        smooth_l1_loss(torch.zeros(2, 4), torch.zeros(shape))
