@@ -60,7 +60,7 @@ def main() -> int:
         restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
         state = None
         if args.resume or not args.dry_run:
-            state = folder.find_checkpoint(args.resume if args.config else "auto", args.overwrite, restarted)
+            state = folder.find_checkpoint(args.resume if args.config else "auto", args.overwrite, restarted, writes)
         if state is not None and args.config:
             config = load_config(args.config, overrides, below=former_defaults(state["config"]))
         with join_processes(config.run) as processes, user_errors(processes=processes):

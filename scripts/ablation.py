@@ -31,6 +31,8 @@ def main() -> int:
     parser.add_argument("--bundle", metavar="FILE", help="at the end write the cells that ended to this .tar.gz file")
     parser.add_argument("--report", action="store_true", help="run nothing, report what there is")
     args = parser.parse_args()
+    if args.processes is not None and args.processes < 1:
+        parser.error("--processes must be positive")
 
     import torch
 

@@ -43,7 +43,10 @@ def read_run(folder: str | Path) -> DiagnosedRun:
     configs = [line["config"] for line in lines if "config" in line]
     if not records or not configs:
         raise ConfigError(f"{path}: no diagnosis; train with run.diagnose=true, for at least run.log_every steps")
-    loss = LOSSES[configs[0]["loss"]["name"]]
+    try:
+        loss = LOSSES[configs[0]["loss"]["name"]]
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: damaged, it names no loss ({error!r}); copy it again") from error
     return DiagnosedRun(Path(folder).resolve().name, records, loss.Settings.update_ratios[1])
 
 

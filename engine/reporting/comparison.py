@@ -91,7 +91,12 @@ def _read_run(path: Path, name: str) -> Run:
     except (ValueError, AttributeError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path}: config.yaml or metrics.jsonl is damaged ({reason}); train the run again") from error
-    missing = [key for record in evaluations for key in ("epoch", *METRICS) if key not in record]
+    missing = [
+        key
+        for record in evaluations
+        for key in ("epoch", *METRICS)
+        if not (isinstance(record, dict) and isinstance(record.get(key), int | float))
+    ]
     if missing:
         raise ConfigError(f"{metrics}: an evaluation lacks {missing[0]!r}; train the run again")
     return Run(name, settings, evaluations)

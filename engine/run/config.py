@@ -5,6 +5,7 @@ Everything is validated before anything is built. `engine.run.groups` has most k
 
 import difflib
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -24,7 +25,15 @@ from detector.families import (
     usual_loss,
     with_own_defaults,
 )
-from engine.run.groups import DataConfig, EvaluationConfig, Group, OptimizerConfig, RunConfig, ScheduleConfig
+from engine.run.groups import (
+    RUN_NAME,
+    DataConfig,
+    EvaluationConfig,
+    Group,
+    OptimizerConfig,
+    RunConfig,
+    ScheduleConfig,
+)
 from losses.table import LOSSES
 
 
@@ -69,14 +78,16 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), below: Mapping[
     """
     path = Path(path)
     values = merge_files(dict(below or {}), _read_yaml(path, seen=()))
-    run = values.setdefault("run", {})
-    if isinstance(run, dict) and run.get("name") is None:
-        run["name"] = path.stem
-    return parse_config(values, str(path), overrides)
+    return parse_config(values, str(path), overrides, name=path.stem)
 
 
-def parse_config(values: dict[str, Any], source: str, overrides: Sequence[str] = ()) -> Config:
-    """Validates a plain nested dict; `source` names it in error messages. Raises ConfigError."""
+def parse_config(values: dict[str, Any], source: str, overrides: Sequence[str] = (), name: str | None = None) -> Config:
+    """Validates a plain nested dict. Raises ConfigError.
+
+    Args:
+        source: names it in error messages.
+        name: that a `run.name` of null stands for.
+    """
     given: dict[str, Any] = {}
     for override in overrides:
         key, separator, text = override.partition("=")
@@ -92,6 +103,14 @@ def parse_config(values: dict[str, Any], source: str, overrides: Sequence[str] =
             nested = {part: nested}
         given = _merge(given, nested)
     values = merge_files(values, given)
+    run = values.get("run", {})
+    if isinstance(run, dict) and run.get("name") is None and name is not None:
+        if not re.fullmatch(RUN_NAME, name):
+            raise ConfigError(
+                f"{source}: its name cannot be that of a run (letters, digits and . _ + = -); rename the file, or give "
+                "run.name"
+            )
+        values = values | {"run": run | {"name": name}}
     overridden = [override.partition("=")[0] for override in overrides]
     _reject_keys_of_others(values, source, overridden)
     try:

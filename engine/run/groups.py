@@ -3,13 +3,19 @@
 The groups `model` and `loss` belong to the detector and its losses and are defined there.
 """
 
+import os
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from data.exif import Exif
 from data.synthetic.shapes import IMAGE_SIZE, MIN_IMAGE_SIZE, NUM_IMAGES
 from detector.contract import SIZE_DIVISOR
+
+RUN_NAME = r"\w[\w.+=-]*"  # a file name everywhere, and no option of a command
+
+
+Folder = Annotated[str, AfterValidator(os.path.expanduser)]  # shells leave the ~ of KEY=~/folder alone
 
 
 class Group(BaseModel):
@@ -34,7 +40,7 @@ class GenerateConfig(Group):
 
 
 class DataConfig(Group):
-    root: str = "datasets/coco"
+    root: Folder = "datasets/coco"
     """Folder of the data set: `annotations/instances_<split>.json` and `<split>/<file_name>` in it."""
     train_split: str = "train2017"
     """Name of the split to train on."""
@@ -209,9 +215,9 @@ class EvaluationConfig(Group):
 
 
 class RunConfig(Group):
-    dir: str = "runs"
+    dir: Folder = "runs"
     """Folder of the run folders."""
-    name: str | None = Field(None, pattern=r"^[\w][\w.+=-]*$")
+    name: str | None = Field(None, pattern=f"^{RUN_NAME}$")
     """Name of the run folder; null: the config file's name."""
     seed: int = Field(0, ge=0, lt=2**63)
     """Of all that is random in a run."""

@@ -49,7 +49,7 @@ def require_same_recipe(
         saved = parse_config(state["config"], source)
     except ConfigError as error:
         raise CheckpointError(f"{error}; the checkpoint is of another version of this project") from error
-    of_config = _config_differences(config.to_dict(), saved.to_dict())
+    of_config = config_differences(config.to_dict(), saved.to_dict())
     differences = list(of_config)
     if list(state["classes"]) != dataset.class_names:
         differences.append(f"the classes are {_shown(dataset.class_names)} now and were {_shown(state['classes'])}")
@@ -83,19 +83,24 @@ def require_same_recipe(
         )
 
 
-def require_same_step(step: int, state: dict[str, Any], processes: Processes) -> None:
-    """Refuses processes that read different checkpoints; warns where there are more or fewer than before.
+def require_same_step(step: int | None, processes: Processes) -> None:
+    """Refuses processes that begin differently, as where hosts do not share the run folder.
 
     Args:
-        step: of the checkpoint that this process read, state. Every process takes part.
+        step: of the checkpoint that this process read; None where it found none. Every process takes part, before any
+            other collective.
     Raises:
         ConfigError: the steps differ; on every process.
     """
     if len(set(processes.gather(step))) > 1:
+        here = "none" if step is None else f"step {step}"
         raise ConfigError(
-            f"--resume: the processes' checkpoints differ (here step {step}); "
-            "put run.dir on a disk that all hosts share"
+            f"--resume: the processes' checkpoints differ (here {here}); put run.dir on a disk that all hosts share"
         )
+
+
+def warn_of_other_processes(state: dict[str, Any], processes: Processes) -> None:
+    """Warns where more or fewer processes continue a checkpoint than began it."""
     before, now = state.get("world_size", processes.world_size), processes.world_size
     if before != now:
         log.warning(
@@ -106,7 +111,8 @@ def require_same_step(step: int, state: dict[str, Any], processes: Processes) ->
         )
 
 
-def _config_differences(now: dict[str, Any], before: dict[str, Any]) -> list[str]:
+def config_differences(now: dict[str, Any], before: dict[str, Any]) -> list[str]:
+    """Keys that make another training, as text with both values; arguments as of `Config.to_dict`."""
     names = [(group, key) for group in FIXED_GROUPS for key in now[group] | before[group]]
     return [
         f"{group}.{key} is {now[group].get(key)!r} now and was {before[group].get(key)!r}"

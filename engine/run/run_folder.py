@@ -18,6 +18,7 @@ from engine.run.threads import thread_count
 log = logging.getLogger(__name__)
 
 BAD_BATCHES = "bad_batch.rank*.pt"  # of steps without a finite loss and gradient
+MARK = "# the configuration of this run, as train.py resolved it\n"  # by which a config.yaml is known to be no user's
 
 
 class RunFolder:
@@ -28,6 +29,7 @@ class RunFolder:
 
     Attributes:
         source: the checkpoint that `find_checkpoint` gave; None before, and for a fresh start.
+        rewound: whether that is a checkpoint of this run which was asked for in place of the newest.
     """
 
     def __init__(self, config: Config) -> None:
@@ -45,30 +47,50 @@ class RunFolder:
         self._damaged: list[Path] = []
         self._config_file = self.path / CONFIG_FILE
         self.source: Path | None = None
+        self.rewound = False
+        self._set_aside: Path | None = None  # where results go that have no checkpoint
 
-    def find_checkpoint(self, resume: str | None, overwrite: bool, restarted: bool = False) -> dict[str, Any] | None:
+    def find_checkpoint(
+        self, resume: str | None, overwrite: bool, restarted: bool = False, writes: bool = True
+    ) -> dict[str, Any] | None:
         """The checkpoint that this run continues from, None for a fresh start.
 
         Args:
-            resume: "auto" (the newest of last.pt, those before it and best.pt that can be read, else afresh), a
-                checkpoint file, or None.
+            resume: "auto" or this folder (the newest of last.pt, those before it and best.pt that can be read, else
+                afresh), a checkpoint file, or None.
             overwrite: whether an existing run may be replaced.
             restarted: whether torchrun starts these processes again after a failure: they go on with what they have
                 written so far, if anything, and only else do what the two options say.
+            writes: whether this process is the one that writes the folder, and holds its lock.
         Raises:
-            ConfigError: the run exists and neither `--resume` nor `--overwrite` is given, or `resume` is the
-                checkpoint of another one. A run that died before its first checkpoint is in nobody's way.
+            ConfigError: the run exists and neither `--resume` nor `--overwrite` is given; `resume` is the checkpoint
+                of another one; or files in the way are no run's. A run that died before its first checkpoint is in
+                nobody's way.
             CheckpointError: the checkpoint cannot be used, or with "auto" none of those that exist.
         """
         if restarted and not self._to_be_replaced.exists():
             newest = self._newest_checkpoint()
             if newest is not None or resume is None:
                 return newest
-        if resume == "auto":
-            return self._newest_checkpoint()
+        self._refuse_foreign_files()
+        if resume == "auto" or (resume is not None and Path(resume).resolve() == self.path.resolve()):
+            newest = self._newest_checkpoint()
+            if newest is None and self.metrics():
+                self._set_aside = _free_folder(self.path)
+                log.warning(
+                    "%s: has results, but no checkpoint to continue from; starts afresh, and keeps them in %s",
+                    *(self.path, self._set_aside),
+                )
+            return newest
         if resume is not None:
-            self._refuse_another_run(Path(resume))
+            own = Path(resume).resolve().parent == self.last.parent.resolve()
+            if self._holds_results() and not own:
+                raise ConfigError(
+                    f"--resume {resume}: {self.path} holds another run, which would be replaced; choose another "
+                    "run.name, or continue that run with --resume auto"
+                )
             self.source = Path(resume)
+            self.rewound = own and self.source.resolve() != self.last.resolve()
             return load_checkpoint(resume)
         if self._files():
             if self._holds_results() and not overwrite:
@@ -78,7 +100,8 @@ class RunFolder:
                 )
             if not overwrite:
                 log.info("%s: a run ended here before its first checkpoint; this one starts in its place", self.path)
-            self._to_be_replaced.touch()  # until `begin`: should torchrun restart, the old run must not be continued
+            if writes:  # another process may be one that a live run's lock is about to refuse
+                self._to_be_replaced.touch()  # until `begin`: if torchrun restarts, the old run must not be continued
         return None
 
     def _newest_checkpoint(self) -> dict[str, Any] | None:
@@ -102,36 +125,40 @@ class RunFolder:
             raise CheckpointError(f"{problems[0]}; no other checkpoint here can be used; --overwrite starts afresh")
         return None
 
-    def _refuse_another_run(self, checkpoint: Path) -> None:
-        """Raises ConfigError where the folder holds a run and the checkpoint is not one of its own."""
-        if checkpoint.resolve().parent == self.last.parent.resolve():
-            return
-        if self._holds_results():
+    def _refuse_foreign_files(self) -> None:
+        """Raises ConfigError where files have names of a run's and no run wrote them: it would replace them."""
+        files = self._files()
+        # of a version without the mark there is the provenance
+        begun = self.provenance.exists() or (self._config_file.exists() and _has_mark(self._config_file))
+        if files and not (begun or self._holds_results()):
+            names = ", ".join(sorted(path.name for path in files)[:3])
             raise ConfigError(
-                f"--resume {checkpoint}: {self.path} holds another run, which would be replaced; choose another "
-                "run.name, or continue that run with --resume auto"
+                f"{self.path}: holds {names}, which train.py did not write and would replace; choose another run.dir "
+                "or run.name, or move them away"
             )
 
     def _holds_results(self) -> bool:
         """Whether there is something to continue or to keep; not after a run that died before its first checkpoint."""
         checkpoints = [*checkpoint_history(self.last), *self.last.parent.glob("*.pt.damaged"), self.best]
-        if any(map(Path.exists, checkpoints)) or self.metrics():
-            return True
-        return bool(self._files()) and not self._config_file.exists()  # which every run begins with
+        return any(map(Path.exists, checkpoints)) or bool(self.metrics())
 
     def begin(self, config: Config, step: int, evaluated_step: int) -> None:
         """Makes the folder ready for a run that continues after `step` steps, the newest evaluation being that of
-        `evaluated_step`; what an interrupted run wrote later is dropped. Step 0 removes what an earlier run left."""
+        `evaluated_step`; what an interrupted run wrote later is dropped. Step 0 removes what an earlier run left, or
+        sets it aside where nobody asked for that."""
         if step == 0:
             for path in self._files():
-                path.unlink()
+                if self._set_aside is not None:
+                    self._set_aside.mkdir(exist_ok=True)
+                    path.rename(self._set_aside / path.name)
+                elif path != self._config_file:  # which is replaced: a folder without it is taken to be no run's
+                    path.unlink()
         self._to_be_replaced.unlink(missing_ok=True)
         for path in self._damaged:  # out of the way, or the next checkpoint would push out the good one
             if path.exists():
                 path.rename(path.with_name(path.name + ".damaged"))
         for folder in (self.path, self.last.parent):
             remove_temporaries(folder)
-        # first: what is in a folder without it is taken to be another run's
         write_atomically(self._config_file, lambda file: file.write(_as_yaml(config)))
         drop_later_points(self.path, step, evaluated_step)
         kept = [record for record in self.metrics() if record["step"] <= evaluated_step]
@@ -139,6 +166,8 @@ class RunFolder:
 
     def save_last(self, state: dict[str, Any]) -> None:
         save_checkpoint(self.last, state, self._keep)
+        for path in checkpoint_history(self.last)[self._keep :]:  # of an earlier start that kept more
+            path.unlink()
 
     def save_best(self, state: dict[str, Any]) -> None:
         save_checkpoint(self.best, state)
@@ -175,4 +204,16 @@ def _as_yaml(config: Config) -> bytes:
     """The configuration with the number of threads that null stands for, so that it repeats the run elsewhere."""
     values = config.to_dict()
     values["run"]["threads"] = thread_count(config.run)
-    return yaml.safe_dump(values, sort_keys=False).encode()
+    return (MARK + yaml.safe_dump(values, sort_keys=False)).encode()
+
+
+def _free_folder(run: Path) -> Path:
+    number = 1
+    while (run / f"earlier.{number}").exists():
+        number += 1
+    return run / f"earlier.{number}"
+
+
+def _has_mark(config_file: Path) -> bool:
+    with config_file.open("rb") as file:
+        return file.readline() == MARK.encode()

@@ -29,14 +29,17 @@ class StepLines:
 
 
 def read_step_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of the file; none if there is none, and none from one that was cut off on."""
+    """The lines of the file; none if there is none, and none from one that was cut off or damaged on."""
     lines = []
     if path.exists():
-        for text in path.read_text(encoding="utf-8").splitlines():
+        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                lines.append(json.loads(text))
+                line = json.loads(text)
             except ValueError:
                 break
+            if not (isinstance(line, dict) and isinstance(line.get("step"), int)):
+                break
+            lines.append(line)
     return lines
 
 

@@ -17,15 +17,15 @@ log = logging.getLogger(__name__)
 
 # a signal to a whole process group arrives again through torchrun, which passes on its own
 REPEAT_SECONDS = 5.0
-WAIT_SECONDS = 10.0  # for a batch, after the signal; schedulers and torchrun give 30 before they kill
+WAIT_SECONDS = 10.0  # for a batch, at least so long after the signal; schedulers and torchrun give 30 before they kill
 # those that there are; Windows lacks the last, and the alarm that ends a wait for data
 SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]
 HAS_ALARM = hasattr(signal, "setitimer")
 
 
 class StoppedWaiting(BaseException):
-    """A batch that did not come within WAIT_SECONDS of a signal. No Exception, which readers of files turn into theirs:
-    it is raised wherever in the loader the process waits."""
+    """A batch that did not come within WAIT_SECONDS, after a signal. No Exception, which readers of files turn into
+    theirs: it is raised wherever in the loader the process waits."""
 
 
 class StopSignal:
@@ -37,7 +37,8 @@ class StopSignal:
         store: of a run of several processes; a signal to one of them then is one to all. None: this process alone.
     """
 
-    _waits = False  # for data; of the class, as signals are of the process and a loader knows no trainer
+    # When a wait for data began, or None; of the class, as signals are of the process and a loader knows no trainer.
+    _waits_since: float | None = None
 
     def __init__(self, store: Store | None = None) -> None:
         self.number = 0
@@ -69,19 +70,20 @@ class StopSignal:
             raise SystemExit(128 + number)
 
     def _end_wait(self, number: int, frame: FrameType | None) -> None:
-        if StopSignal._waits:
-            StopSignal._waits = False
+        began = StopSignal._waits_since
+        if began is not None and time.monotonic() - began >= WAIT_SECONDS:
+            StopSignal._waits_since = None
             raise StoppedWaiting
 
     @staticmethod
     @contextmanager
     def waiting() -> Iterator[None]:
         """Context of a wait for data, which StoppedWaiting ends after a signal, where signals are listened to."""
-        StopSignal._waits = True
+        StopSignal._waits_since = time.monotonic()
         try:
             yield
         finally:
-            StopSignal._waits = False
+            StopSignal._waits_since = None
 
 
 class _Relay(threading.Thread):

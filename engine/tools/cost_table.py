@@ -89,8 +89,8 @@ def rate_of_benchmark(path: Path, precision: str) -> float:
 
 def rate_of_run(folder: Path) -> float:
     """Images per second and process of a run, the first point left out: it holds the start. Raises ConfigError."""
-    events = EventAccumulator(str(folder)).Reload()
-    if "perf/images_per_second" not in events.Tags()["scalars"]:
+    events = EventAccumulator(str(folder))
+    if not folder.is_dir() or "perf/images_per_second" not in events.Reload().Tags()["scalars"]:
         raise ConfigError(f"--run {folder}: no points of perf/images_per_second there; name a run folder")
     values = [point.value for point in events.Scalars("perf/images_per_second")]
     return median(values[1:] or values) / load_checkpoint(folder / "checkpoints/last.pt")["world_size"]

@@ -10,7 +10,7 @@ from data.transforms import Resize
 from engine.reporting.tensorboard import peak_memory_gb
 from engine.run.clock import duration
 from engine.run.datasets import training_resize
-from engine.run.loading import wait_for_each
+from engine.run.loading import loader_errors, wait_for_each
 from engine.run.stretch import described, stretch_note
 from engine.training.plan import log_plan
 from engine.training.train_step import TrainingError
@@ -22,6 +22,7 @@ MAX_STEPS = 6
 ENOUGH = 10.0  # seconds, from which no further step is timed
 
 
+@loader_errors()
 def dry_run(trainer: Trainer) -> str:
     """Takes a few steps, the first of which is a warm-up and not timed; writes nothing.
 
@@ -29,6 +30,7 @@ def dry_run(trainer: Trainer) -> str:
         The plan, a line each: images, batch, steps, learning rate, memory and time.
     Raises:
         TrainingError: a loss that is not finite.
+        LoaderError: a loader process died, or no batch came for minutes.
     """
     log_plan(trainer.train_step, trainer.dataset, trainer.eval_set, trainer.stop_step)
     data, processes, batches = trainer.config.data, trainer.processes, wait_for_each(trainer.batches)

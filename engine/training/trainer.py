@@ -13,7 +13,7 @@ from engine.run.distributed import Processes
 from engine.run.image_check import require_readable
 from engine.run.loading import loader_errors, wait_for_each
 from engine.run.progress import progress
-from engine.run.resume import recipe_facts, require_same_recipe, require_same_step
+from engine.run.resume import recipe_facts, require_same_recipe, require_same_step, warn_of_other_processes
 from engine.run.resume_command import resume_command
 from engine.run.run_folder import RunFolder
 from engine.run.schedule import build_schedule
@@ -43,6 +43,7 @@ class Trainer:
 
     def __init__(self, config: Config, processes: Processes, folder: RunFolder, state: dict[str, Any] | None) -> None:
         self.config, self.processes, self.folder = config, processes, folder
+        require_same_step(None if state is None else state["step"], processes)
         self.dataset = training_set(config)
         self.facts = recipe_facts(config, self.dataset, processes.device)
         if state is not None:
@@ -74,7 +75,7 @@ class Trainer:
             self.evaluated_ap = state.get("evaluated_ap", {})
             # a run folder that continues another one's checkpoint starts without a best.pt
             self.best_ap = processes.from_main(state.get("best_ap") if folder.best.exists() else None)
-            require_same_step(self.step, state, processes)
+            warn_of_other_processes(state, processes)
         total = self.schedule.total_steps
         self.stop_step = min(total, config.schedule.max_steps or total)
         self.validation = Validation(config, processes, self.dataset, self.eval_set)
@@ -125,6 +126,8 @@ class Trainer:
     def _fit(self, stop: StopSignal) -> int:
         log_plan(self.train_step, self.dataset, self.eval_set, self.stop_step)
         if self.processes.is_main:
+            if self.folder.rewound:  # before what is later goes, or a kill would leave the newest checkpoint without it
+                self.folder.save_last(self._state())
             self.folder.begin(self.config, self.step, self.evaluated_step)
         self.run_log.open(self.train_step.detector, self.step)
         if self.config.data.cache and not self.finished:
@@ -208,6 +211,7 @@ class Trainer:
         """Evaluates the weights, shows the result, and keeps the checkpoint if it is the best."""
         result = self.validation(self.train_step.eval_detector)
         self.train_step.detector.train()
+        self.writer.wait()  # results are there only beside a checkpoint that a killed run goes on from
         self.thresholds, self.evaluated_step = result.thresholds, self.step
         metrics = result.metrics or {}
         self.evaluated_ap = {name: metrics[name] for name in ("AP", "train_AP") if name in metrics}

@@ -30,7 +30,9 @@ def test_bool_targets():
 @pytest.mark.parametrize("view", ["column", "slice", "expanded"])
 def test_bool_targets_that_are_a_view_of_others(num, view):
     matrix = torch.rand(num + 1, 3, generator=torch.Generator().manual_seed(num)) < 0.4
-    targets = {"column": matrix[:num, 1], "slice": matrix[:, 0].clone()[1:], "expanded": matrix[:1, 0].expand(num)}[view]
+    targets = {"column": matrix[:num, 1], "slice": matrix[:, 0].clone()[1:], "expanded": matrix[:1, 0].expand(num)}[
+        view
+    ]
     expected = [index for index, target in enumerate(targets.tolist()) if target]
     assert positive_entries(targets).tolist() == expected
 

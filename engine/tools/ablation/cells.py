@@ -5,17 +5,19 @@ cells/<cell>/cell.json       the overrides that made it, where it ran, its metri
              matches.npz     outcomes of its detections on the test split
 """
 
+import io
 import json
 import math
 import statistics
 import tarfile
+import zipfile
 from operator import methodcaller
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 from data.errors import DatasetError
 from data.files import write_atomically
-from data.text_files import read_json, read_lines
+from data.text_files import read_text
 from engine.metrics.coco_metrics import match_detections
 from engine.run.config import Config, ConfigError
 from engine.run.run_folder import RunFolder
@@ -76,12 +78,7 @@ class KeptCells:
     def matches(self, cell: Cell) -> KeptMatches:
         """Outcomes of a tested cell. Raises DatasetError: the file cannot be read."""
         path = self.folder / cell.name / MATCHES
-        try:
-            return KeptMatches.load(path)
-        except (OSError, ValueError, KeyError) as error:
-            raise DatasetError(
-                f"{path}: not the matches of a run ({error}); remove the folder to run it again"
-            ) from error
+        return _load_matches(path, str(path))
 
     def bundle(self, path: Path) -> int:
         """Writes all kept cells to a .tar.gz file; returns their number."""
@@ -101,21 +98,28 @@ class KeptCells:
 
         Raises:
             ConfigError: not a bundle, or a cell was made by other overrides than the grid has now.
+            DatasetError: a file of a cell is damaged. In either case nothing is taken.
         """
         try:
             files = _read_bundle(path)
         except (OSError, tarfile.TarError, EOFError) as error:
             raise ConfigError(f"{path}: not a bundle of cells ({error}); `--bundle` writes one") from error
-        taken = 0
-        for cell in all_cells(self.grid):
-            own = files.get(cell.name, {})
-            if CELL in own and not self.has(cell, tested=MATCHES in own):
-                for name in (MATCHES, HISTORY, CELL):
-                    if name in own:
-                        write_atomically(self.folder / cell.name / name, methodcaller("write", own[name]))
-                self._result(cell)
-                taken += 1
-        return taken
+        taken = {
+            cell: own
+            for cell in all_cells(self.grid)
+            if CELL in (own := files.get(cell.name, {})) and not self.has(cell, tested=MATCHES in own)
+        }
+        for cell, own in taken.items():
+            where = f"{path}: cells/{cell.name}"
+            record, history = (own.get(name, b"").decode(errors="replace") for name in (CELL, HISTORY))
+            self._result_of(cell, record, history, where)
+            if MATCHES in own:
+                _load_matches(io.BytesIO(own[MATCHES]), where)
+        for cell, own in taken.items():
+            for name in (MATCHES, HISTORY, CELL):
+                if name in own:
+                    write_atomically(self.folder / cell.name / name, methodcaller("write", own[name]))
+        return len(taken)
 
     def _overrides(self, cell: Cell) -> list[str]:
         """What makes a cell, wherever it runs."""
@@ -126,22 +130,32 @@ class KeptCells:
 
     def _result(self, cell: Cell) -> Result:
         here = self.folder / cell.name
-        record = read_json(here / CELL)
+        return self._result_of(cell, read_text(here / CELL), read_text(here / HISTORY), str(here))
+
+    def _result_of(self, cell: Cell, text: str, history_text: str, where: str) -> Result:
+        """From the contents of its two files; `where` names them in errors."""
         try:
-            history = [json.loads(line) for line in read_lines(here / HISTORY)]
+            record, history = json.loads(text), [json.loads(line) for line in history_text.splitlines()]
             made_by, test = record["overrides"], record["test"]
             arithmetic = _arithmetic(record["ran"])
             result = Result(cell, history, test, float(record["step_ms"]), record["clipped"], arithmetic)
             result.val_ap  # noqa: B018  a cell without an evaluation is none
         except (ValueError, TypeError, KeyError, IndexError) as error:
-            raise DatasetError(f"{here}: not a kept cell ({error!r}); remove the folder to run it again") from error
+            raise DatasetError(f"{where}: not a kept cell ({error!r}); remove it to run it again") from error
         if made_by != self._overrides(cell):
             differing = sorted(set(made_by) ^ set(self._overrides(cell)))
             raise ConfigError(
-                f"{here}: was made by other settings than the grid's ({', '.join(differing)}); take another --output, "
-                "or remove the folder to run it again"
+                f"{where}: was made by other settings than the grid's ({', '.join(differing)}); take another --output, "
+                f"or remove it and runs/{cell.name} to run it again"
             )
         return result
+
+
+def _load_matches(file: Path | IO[bytes], where: str) -> KeptMatches:
+    try:
+        return KeptMatches.load(file)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise DatasetError(f"{where}: not the matches of a run ({error}); remove it to run the cell again") from error
 
 
 def _arithmetic(ran: dict[str, str]) -> str:

@@ -81,10 +81,12 @@ def chosen_cells(grid: Grid, results: Results) -> list[Cell]:
 
 
 def rates_at_the_edge(grid: Grid, results: Results) -> dict[str, float]:
-    """Variants whose chosen rate is the lowest or the highest that was tried, with that rate."""
+    """Variants whose chosen rate, at some length, is the lowest or the highest that was tried, with that rate."""
     found = {}
     for variant in grid.variants:
-        rate, tried = chosen_rate(grid, variant, results), grid.rates(variant)
-        if rate in (min(tried), max(tried)) and len(tried) > 1:
-            found[variant] = rate
+        tried = grid.rates(variant)
+        for epochs in grid.epochs:
+            rate = chosen_rate(grid, variant, results, epochs)
+            if rate in (min(tried), max(tried)) and len(tried) > 1:
+                found[variant] = rate
     return found

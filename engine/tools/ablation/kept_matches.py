@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -84,7 +85,7 @@ class KeptMatches:
         write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
 
     @classmethod
-    def load(cls, path: Path) -> "KeptMatches":
-        """Raises OSError or ValueError: not such a file."""
-        with np.load(path, allow_pickle=False) as arrays:
+    def load(cls, file: Path | IO[bytes]) -> "KeptMatches":
+        """Raises OSError, ValueError, KeyError or zipfile.BadZipFile: not such a file."""
+        with np.load(file, allow_pickle=False) as arrays:
             return cls(*(arrays[field.name] for field in fields(cls)))

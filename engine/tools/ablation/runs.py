@@ -19,6 +19,8 @@ from data.cpus import usable_cpus
 from data.files import write_atomically
 from data.output_folder import OutputFolder
 from engine.run.config import Config
+from engine.run.resume import config_differences
+from engine.run.resume_command import stored_config
 from engine.run.run_folder import RunFolder
 from engine.run.step_lines import read_step_lines
 from engine.tools.ablation.cells import KeptCells
@@ -120,16 +122,20 @@ class Runner:
             self.slots.put(slot)
 
     def _train(self, cell: Cell, overrides: list[str], config: Config, slot: int) -> bool:
-        history = RunFolder(config).metrics()
+        run = RunFolder(config)
+        history = run.metrics()
         if history and history[-1]["epoch"] >= config.schedule.epochs:
-            return True
-        line = ["train.py", "--config", self.grid.config_of(cell.variant), "--resume", "auto", *overrides]
+            other = config_differences(config.to_dict(), stored_config(str(run.path)).to_dict())
+            if other:
+                log.warning("%s: trained by other settings: %s; remove it to run it again", run.path, "; ".join(other))
+            return not other
+        line = [ROOT / "train.py", "--config", self.grid.config_of(cell.variant), "--resume", "auto", *overrides]
         return self._call(line, cell, slot)
 
     def _test(self, cell: Cell, slot: int) -> bool:
         run = self.runs / cell.name
         outputs = ["--detections", run / "test_detections.json", "--json", run / "test.json"]
-        line = ["eval.py", "--ckpt", run / "checkpoints" / "last.pt", "--split", "test", *outputs]
+        line = [ROOT / "eval.py", "--ckpt", run / "checkpoints" / "last.pt", "--split", "test", *outputs]
         return (run / "test.json").exists() or self._call(line, cell, slot)
 
     def _look(self, config: Config) -> None:
@@ -149,7 +155,7 @@ class Runner:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, usable_cpus() // self.processes)))
         with open(self.logs / f"{cell.name}.log", "a") as output:
             command = [sys.executable, *map(str, line)]
-            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+            process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
         self.running.add(process)
         status = process.wait()
         self.running.discard(process)

@@ -106,6 +106,9 @@ def test_a_figure_has_a_line_for_each_run_in_each_panel(healthy, tmp_path):
         assert line.get_ydata()[0] == precision[0] and line.get_ydata()[4] == sorted(precision[:5])[2]
     with pytest.raises(ConfigError, match=r"diagnosis\.jsonl: no diagnosis; train with run\.diagnose=true"):
         read_run(tmp_path)
+    (tmp_path / "diagnosis.jsonl").write_text('{"step": 0, "config": {}}\n{"step": 1, "loss": 2.0}\n')
+    with pytest.raises(ConfigError, match=r"diagnosis\.jsonl: damaged, it names no loss"):
+        read_run(tmp_path)
 
 
 def test_the_training_result_is_the_same_to_the_bit(config_file, healthy):

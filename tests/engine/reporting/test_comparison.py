@@ -55,7 +55,10 @@ def test_folders_that_are_no_runs_are_one_line(tmp_path, monkeypatch, capsys):
     (damaged / "metrics.jsonl").write_text("{")
     old = write_run(tmp_path / "old")
     (old / "metrics.jsonl").write_text('{"epoch": 1}\n')
-    for folder, expected in ((tmp_path / "gone", "no config.yaml"), (damaged, "damaged"), (old, "lacks 'AP'")):
+    odd = write_run(tmp_path / "odd")
+    (odd / "metrics.jsonl").write_text("5\n")
+    cases = ((tmp_path / "gone", "no config.yaml"), (damaged, "damaged"), (old, "lacks 'AP'"), (odd, "lacks 'epoch'"))
+    for folder, expected in cases:
         with pytest.raises(SystemExit) as stop:
             compare(monkeypatch, tmp_path, folder)
         assert stop.value.code == 2

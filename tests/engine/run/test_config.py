@@ -180,3 +180,22 @@ def test_values_below_a_file_are_taken_where_it_names_none(tmp_path):
     assert (same.loss.delta, same.data.exif) == (1.0, "legacy")
     assert load_config(tmp_path / "c.yaml", ["loss.delta=0.5"], below=below).loss.delta == 0.5
     assert load_config(tmp_path / "c.yaml", ["loss.name=ap"], below=below).loss.delta == 1.0  # of AP Loss itself
+
+
+@pytest.mark.parametrize("override", ["run.name=null", "run={name: null}", "run.seed=1"])
+def test_a_run_without_a_name_has_that_of_its_file(tmp_path, override):
+    path = write(tmp_path / "mine.yaml", "run: {name: other}\n" if "name" in override else "data: {workers: 1}\n")
+    assert load_config(path, [override]).run.name == "mine"
+
+
+def test_a_file_whose_name_is_none_of_a_run_is_one_line(tmp_path):
+    path = write(tmp_path / "my run (old).yaml", "data: {workers: 1}\n")
+    with pytest.raises(ConfigError, match=r"its name cannot be that of a run .* rename the file, or give run\.name"):
+        load_config(path)
+    assert load_config(path, ["run.name=x"]).run.name == "x"
+
+
+def test_the_home_folder_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    config = load_config(write(tmp_path / "a.yaml", "data: {root: ~/data}\n"), ["run.dir=~/runs"])
+    assert (config.data.root, config.run.dir) == ("/home/me/data", "/home/me/runs")

@@ -1,6 +1,7 @@
 """Waiting for batches that come late, never, or from a process that is no more."""
 
 import signal
+import time
 
 import pytest
 
@@ -79,5 +80,21 @@ def test_a_signal_ends_a_wait_for_data_and_nothing_else(monkeypatch):
         with pytest.raises(StoppedWaiting):
             next(wait_for_each(never()))
         signal.pause()  # the alarm rings again, and a process that does not wait for data goes on
+    assert stop.number == signal.SIGUSR1
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+
+
+def test_after_a_signal_data_that_do_come_are_waited_for(monkeypatch):
+    monkeypatch.setattr("engine.run.stop_signal.WAIT_SECONDS", 0.2)
+
+    def slow():
+        signal.raise_signal(signal.SIGUSR1)
+        for number in range(30):
+            time.sleep(0.02)
+            yield number
+
+    with StopSignal() as stop:
+        signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)  # rings in every wait
+        assert list(wait_for_each(slow())) == list(range(30))
     assert stop.number == signal.SIGUSR1
     signal.signal(signal.SIGUSR1, signal.SIG_DFL)

@@ -9,8 +9,10 @@ import torch
 from engine.run.checkpoint import load_checkpoint, save_checkpoint
 from engine.run.config import ConfigError, load_config
 from engine.run.datasets import training_set
+from engine.run.distributed import Processes
 from engine.run.resume import recipe_facts, require_same_recipe
 from engine.run.run_folder import RunFolder
+from engine.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 
@@ -196,3 +198,66 @@ def test_differences_come_with_the_command_that_continues(two_runs, config_file,
     with pytest.raises(ConfigError) as caught:  # as begun it would not go on with these data either
         require_same_recipe(config, {**state, "classes": ["x"]}, str(here.source), dataset, facts)
     assert "to continue" not in str(caught.value)
+
+
+@pytest.mark.parametrize("by_folder", [True, False])
+def test_results_without_a_checkpoint_are_set_aside(two_runs, config_file, by_folder, caplog):
+    here, _ = two_runs
+    for time in (1, 2):
+        here = RunFolder(load_config(config_file, ["run.name=a"]))
+        here.add_metrics({"step": time})
+        here.last.unlink(missing_ok=True)
+        before = {path.name: path.read_bytes() for path in here.path.iterdir() if path.is_file()}
+        assert here.find_checkpoint(str(here.path) if by_folder else "auto", False) is None
+        aside = here.path / f"earlier.{time}"
+        assert f"no checkpoint to continue from; starts afresh, and keeps them in {aside}" in caplog.text
+        here.begin(load_config(config_file, ["run.name=a"]), 0, 0)
+        assert {path.name: path.read_bytes() for path in aside.iterdir()} == before
+        assert here.metrics() == []
+
+
+def test_the_run_itself_may_be_named_by_its_folder(two_runs):
+    here, other = two_runs
+    assert here.find_checkpoint(str(here.path), False)["step"] == 1
+    with pytest.raises(ConfigError, match="holds another run"):
+        here.find_checkpoint(str(other.path), False)
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+@pytest.mark.parametrize("resume", ["auto", None])
+@pytest.mark.parametrize("names", [("config.yaml", "log.txt"), ("train_batch.png",), ("events.out.tfevents.1",)])
+def test_files_that_no_run_wrote_are_never_replaced(config_file, names, resume, overwrite):
+    folder = RunFolder(load_config(config_file))
+    folder.path.mkdir(parents=True)
+    for name in names:
+        (folder.path / name).write_text("model: mine")
+    with pytest.raises(ConfigError, match=f"holds {', '.join(names)}, which train.py did not write"):
+        folder.find_checkpoint(resume, overwrite)
+
+
+def test_a_process_that_does_not_write_leaves_no_trace(two_runs):
+    here, _ = two_runs
+    before = contents(here)
+    assert here.find_checkpoint(None, True, writes=False) is None
+    assert contents(here) == before
+
+
+def test_fewer_checkpoints_are_kept_when_fewer_are_asked_for(config_file):
+    config = load_config(config_file, ["run.keep_checkpoints=3"])
+    many, one = RunFolder(config), RunFolder(load_config(config_file))
+    for _ in range(3):
+        many.save_last(checkpoint_of(config))
+    assert len(list(many.last.parent.iterdir())) == 3
+    one = RunFolder(load_config(config_file, ["run.keep_checkpoints=1"]))
+    one.save_last(checkpoint_of(config))
+    assert list(many.last.parent.iterdir()) == [one.last]
+
+
+@pytest.mark.parametrize(("here", "others", "words"), [(4, [None], "here step 4"), (None, [4], "here none")])
+def test_hosts_that_do_not_share_a_folder_are_refused_before_anything_else(
+    config_file, monkeypatch, here, others, words
+):
+    monkeypatch.setattr(Processes, "gather", lambda _, value: [value, *others])
+    config, state = load_config(config_file), None if here is None else {"step": here}
+    with pytest.raises(ConfigError, match=rf"checkpoints differ \({words}\); put run\.dir on a disk"):
+        Trainer(config, Processes(0, 2, CPU), RunFolder(config), state)

@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from engine.run import threads
+from engine.run.checkpoint import CheckpointError
 from engine.run.config import load_config
 from engine.run.datasets import training_set
 from engine.run.distributed import join_processes
@@ -78,7 +79,8 @@ def test_another_number_is_the_same_run(config_file, tmp_path, monkeypatch):
     config = load_config(config_file)
     RunFolder(config).begin(config, 0, 0)
     monkeypatch.setattr(threads, "usable_cpus", lambda: 2)
-    RunFolder(config)._refuse_another_run(tmp_path / "elsewhere.pt")
+    with pytest.raises(CheckpointError, match="no such checkpoint"):  # and not that another run is there
+        RunFolder(config).find_checkpoint(str(tmp_path / "elsewhere.pt"), False)
 
 
 @pytest.mark.parametrize(("now", "words"), [("12", ""), ("4", "4 CPU threads what 12 began")])

@@ -120,6 +120,8 @@ def test_the_rate_of_a_run_is_that_of_one_process_without_its_start(write_checkp
         for step, value in enumerate((1.0, 40.0, 20.0, 30.0)):
             events.add_scalar("perf/images_per_second", value, step)
     assert rate_of_run(tmp_path) == 15
+    with pytest.raises(ConfigError, match=r"--run .*typo: no points"):
+        rate_of_run(tmp_path / "typo")
 
 
 @pytest.mark.parametrize(

@@ -84,3 +84,14 @@ def test_the_first_batch_is_drawn_with_boxes_and_positive_anchors(config_file):
     for x, y in edges:
         assert not torch.equal(pixels[:, HEADER + y, x], bare[:, HEADER + y, x])
     assert (pixels != bare).any(dim=0).float().mean() < 0.5
+
+
+def test_a_lost_loader_process_is_one_line(monkeypatch, config_file, capsys):
+    def lost(*_):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    monkeypatch.setattr("engine.training.train_step.TrainStep.__call__", lost)
+    with pytest.raises(SystemExit) as stop:
+        call(monkeypatch, "--config", config_file, "--dry-run")
+    assert stop.value.code == 1
+    assert "error: a loader process was lost (is killed by signal: Killed)" in capsys.readouterr().err

@@ -149,3 +149,19 @@ def test_random_numbers_of_a_step_do_not_depend_on_where_the_run_began(config_fi
             step(batches)
         draws.append(seen)
     assert draws[1] == draws[0][2:]
+
+
+def test_a_run_that_was_rewound_and_killed_goes_on_from_there(config_file, monkeypatch):
+    steps = ["run.checkpoint_every=1", "run.keep_checkpoints=4"]
+    _, folder = train(config_file, *steps)
+    early = folder.last.with_name("last.3.pt")
+    at = load_checkpoint(early)["step"]
+    assert at < 6
+    monkeypatch.setattr(Trainer, "_train", lambda *_: 1 / 0)  # killed before its first step
+    with pytest.raises(ZeroDivisionError):
+        train(config_file, *steps, resume=str(early))
+    monkeypatch.undo()
+    assert load_checkpoint(folder.last)["step"] == at
+    train(config_file, *steps, resume="auto")
+    assert [record["step"] for record in folder.metrics()] == [3, 6]
+    assert [step for step, _ in curve(folder, "train/loss")] == [1, 2, 3, 4, 5, 6]

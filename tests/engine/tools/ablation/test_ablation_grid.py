@@ -199,9 +199,9 @@ def test_a_grid_stops_when_its_time_is_over_and_goes_on_later(write_config, tmp_
     config = write_config(tmp_path)
     config.write_text(config.read_text().replace("val_split: val", "val_split: val, test_split: val"))
     (tmp_path / "grid.yaml").write_text(GRID.replace("0.01, 0.02", "0.01").replace("[0, 1, 2]", "[0]"))
-    line = [sys.executable, "scripts/ablation.py", "--grid", tmp_path / "grid.yaml", "--output", tmp_path / "out"]
-    first = subprocess.run([*line, "--minutes", "0.01"], cwd=ROOT, capture_output=True, text=True)
+    line = [sys.executable, ROOT / "scripts/ablation.py", "--grid", "grid.yaml", "--output", "out"]  # from anywhere
+    first = subprocess.run([*line, "--minutes", "0.01"], cwd=tmp_path, capture_output=True, text=True)
     assert first.returncode == 0, first.stderr
     assert "the time is over" in first.stdout and "0 of 2 cells" in first.stdout
-    second = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    second = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
     assert second.returncode == 0 and "2 of 2 cells" in second.stdout

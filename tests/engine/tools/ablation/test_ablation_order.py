@@ -4,8 +4,10 @@ import threading
 
 from ablation_grids import result
 
+from engine.run.config import load_config
+from engine.run.run_folder import RunFolder
 from engine.tools.ablation.choice import chosen_cells, ready_cells, tie_cells
-from engine.tools.ablation.grid import search_cells
+from engine.tools.ablation.grid import Cell, search_cells
 from engine.tools.ablation.runs import Runner
 from engine.tools.ablation.time_limit import TimeLimit
 
@@ -86,3 +88,16 @@ def test_a_cell_that_is_tested_later_counts_once(grid, tmp_path, monkeypatch):
     assert runner.run(bar) == []
     assert bar.count == grid.size == len(ran) - 2  # the chosen two of the first seed ran again, for their test
     assert {cell for cell, test in ran if test} == set(chosen_cells(grid, found))
+
+
+def test_a_finished_run_of_other_settings_is_not_taken_for_the_cell(grid, write_config, tmp_path, caplog):
+    write_config(tmp_path)
+    cell, runner = Cell("aLRP", 0.01, 0), Runner(grid, tmp_path / "out", 1, TimeLimit(None))
+    overrides, config = grid.cell_config(cell, runner.runs)
+    run = RunFolder(config)
+    run.begin(config, 0, 0)
+    run.add_metrics({"epoch": config.schedule.epochs, "step": 6, "AP": 0.5})
+    assert runner._train(cell, overrides, config, 0)
+    changed = load_config(tmp_path / "tiny.yaml", [*overrides, "loss.delta=0.7"])
+    assert not runner._train(cell, overrides, changed, 0)
+    assert "trained by other settings: loss.delta is 0.7 now and was 1.0; remove it" in caplog.text

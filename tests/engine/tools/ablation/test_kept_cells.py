@@ -93,6 +93,24 @@ def test_what_is_no_bundle_is_refused(grid, tmp_path):
         KeptCells(grid, tmp_path / "cells").merge(tmp_path / "text.tar.gz")
 
 
+@pytest.mark.parametrize("harm", ["settings", "cell.json", "metrics.jsonl", "matches.npz"])
+def test_a_bundle_that_is_refused_leaves_everything_as_it_was(grid, tmp_path, harm):
+    theirs = all_kept(grid, tmp_path / "a")
+    damaged = theirs.folder / Cell("AP", 0.01, 2).name
+    if harm == "settings":
+        record = (damaged / "cell.json").read_text()
+        (damaged / "cell.json").write_text(record.replace("schedule.epochs=3", "schedule.epochs=4"))
+    else:
+        (damaged / harm).write_bytes(b"{}\n")
+    theirs.bundle(tmp_path / "cells.tar.gz")
+    mine = KeptCells(grid, tmp_path / "b" / "cells")
+    keep(mine, Cell("AP", 0.01, 1), 0.4)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises((ConfigError, DatasetError), match=r"cells\.tar\.gz: cells/ap_lr0\.01_seed2: "):
+        mine.merge(tmp_path / "cells.tar.gz")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 def test_a_bundle_writes_nowhere_else(grid, tmp_path):
     all_kept(grid, tmp_path / "a").bundle(tmp_path / "good.tar.gz")
     name = Cell("aLRP", 0.01, 0).name
@@ -122,7 +140,7 @@ def test_a_run_without_a_point_on_its_curves_is_kept_without_speed(grid, tmp_pat
 def test_damaged_cells_are_one_line(grid, tmp_path, file):
     cells = all_kept(grid, tmp_path / "a")
     (cells.folder / Cell("AP", 0.01, 2).name / file).write_text("{}\n")
-    with pytest.raises(DatasetError, match="remove the folder to run it again"):
+    with pytest.raises(DatasetError, match="remove it to run it again"):
         cells.results()
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from engine.run.config import ConfigError
-from engine.tools.ablation.choice import chosen_cells
+from engine.tools.ablation.choice import chosen_cells, rates_at_the_edge
 from engine.tools.ablation.grid import Cell, Result, all_cells, load_grid, search_cells
 from engine.tools.ablation.lengths import crossings, differences, length_curves, length_table
 
@@ -135,3 +135,11 @@ def test_a_report_of_kept_cells_draws_the_lengths(grid, results, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "| 283 steps |" in done.stdout and "27 of 27 cells" in done.stdout
     assert (tmp_path / "out/lengths.png").stat().st_size > 20_000 and not (tmp_path / "out/ap.png").exists()
+
+
+def test_a_rate_at_the_edge_is_found_at_any_length(grid, results):
+    assert rates_at_the_edge(grid, results).keys() == set(grid.variants)  # of two rates each is at an edge
+    wider = grid.model_copy(update={"learning_rates": [0.005, 0.01, 0.02]})
+    assert rates_at_the_edge(wider, results).keys() == set(grid.variants)  # 0.02 is the best of two epochs
+    widest = grid.model_copy(update={"learning_rates": [0.005, 0.01, 0.02, 0.04]})
+    assert rates_at_the_edge(widest, results) == {}
