@@ -4,19 +4,16 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Literal
 
 from data.errors import DatasetError
 from data.exif import Exif
-from data.formats.convert import LabelledImage, LabelledObject, image_sizes
+from data.formats.convert import LabelledImage, image_sizes
 from data.formats.tally import FileTally, inputs_below, unique_files
+from data.formats.voc_xml import Corners, Difficult, parse_xml, read_objects, read_size
 from data.image_files import IMAGE_SUFFIXES, files_below, is_image
-from data.text_files import decode_text, read_bytes, read_lines
+from data.text_files import read_lines
 
-Difficult = Literal["crowd", "keep", "drop"]
-Corners = Literal["pixels", "edges"]
 SPLITS = ("train", "val", "test")
-_DECLARED_ENCODING = re.compile(rb"""<\?xml[^>]*\sencoding\s*=\s*["']([\w.-]+)["']""")
 
 
 class VocFolder:
@@ -113,30 +110,15 @@ class VocFolder:
         raise DatasetError(f"{listing}: lists {without_flag}, and there is no {expected}; remove it from the list")
 
     def _read_one(self, path: Path, difficult: Difficult, corners: Corners) -> LabelledImage | None:
-        tree = _parse(path)
+        tree = parse_xml(path)
         if tree.tag != "annotation":
             self._foreign.add(path)
             return None
         image_path = self._find_image(path, (tree.findtext("filename") or "").strip())
         self.tally.use(path, image_path)
-        objects = []
-        for number, element in enumerate(tree.findall("object"), start=1):
-            hard = (element.findtext("difficult") or "0").strip().lower() in ("1", "true", "yes")
-            if hard and difficult == "drop":
-                continue
-            name = (element.findtext("name") or "").strip()
-            try:
-                numbers = [float(element.findtext(f"bndbox/{key}", "")) for key in ("xmin", "ymin", "xmax", "ymax")]
-            except ValueError:
-                numbers = []
-            if not name or not numbers:
-                problem = "no bndbox of four numbers" if name else "no name"
-                raise DatasetError(f"{path}: object {number} has {problem}; mend or remove it")
-            before = 1 if corners == "pixels" else 0  # the edges of the first pixel are one further left and up
-            box = (numbers[0] - before, numbers[1] - before, numbers[2], numbers[3])
-            objects.append(LabelledObject(name, box, crowd=hard and difficult == "crowd"))
         base = self.images if image_path.is_relative_to(self.images) else self.root
         file_name = image_path.relative_to(base).as_posix()
+        objects = read_objects(path, tree, difficult, corners)
         return LabelledImage(image_path, file_name, self._size(path, tree, image_path), objects)
 
     def _find_image(self, xml_file: Path, file_name: str) -> Path:
@@ -153,35 +135,15 @@ class VocFolder:
     def _size(self, path: Path, tree: ElementTree.Element, image_path: Path) -> tuple[int, int]:
         """That which the annotation says, of the image as a viewer shows it and as it is stored."""
         stored, shown = image_sizes(image_path)
-        try:
-            height, width = (int(tree.findtext(f"size/{side}", "0")) for side in ("height", "width"))
-        except ValueError:
-            height, width = 0, 0
-        if not (height and width):
+        if (size := read_size(tree)) is None:
             return shown if self._exif == "turn" else stored
-        if (height, width) in (shown, stored):
-            return height, width
+        if size in (shown, stored):
+            return size
+        height, width = size
         raise DatasetError(
             f"{path}: says that the image is {width}×{height}, and {image_path.name} is {shown[1]}×{shown[0]}; "
             "put the right image there, or mend <size> if the boxes fit"
         )
-
-
-def _parse(path: Path) -> ElementTree.Element:
-    """The root of an XML file, with tags in lower case and without namespaces. Raises DatasetError."""
-    data = read_bytes(path)
-    declared = _DECLARED_ENCODING.match(data.lstrip())
-    encoding = declared.group(1).decode() if declared else "utf-8"
-    if encoding.lower().startswith("utf-16"):  # then the declaration could not have been found
-        encoding = "utf-8"
-    text = decode_text(data, path, encoding)
-    try:
-        tree = ElementTree.fromstring(text)  # given text, the parser, which knows few encodings, does not need them
-    except (ElementTree.ParseError, ValueError) as error:
-        raise DatasetError(f"{path}: not valid XML ({error})") from error
-    for element in tree.iter():
-        element.tag = element.tag.rpartition("}")[2].lower()
-    return tree
 
 
 def _is_xml(path: Path) -> bool:
