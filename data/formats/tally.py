@@ -56,7 +56,9 @@ class FileTally:
         for split, images in splits.items():
             if not any(image.objects for image in images):
                 lines.append(f"{split}: not one of its {counted(len(images), 'image')} has an object")
-        copies = Counter(os.path.realpath(image.path) for images in splits.values() for image in images)
+        copies = Counter(
+            real for images in splits.values() for real in {os.path.realpath(image.path) for image in images}
+        )
         if shared := sum(count > 1 for count in copies.values()):
             lines.append(f"in more than one of the splits {', '.join(splits)}: {counted(shared, 'image')}")
         return lines + self.notes

@@ -1,5 +1,6 @@
 """Pascal VOC annotations: an XML file per image, corners as 1-based pixel indices."""
 
+import os
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Sequence
@@ -14,6 +15,7 @@ from data.image_files import IMAGE_SUFFIXES, files_below, is_image
 from data.text_files import read_lines
 
 SPLITS = ("train", "val", "test")
+KINDS = ("images", "labels", "jpegimages", "annotations")  # folders that tell kinds of files apart, and nothing else
 
 
 class VocFolder:
@@ -45,6 +47,7 @@ class VocFolder:
         self._image_index = _Index(unique_files(filter(is_image, found)), self.images)
         self._lists = _image_lists(root)
         self._foreign: set[Path] = set()
+        self._annotation_of: dict[str, Path] = {}  # by the real path of the image
         self.tally.see(self._lists.values())
 
     def image_sets(self) -> dict[str, list[Path]]:
@@ -83,8 +86,9 @@ class VocFolder:
         if _is_xml(path):
             return "XML file", "without an annotation" if path in self._foreign else "in no list of a split"
         if is_image(path):
-            labelled = self._xml_index.find(_name_below(path, self.images), path.stem)
-            return "image", "whose XML file is not used" if labelled else "without an XML file"
+            named = self._xml_index.named(_name_below(path, self.images))
+            alone = [xml_file for xml_file in self._xml_index.alone(path.stem) if self._go_together(xml_file, path)]
+            return "image", "whose XML file is not used" if named or alone else "without an XML file"
         return ("list", "of no split") if path in self._lists.values() else ("file", "of another kind")
 
     def _listed(self, split: str) -> list[Path]:
@@ -104,10 +108,20 @@ class VocFolder:
             name = name.replace("\\", "/")
             stem = _without_suffix(name) if name.lower().endswith((*IMAGE_SUFFIXES, ".xml")) else name
             for key in (name, stem):
-                if len(found := self._xml_index.find(key, PurePosixPath(key).name)) == 1:
+                found = self._xml_index.named(key) or self._of_last_part(PurePosixPath(key))
+                if len(found) == 1:
                     return found[0]
         expected = self.annotations / f"{without_flag}.xml"
         raise DatasetError(f"{listing}: lists {without_flag}, and there is no {expected}; remove it from the list")
+
+    def _of_last_part(self, key: PurePosixPath) -> list[Path]:
+        """The XML files with the last part of a line's name, if the line's folders may be theirs."""
+        found = self._xml_index.alone(key.name)
+        folders = key.parent.parts
+        if not folders or not found or _is_tail(self._folders(found[0]), folders):
+            return found
+        images = self._image_index.named(str(key))
+        return found if images and self._go_together(found[0], images[0]) else []
 
     def _read_one(self, path: Path, difficult: Difficult, corners: Corners) -> LabelledImage | None:
         tree = parse_xml(path)
@@ -115,6 +129,10 @@ class VocFolder:
             self._foreign.add(path)
             return None
         image_path = self._find_image(path, (tree.findtext("filename") or "").strip())
+        if (other := self._annotation_of.setdefault(os.path.realpath(image_path), path)) != path:
+            raise DatasetError(
+                f"{path}: its image, {image_path}, is that of {other} too; remove one of the two, or give each its own"
+            )
         self.tally.use(path, image_path)
         base = self.images if image_path.is_relative_to(self.images) else self.root
         file_name = image_path.relative_to(base).as_posix()
@@ -126,11 +144,23 @@ class VocFolder:
         named = file_name.replace("\\", "/")
         own = _name_below(xml_file, self.annotations)
         for key in (str(xml_file.with_suffix("")), own, _without_suffix(named)):
-            if found := self._image_index.find(key, PurePosixPath(key).name):
+            alone = self._image_index.alone(PurePosixPath(key).name)
+            if found := self._image_index.named(key) or [path for path in alone if self._go_together(xml_file, path)]:
                 exact = [path for path in found if path.name == PurePosixPath(named).name]
                 # of several formats, the one that comes first in our list
                 return min(exact or found, key=lambda path: IMAGE_SUFFIXES.index(path.suffix.lower()))
         raise DatasetError(f"{xml_file}: no image {own}.* in {self.images}; put it there or remove the file")
+
+    def _go_together(self, xml_file: Path, image: Path) -> bool:
+        """Whether files that have but their names in common may be of one image, by the folders that they are in."""
+        if self.annotations == self.images:
+            return True
+        ours, theirs = self._folders(xml_file), self._folders(image)
+        return _is_tail(ours, theirs) or _is_tail(theirs, ours)
+
+    def _folders(self, path: Path) -> tuple[str, ...]:
+        """The folders that a file is in, below Annotations/ or JPEGImages/."""
+        return tuple(part for part in path.relative_to(self.root).parts[:-1] if part.lower() not in KINDS)
 
     def _size(self, path: Path, tree: ElementTree.Element, image_path: Path) -> tuple[int, int]:
         """That which the annotation says, of the image as a viewer shows it and as it is stored."""
@@ -167,8 +197,12 @@ def _image_lists(root: Path) -> dict[str, Path]:
 
 
 def _name_below(path: Path, folder: Path) -> str:
-    """The path relative to the folder, without its suffix."""
-    return path.relative_to(folder).with_suffix("").as_posix() if path.is_relative_to(folder) else path.stem
+    """The path without its suffix, relative to the folder if it is there."""
+    return (path.relative_to(folder) if path.is_relative_to(folder) else path).with_suffix("").as_posix()
+
+
+def _is_tail(tail: tuple[str, ...], parts: tuple[str, ...]) -> bool:
+    return parts[max(len(parts) - len(tail), 0) :] == tail
 
 
 def _without_suffix(name: str) -> str:
@@ -186,9 +220,11 @@ class _Index:
                 self._by_path.setdefault(key, []).append(path)
             self._by_stem.setdefault(path.stem, []).append(path)
 
-    def find(self, name: str, stem: str) -> list[Path]:
-        """The files of one folder that have the name, or else the stem, if no other folder has it too."""
-        if found := self._by_path.get(name):
-            return found
+    def named(self, name: str) -> list[Path]:
+        """The files that have the name, with all its folders."""
+        return self._by_path.get(name, [])
+
+    def alone(self, stem: str) -> list[Path]:
+        """The files of one folder that have the stem, if no other folder has it too."""
         found = self._by_stem.get(stem, [])
         return found if len({path.parent for path in found}) == 1 else []
