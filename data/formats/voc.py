@@ -165,7 +165,7 @@ class VocFolder:
     def _size(self, path: Path, tree: ElementTree.Element, image_path: Path) -> tuple[int, int]:
         """That which the annotation says, of the image as a viewer shows it and as it is stored."""
         stored, shown = image_sizes(image_path)
-        if (size := read_size(tree)) is None:
+        if (size := read_size(path, tree)) is None:
             return shown if self._exif == "turn" else stored
         if size in (shown, stored):
             return size

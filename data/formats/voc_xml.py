@@ -1,5 +1,6 @@
 """A Pascal VOC annotation, one XML file: its objects, and the size that it gives of its image."""
 
+import math
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -37,31 +38,61 @@ def read_objects(path: Path, tree: ElementTree.Element, difficult: Difficult, co
     Args:
         path: names the file in errors.
     Raises:
-        DatasetError: an object without a name or box.
+        DatasetError: an object without a name, without one box of four finite numbers, or in fractions of its image.
     """
     objects = []
     for number, element in enumerate(tree.findall("object"), start=1):
-        hard = (element.findtext("difficult") or "0").strip().lower() in ("1", "true", "yes")
+        mark = (element.findtext("difficult") or "").strip().lower()
+        hard = mark in ("true", "yes") or _number(mark) == 1
         if hard and difficult == "drop":
             continue
-        name = (element.findtext("name") or "").strip()
-        try:
-            numbers = [float(element.findtext(f"bndbox/{key}", "")) for key in ("xmin", "ymin", "xmax", "ymax")]
-        except ValueError:
-            numbers = []
-        if not name or not numbers:
-            problem = "no bndbox of four numbers" if name else "no name"
-            raise DatasetError(f"{path}: object {number} has {problem}; mend or remove it")
+        where = f"{path}: object {number} has"
+        if not (name := (element.findtext("name") or "").strip()):
+            raise DatasetError(f"{where} no name; mend or remove it")
+        x1, y1, x2, y2 = _corners(element, where)
         before = 1 if corners == "pixels" else 0  # the edges of the first pixel are one further left and up
-        box = (numbers[0] - before, numbers[1] - before, numbers[2], numbers[3])
+        box = (x1 - before, y1 - before, x2, y2)
         objects.append(LabelledObject(name, box, crowd=hard and difficult == "crowd"))
     return objects
 
 
-def read_size(tree: ElementTree.Element) -> tuple[int, int] | None:
-    """(height, width) that the annotation gives; None where it gives none."""
-    try:
-        height, width = (int(tree.findtext(f"size/{side}", "0")) for side in ("height", "width"))
-    except ValueError:
-        return None
+def read_size(path: Path, tree: ElementTree.Element) -> tuple[int, int] | None:
+    """(height, width) that the annotation gives; None where one is missing, empty or 0.
+
+    Raises:
+        DatasetError: one that no image can have.
+    """
+    sides = []
+    for side in ("height", "width"):
+        text = (tree.findtext(f"size/{side}") or "0").strip() or "0"
+        value = _number(text)
+        if not (value >= 0 and value % 1 == 0):  # inf % 1 is NaN
+            raise DatasetError(
+                f"{path}: <size> has the {side} {text!r}, which is no number of pixels; mend or remove <size>"
+            )
+        sides.append(int(value))
+    height, width = sides
     return (height, width) if height and width else None
+
+
+def _corners(element: ElementTree.Element, where: str) -> list[float]:
+    boxes = element.findall("bndbox")
+    if len(boxes) > 1:
+        raise DatasetError(f"{where} {len(boxes)} bndboxes; mend or remove it")
+    numbers = [_number(box.findtext(key, "")) for box in boxes for key in ("xmin", "ymin", "xmax", "ymax")]
+    if not numbers or not all(map(math.isfinite, numbers)):
+        raise DatasetError(f"{where} no bndbox of four numbers; mend or remove it")
+    if all(0 <= number <= 1 for number in numbers) and any(number % 1 for number in numbers):
+        raise DatasetError(
+            f"{where} all corners in 0..1: fractions of the image's sides, where VOC has pixels; multiply x by the "
+            "image's width, y by its height"
+        )
+    return numbers
+
+
+def _number(text: str) -> float:
+    """NaN where it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

@@ -11,6 +11,8 @@ from data import CocoDetection, DatasetError
 from data.formats.convert import write_splits
 from data.formats.voc import VocFolder
 
+TWO_BOXES = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>5</xmax><ymax>5</ymax></bndbox>" * 2
+
 
 def test_voc_corners_are_one_based_and_inclusive(voc, tmp_path):
     images = read(voc({"a": [voc_object(box=(1, 1, 64, 48)), voc_object("dog", (11, 21, 11, 40))]}))
@@ -39,7 +41,15 @@ def test_boxes_are_cut_at_the_border_and_those_without_area_are_counted(voc, tmp
     assert [image["file_name"] for image in document["images"]] == ["a.jpg", "b.jpg"]  # b has no object and stays
 
 
-@pytest.mark.parametrize("size", [None, (0, 0), (64, 48)])
+@pytest.mark.parametrize("mark", ["1", " 1.0 ", "True", "yes"])
+def test_ways_to_mark_an_object_difficult(voc, mark):
+    (image,) = read(voc({"a": [voc_object(difficult=mark), voc_object(difficult="0.0"), voc_object(difficult="")]}))
+    assert [item.crowd for item in image.objects] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    "size", [None, (0, 0), (0, 48), ("", ""), (" ", 48), ("0.0", "0.0"), (64, 48), ("64.0", "4.8e1")]
+)
 def test_the_size_comes_from_the_file_where_the_annotation_has_none(voc, size):
     assert read(voc({"a": []}, size=size))[0].size == (48, 64)
 
@@ -81,7 +91,22 @@ def test_xml_files_beside_their_images(tmp_path):
         ([voc_object(name="")], (64, 48), r"a\.xml: object 1 has no name"),
         ([voc_object(), voc_object(box=(1, 2, "x", 4))], (64, 48), r"a\.xml: object 2 has no bndbox"),
         ([voc_object(box=(1, 2, None, 4))], (64, 48), r"a\.xml: object 1 has no bndbox"),
+        ([voc_object(box=(1, 2, "inf", 4))], (64, 48), r"a\.xml: object 1 has no bndbox"),
+        ([voc_object(box=("nan", 2, 3, 4))], (64, 48), r"a\.xml: object 1 has no bndbox"),
+        (["<object><name>cat</name></object>"], (64, 48), r"a\.xml: object 1 has no bndbox"),
+        ([f"<object><name>cat</name>{TWO_BOXES}</object>"], (64, 48), r"a\.xml: object 1 has 2 bndboxes; mend"),
+        (
+            [voc_object(box=(0, 1, 1, 1)), voc_object(box=(0, 0.25, 1, 0.5))],
+            (64, 48),
+            r"a\.xml: object 2 .* fractions .*; multiply x by the image's width, y by its height",
+        ),
         (["<object>"], (64, 48), r"a\.xml: not valid XML"),
+        ([], ("64.5", 48), r"a\.xml: <size> has the width '64\.5', .*; mend or remove <size>"),
+        ([], (64, "-48"), r"a\.xml: <size> has the height '-48'"),
+        ([], (64, "nan"), r"a\.xml: <size> has the height 'nan'"),
+        ([], ("1e999", 48), r"a\.xml: <size> has the width '1e999'"),
+        ([], (0, "48px"), r"a\.xml: <size> has the height '48px'"),
+        ([], ("63.0", "48."), r"a\.xml: says that the image is 63×48, and a\.jpg is 64×48"),
         ([], (63, 48), r"a\.xml: says that the image is 63×48, and a\.jpg is 64×48"),
     ],
 )
