@@ -31,7 +31,8 @@ def main() -> None:
         voc = VocFolder(args.folder, args.output)
         lists = voc.image_sets()
         if missing := [split for split in SPLITS if split not in lists]:
-            raise DatasetError(f"{args.folder}: no ImageSets/Main/{missing[0]}.txt; name the folder BCCD of the clone")
+            files = ", ".join(f"no ImageSets/Main/{split}.txt" for split in missing)
+            raise DatasetError(f"{args.folder}: {files}; name the folder BCCD of the clone")
         splits = {split: voc.read(lists[split], difficult="keep", corners="edges") for split in SPLITS}
         lines = voc.tally.lines(args.folder, splits, voc.reason_left_out)
         reports = write_splits(args.output, splits, CLASSES, args.copy, args.overwrite)

@@ -3,12 +3,13 @@
 import os
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from data.errors import DatasetError
 from data.exif import Exif
 from data.formats.convert import LabelledImage, image_sizes
+from data.formats.file_index import FileIndex, name_below
 from data.formats.tally import FileTally, inputs_below, unique_files
 from data.formats.voc_xml import Corners, Difficult, parse_xml, read_objects, read_size
 from data.image_files import IMAGE_SUFFIXES, files_below, is_image
@@ -30,7 +31,7 @@ class VocFolder:
     Attributes:
         tally: what became of the files, after all that is wanted was read.
     Raises:
-        DatasetError: no XML file there.
+        DatasetError: no XML file there, or lists of splits in a folder below alone.
     """
 
     def __init__(self, root: Path, output: Path | None = None, exif: Exif = "turn") -> None:
@@ -39,12 +40,13 @@ class VocFolder:
         self.images = _folder_in(root, "jpegimages")
         folders = dict.fromkeys((self.images, self.annotations))  # often one
         found = [path for folder in folders for path in inputs_below(folder, output)]
+        _refuse_lists_below(root, found)
         self.xml_files = sorted(path for path in unique_files(found) if _is_xml(path))
         if not self.xml_files:
             raise DatasetError(f"{self.annotations}: no .xml files; name the folder that holds Annotations/")
         self.tally.see(found)
-        self._xml_index = _Index(self.xml_files, self.annotations)
-        self._image_index = _Index(unique_files(filter(is_image, found)), self.images)
+        self._xml_index = FileIndex(self.xml_files, self.annotations)
+        self._image_index = FileIndex(unique_files(filter(is_image, found)), self.images)
         self._lists = _image_lists(root)
         self._foreign: set[Path] = set()
         self._annotation_of: dict[str, Path] = {}  # by the real path of the image
@@ -53,19 +55,21 @@ class VocFolder:
     def image_sets(self) -> dict[str, list[Path]]:
         """Split → XML files, as ImageSets/Main/{train,val,test}.txt list them; empty without such files.
 
+        A list that is empty is passed over, and a note says so.
         trainval.txt stands for the one of train.txt and val.txt that is not there, less the other; for train.txt
         where there is neither.
 
         Raises:
             DatasetError: a name in a list has no XML file.
         """
-        splits = {split: self._listed(split) for split in SPLITS if split in self._lists}
+        splits = {split: files for split in SPLITS if split in self._lists and (files := self._listed(split))}
         missing = [split for split in ("train", "val") if split not in splits]
         if "trainval" in self._lists and missing:
             other = set(splits.get("val" if missing[0] == "train" else "train", ()))
-            rest = [path for path in self._listed("trainval") if path not in other]
-            splits = {split: files for split, files in {missing[0]: rest, **splits}.items() if files}
-            self.tally.notes.append(f"{self._lists['trainval']}: taken for {missing[0]}.txt, which is not there")
+            if rest := [path for path in self._listed("trainval") if path not in other]:
+                splits = {missing[0]: rest, **splits}
+                why = "lists nothing" if missing[0] in self._lists else "is not there"
+                self.tally.notes.append(f"{self._lists['trainval']}: taken for {missing[0]}.txt, which {why}")
         return splits
 
     def read(self, xml_files: Sequence[Path], difficult: Difficult, corners: Corners = "pixels") -> list[LabelledImage]:
@@ -86,7 +90,7 @@ class VocFolder:
         if _is_xml(path):
             return "XML file", "without an annotation" if path in self._foreign else "in no list of a split"
         if is_image(path):
-            named = self._xml_index.named(_name_below(path, self.images))
+            named = self._xml_index.named(name_below(path, self.images))
             alone = [xml_file for xml_file in self._xml_index.alone(path.stem) if self._go_together(xml_file, path)]
             return "image", "whose XML file is not used" if named or alone else "without an XML file"
         return ("list", "of no split") if path in self._lists.values() else ("file", "of another kind")
@@ -96,6 +100,8 @@ class VocFolder:
         lines = [line.strip() for line in read_lines(listing) if line.strip()]
         paths = [self._xml_of(line, listing) for line in lines]
         self.tally.use(listing)
+        if not lines:
+            self.tally.notes.append(f"{listing}: lists nothing, and is passed over")
         unique = list(dict.fromkeys(paths))
         if len(unique) < len(paths):
             self.tally.notes.append(f"{listing}: lists {len(paths) - len(unique)} names twice; each counts once")
@@ -142,7 +148,7 @@ class VocFolder:
     def _find_image(self, xml_file: Path, file_name: str) -> Path:
         # by the XML file's own name first: <filename> is often that of another machine or an earlier name
         named = file_name.replace("\\", "/")
-        own = _name_below(xml_file, self.annotations)
+        own = name_below(xml_file, self.annotations)
         for key in (str(xml_file.with_suffix("")), own, _without_suffix(named)):
             alone = self._image_index.alone(PurePosixPath(key).name)
             if found := self._image_index.named(key) or [path for path in alone if self._go_together(xml_file, path)]:
@@ -196,9 +202,18 @@ def _image_lists(root: Path) -> dict[str, Path]:
     return {path.stem.lower(): path for path in files_below(folder) if path.suffix.lower() == ".txt"}
 
 
-def _name_below(path: Path, folder: Path) -> str:
-    """The path without its suffix, relative to the folder if it is there."""
-    return (path.relative_to(folder) if path.is_relative_to(folder) else path).with_suffix("").as_posix()
+def _refuse_lists_below(root: Path, found: Sequence[Path]) -> None:
+    """Raises DatasetError where ImageSets/ is in folders below the root and not in the root: splits would be drawn."""
+    if _folder_in(root, "imagesets") != root:
+        return
+    folders = {folder for parent in {path.parent for path in found} for folder in (parent, *parent.parents)}
+    below = (folder for folder in folders if folder.is_relative_to(root) and folder != root)
+    holders = sorted(str(folder.parent) for folder in below if folder.name.lower() == "imagesets")
+    if holders:
+        raise DatasetError(
+            f"{root}: has no ImageSets/ of its own, as these have: {', '.join(holders)}; name the folder that "
+            "holds ImageSets/"
+        )
 
 
 def _is_tail(tail: tuple[str, ...], parts: tuple[str, ...]) -> bool:
@@ -207,24 +222,3 @@ def _is_tail(tail: tuple[str, ...], parts: tuple[str, ...]) -> bool:
 
 def _without_suffix(name: str) -> str:
     return name.removesuffix(PurePosixPath(name).suffix)
-
-
-class _Index:
-    """Files by their names without suffix: as they are found, below a folder, and alone."""
-
-    def __init__(self, paths: Iterable[Path], folder: Path) -> None:
-        self._by_path: dict[str, list[Path]] = {}
-        self._by_stem: dict[str, list[Path]] = {}
-        for path in paths:
-            for key in {str(path.with_suffix("")), _name_below(path, folder)}:
-                self._by_path.setdefault(key, []).append(path)
-            self._by_stem.setdefault(path.stem, []).append(path)
-
-    def named(self, name: str) -> list[Path]:
-        """The files that have the name, with all its folders."""
-        return self._by_path.get(name, [])
-
-    def alone(self, stem: str) -> list[Path]:
-        """The files of one folder that have the stem, if no other folder has it too."""
-        found = self._by_stem.get(stem, [])
-        return found if len({path.parent for path in found}) == 1 else []
