@@ -3,20 +3,16 @@
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Any
 
 from data.counts import counted
 from data.errors import DatasetError
 from data.exif import Exif
 from data.formats.convert import LabelledImage, LabelledObject, image_sizes
 from data.formats.tally import FileTally, inputs_below, unique_files
+from data.formats.yolo_description import read_description
 from data.formats.yolo_labels import LabelFolders, read_labels
 from data.image_files import IMAGE_SUFFIXES, is_image
 from data.text_files import read_lines
-from data.yaml_files import read_yaml
-
-SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}  # and what they are called
-NULL = ("", "~", "null", "Null", "NULL")  # of YAML, which is read as text here
 
 
 class YoloFolder:
@@ -44,40 +40,21 @@ class YoloFolder:
         self._files = inputs_below(root, output)
         self.tally.see(self._files)
         self._label_folders = LabelFolders()
-        self._values_per_pose: int | None = None
+        self._description = read_description(root, self.tally)
+        self.class_names = self._description.class_names
         self._bases: dict[str, Path] = {}  # split → the folder that names of its images are relative to
-        top = sorted(path for path in root.iterdir() if path.is_file() and not path.name.startswith("."))
-        descriptions = [path for path in top if path.suffix.lower() in (".yaml", ".yml")]
-        usual = [path for path in descriptions if path.stem.lower() == "data"]
-        class_lists = [path for path in top if path.name.lower() in ("classes.txt", "obj.names")]
-        class_lists += [path for path in top if path.suffix.lower() == ".names" and path not in class_lists]
-        if usual or (len(descriptions) == 1 and not class_lists):
-            self._description = (usual or descriptions)[0]
-            self._document = self._read_yaml(self._description)
-        elif class_lists:
-            self._description = class_lists[0]
-            self.class_names = [line.strip() for line in read_lines(self._description) if line.strip()]
-            self._document = self._splits_of_lists(top)
-        else:
-            raise DatasetError(f"{root}: has none of data.yaml, classes.txt and obj.names, which name the classes")
-        if not self.class_names or len(set(self.class_names)) < len(self.class_names):
-            raise DatasetError(f"{self._description}: needs class names that all differ, and has {self.class_names}")
-        self.tally.use(self._description)
 
     def image_sets(self) -> dict[str, list[Path]]:
         """Split → images, as the description names them; empty where it names none. Raises DatasetError."""
         splits = {}
-        for split, keys in SPLITS.items():
-            sources = next((self._document[key] for key in keys if self._document.get(key) not in (None, *NULL)), None)
-            if sources:
-                sources = sources if isinstance(sources, list) else [sources]
-                found = [self._images_of(str(source), split) for source in sources]
-                self._bases[split] = _common_folder(base for _, base in found)
-                images = [image for images, _ in found for image in images]
-                splits[split] = unique_files(images)
-                if len(splits[split]) < len(images):
-                    twice = len(images) - len(splits[split])
-                    self.tally.notes.append(f"{split}: listed twice, and counted once: {counted(twice, 'image')}")
+        for split, sources in self._description.sources.items():
+            found = [self._images_of(source, split) for source in sources]
+            self._bases[split] = _common_folder(base for _, base in found)
+            images = [image for images, _ in found for image in images]
+            splits[split] = unique_files(images)
+            if len(splits[split]) < len(images):
+                twice = len(images) - len(splits[split])
+                self.tally.notes.append(f"{split}: listed twice, and counted once: {counted(twice, 'image')}")
         return splits
 
     def all_images(self) -> list[Path]:
@@ -104,42 +81,17 @@ class YoloFolder:
             return "image", "in no split"
         return ("text file", "of no image") if path.suffix.lower() == ".txt" else ("file", "of another kind")
 
-    def _read_yaml(self, path: Path) -> dict[str, Any]:
-        document = read_yaml(path, values_as_text=True)
-        names = document.get("names") if isinstance(document, dict) else None
-        if isinstance(names, dict):
-            numbers = [int(key) if _is_number(key) else key for key in names]
-            by_number = dict(zip(numbers, names.values(), strict=True))
-            names = [by_number.get(index) for index in range(len(names))]
-        if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
-            raise DatasetError(f"{path}: names: needs a list of class names, or a mapping of 0, 1, … to them")
-        self.class_names = [name.strip() for name in names]
-        if (shape := document.get("kpt_shape")) not in (None, *NULL):
-            if not (isinstance(shape, list) and len(shape) == 2 and all(map(_is_number, shape))):
-                raise DatasetError(f"{path}: kpt_shape: needs two numbers, of keypoints and of values of each")
-            self._values_per_pose = int(shape[0]) * int(shape[1])
-        return document
-
-    def _splits_of_lists(self, top: Sequence[Path]) -> dict[str, str]:
-        """Split → list of images: from Darknet's *.data, else files called train.txt and so on that label no image."""
-        for path in top:
-            if path.suffix.lower() == ".data":
-                self.tally.use(path)
-                pairs = [line.partition("=") for line in read_lines(path)]
-                return {key.strip().lower(): value.strip() for key, _, value in pairs}
-        images = {path.stem for path in top if is_image(path)}
-        names = [name for keys in SPLITS.values() for name in keys if name not in images]
-        return {path.stem.lower(): path.name for path in top if path.name.lower() in [f"{name}.txt" for name in names]}
-
     def _images_of(self, source: str, split: str) -> tuple[list[Path], Path]:
         """The images of a folder, or of a list, and the folder that they are in."""
-        named = self._document.get("path")
-        bases = [self.root / named, self.root] if isinstance(named, str) and named not in NULL else [self.root]
+        base = self._description.base
+        bases = [self.root] if base is None else [self.root / base, self.root]
         path = self._locate(source, bases)
         if path is None:
-            raise DatasetError(f"{self._description}: {split}: {source}: no such folder or list of images")
+            raise DatasetError(f"{self._description.path}: {split}: {source}: no such folder or list of images")
         if not any(os.path.exists(base / spelling) for base in bases for spelling in _spellings(source)):
-            self.tally.notes.append(f"{self._description}: {split}: {source} is not there; {path} is read in its place")
+            self.tally.notes.append(
+                f"{self._description.path}: {split}: {source} is not there; {path} is read in its place"
+            )
         if path.is_dir():
             return self._images_in(path, source), path
         if is_image(path):
@@ -161,7 +113,7 @@ class YoloFolder:
         images = sorted(path for path in files if is_image(path))
         if not images:
             raise DatasetError(
-                f"{self._description}: {source}: no images in {folder} (looked for {', '.join(IMAGE_SUFFIXES)})"
+                f"{self._description.path}: {source}: no images in {folder} (looked for {', '.join(IMAGE_SUFFIXES)})"
             )
         self.tally.see(files)
         return images
@@ -186,7 +138,8 @@ class YoloFolder:
         objects = []
         if (label_file := self._label_folders.label_file_of(path)) is not None:
             self.tally.use(label_file)
-            for label, (x1, y1, x2, y2) in read_labels(label_file, len(self.class_names), self._values_per_pose):
+            rows = read_labels(label_file, len(self.class_names), self._description.values_per_pose)
+            for label, (x1, y1, x2, y2) in rows:
                 box = (x1 * width, y1 * height, x2 * width, y2 * height)
                 objects.append(LabelledObject(self.class_names[label], box))
         name = PurePath(os.path.relpath(path, base)).as_posix()
@@ -200,7 +153,3 @@ def _common_folder(folders: Iterable[Path]) -> Path:
 def _spellings(path: str) -> dict[str, None]:
     """As it is written, and as written on Windows."""
     return dict.fromkeys((path, path.replace("\\", "/")))
-
-
-def _is_number(text: Any) -> bool:
-    return isinstance(text, str) and text.isdecimal() and len(text) < 10
