@@ -1,8 +1,8 @@
 """Converts Pascal VOC annotations (XML) to a data set in COCO format.
 
 Reads Annotations/, JPEGImages/ and ImageSets/Main/{train,val,test,trainval}.txt of a folder, or XML files and images
-side by side. Without ImageSets the images are split at random, the same way for the same seed. Images are linked, not
-moved.
+side by side. Without ImageSets, folders called train and val or test are the splits; without these too, the images are
+split at random, the same way for the same seed. Images are linked, not moved.
 
 python scripts/voc_to_coco.py VOCdevkit/VOC2012 --output datasets/mine
 python scripts/voc_to_coco.py labelled --output datasets/mine --val 0.2 --test 0.1 --seed 1 --copy
@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from engine.run.cli import ArgumentParser, user_errors
-from engine.tools.conversion import add_conversion_options, print_conversion
+from engine.tools.conversion import add_conversion_options, drawn_splits, print_conversion
 
 
 def main() -> None:
@@ -30,13 +30,13 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    from data.formats.convert import split_at_random, write_splits
+    from data.formats.convert import write_splits
     from data.formats.voc import VocFolder
     from data.outside import outside_line
 
     with user_errors():
         voc = VocFolder(args.folder, args.output, args.exif)
-        parts = voc.image_sets() or split_at_random(voc.xml_files, {"val": args.val, "test": args.test}, args.seed)
+        parts = voc.image_sets() or drawn_splits(voc.xml_files, args)
         splits = {split: voc.read(files, args.difficult) for split, files in parts.items()}
         paths = (image.path for images in splits.values() for image in images)
         if line := outside_line(args.folder, paths, args.inside_only):

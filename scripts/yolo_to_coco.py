@@ -1,8 +1,9 @@
 """Converts YOLO text labels to a data set in COCO format.
 
 Reads data.yaml (class names, and the folders of train, val and test), the files of a Darknet export (obj.names,
-obj.data), or classes.txt; without splits the images are split at random, the same way for the same seed. An image
-without a label file has no objects. Images are linked, not moved.
+obj.data), or classes.txt. Where these name no splits, folders called train and val or test are the splits; without
+these too, the images are split at random, the same way for the same seed. An image without a label file has no objects.
+Images are linked, not moved.
 
 python scripts/yolo_to_coco.py exported --output datasets/mine
 python scripts/yolo_to_coco.py labelled --output datasets/mine --val 0.2 --seed 1 --copy
@@ -14,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from engine.run.cli import ArgumentParser, user_errors
-from engine.tools.conversion import add_conversion_options, print_conversion
+from engine.tools.conversion import add_conversion_options, drawn_splits, print_conversion
 
 
 def main() -> None:
@@ -23,14 +24,13 @@ def main() -> None:
     add_conversion_options(parser)
     args = parser.parse_args()
 
-    from data.formats.convert import split_at_random, write_splits
+    from data.formats.convert import write_splits
     from data.formats.yolo import YoloFolder
     from data.outside import outside_line
 
     with user_errors():
         yolo = YoloFolder(args.folder, args.output, args.exif)
-        shares = {"val": args.val, "test": args.test}
-        parts = yolo.image_sets() or split_at_random(yolo.all_images(), shares, args.seed)
+        parts = yolo.image_sets() or drawn_splits(yolo.all_images(), args)
         images = (image for images in parts.values() for image in images)
         if line := outside_line(args.folder, images, args.inside_only):
             print(line)

@@ -10,13 +10,13 @@ from data.errors import DatasetError
 from data.exif import Exif
 from data.formats.convert import LabelledImage, image_sizes
 from data.formats.file_index import FileIndex, name_below
+from data.formats.split_folders import KINDS, split_by_folders
 from data.formats.tally import FileTally, inputs_below, unique_files
 from data.formats.voc_xml import Corners, Difficult, parse_xml, read_objects, read_size
 from data.image_files import IMAGE_SUFFIXES, files_below, is_image
 from data.text_files import read_lines
 
 SPLITS = ("train", "val", "test")
-KINDS = ("images", "labels", "jpegimages", "annotations")  # folders that tell kinds of files apart, and nothing else
 
 
 class VocFolder:
@@ -48,12 +48,14 @@ class VocFolder:
         self._xml_index = FileIndex(self.xml_files, self.annotations)
         self._image_index = FileIndex(unique_files(filter(is_image, found)), self.images)
         self._lists = _image_lists(root)
+        self._splits_are = "list"  # or "folder"
         self._foreign: set[Path] = set()
         self._annotation_of: dict[str, Path] = {}  # by the real path of the image
         self.tally.see(self._lists.values())
 
     def image_sets(self) -> dict[str, list[Path]]:
-        """Split → XML files, as ImageSets/Main/{train,val,test}.txt list them; empty without such files.
+        """Split → XML files, as ImageSets/Main/{train,val,test}.txt list them; without such files as the
+        folders are named (`split_by_folders`), and empty where they are not.
 
         A list that is empty is passed over, and a note says so.
         trainval.txt stands for the one of train.txt and val.txt that is not there, less the other; for train.txt
@@ -70,6 +72,8 @@ class VocFolder:
                 splits = {missing[0]: rest, **splits}
                 why = "lists nothing" if missing[0] in self._lists else "is not there"
                 self.tally.notes.append(f"{self._lists['trainval']}: taken for {missing[0]}.txt, which {why}")
+        if not splits:
+            self._splits_are, splits = "folder", split_by_folders(self.xml_files, self.root, self.tally)
         return splits
 
     def read(self, xml_files: Sequence[Path], difficult: Difficult, corners: Corners = "pixels") -> list[LabelledImage]:
@@ -88,7 +92,8 @@ class VocFolder:
     def reason_left_out(self, path: Path) -> tuple[str, str]:
         """What a file that was not used is, and why it was not."""
         if _is_xml(path):
-            return "XML file", "without an annotation" if path in self._foreign else "in no list of a split"
+            in_no_split = f"in no {self._splits_are} of a split"
+            return "XML file", "without an annotation" if path in self._foreign else in_no_split
         if is_image(path):
             named = self._xml_index.named(name_below(path, self.images))
             alone = [xml_file for xml_file in self._xml_index.alone(path.stem) if self._go_together(xml_file, path)]

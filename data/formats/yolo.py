@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path, PurePath, PurePosixPath
 
 from data.counts import counted
 from data.errors import DatasetError
 from data.exif import Exif
 from data.formats.convert import LabelledImage, LabelledObject, image_sizes
+from data.formats.split_folders import split_by_folders
 from data.formats.tally import FileTally, inputs_below, unique_files
 from data.formats.yolo_description import read_description
 from data.formats.yolo_labels import LabelFolders, read_labels
@@ -45,7 +47,8 @@ class YoloFolder:
         self._bases: dict[str, Path] = {}  # split → the folder that names of its images are relative to
 
     def image_sets(self) -> dict[str, list[Path]]:
-        """Split → images, as the description names them; empty where it names none. Raises DatasetError."""
+        """Split → images, as the description names them; where it names none, as the folders are named
+        (`split_by_folders`), and empty where they are not. Raises DatasetError."""
         splits = {}
         for split, sources in self._description.sources.items():
             found = [self._images_of(source, split) for source in sources]
@@ -55,7 +58,7 @@ class YoloFolder:
             if len(splits[split]) < len(images):
                 twice = len(images) - len(splits[split])
                 self.tally.notes.append(f"{split}: listed twice, and counted once: {counted(twice, 'image')}")
-        return splits
+        return splits or split_by_folders(sorted(filter(is_image, self._files)), self.root, self.tally)
 
     def all_images(self) -> list[Path]:
         """Every image of the folder, for a random split. Raises DatasetError where there is none."""
@@ -79,7 +82,16 @@ class YoloFolder:
         """What a file that was not used is, and why it was not."""
         if is_image(path):
             return "image", "in no split"
-        return ("text file", "of no image") if path.suffix.lower() == ".txt" else ("file", "of another kind")
+        if path.suffix.lower() != ".txt":
+            return "file", "of another kind"
+        has_image = os.path.realpath(path) in self._label_files
+        return "text file", "whose image is in no split" if has_image else "of no image"
+
+    @cached_property
+    def _label_files(self) -> set[str]:
+        """Real paths of the label files of all images."""
+        found = map(self._label_folders.label_file_of, filter(is_image, self._files))
+        return {os.path.realpath(path) for path in found if path is not None}
 
     def _images_of(self, source: str, split: str) -> tuple[list[Path], Path]:
         """The images of a folder, or of a list, and the folder that they are in."""

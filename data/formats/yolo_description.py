@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import DatasetError
+from data.formats.split_folders import SPLIT_NAMES
 from data.formats.tally import FileTally
 from data.image_files import is_image
 from data.text_files import read_lines
 from data.yaml_files import read_yaml
 
-SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}  # and what they are called
 NULL = ("", "~", "null", "Null", "NULL")  # of YAML, which is read as text here
 
 
@@ -91,10 +91,11 @@ def _values_per_pose(path: Path, document: Mapping[Any, Any]) -> int | None:
 
 
 def _sources(document: Mapping[Any, Any]) -> dict[str, list[str]]:
+    """Split → what its key names, in whatever case the key is."""
+    named = {str(key).lower(): value for key, value in document.items() if value not in (None, *NULL)}
     found = {}
-    for split, keys in SPLITS.items():
-        sources = next((document[key] for key in keys if document.get(key) not in (None, *NULL)), None)
-        if sources:
+    for split, keys in SPLIT_NAMES.items():
+        if sources := next((named[key] for key in keys if key in named), None):
             found[split] = [str(source) for source in (sources if isinstance(sources, list) else [sources])]
     return found
 
@@ -107,7 +108,7 @@ def _splits_of_lists(top: Sequence[Path], tally: FileTally) -> dict[str, str]:
             pairs = [line.partition("=") for line in read_lines(path)]
             return {key.strip().lower(): value.strip() for key, _, value in pairs}
     images = {path.stem for path in top if is_image(path)}
-    names = [name for keys in SPLITS.values() for name in keys if name not in images]
+    names = [name for keys in SPLIT_NAMES.values() for name in keys if name not in images]
     return {path.stem.lower(): path.name for path in top if path.name.lower() in [f"{name}.txt" for name in names]}
 
 

@@ -1,11 +1,11 @@
-"""Options and closing lines of the scripts that convert labels to COCO format."""
+"""Options, random splits and closing lines of the scripts that convert labels to COCO format."""
 
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from data.counts import counted
-from data.formats.convert import SplitReport
+from data.formats.convert import SplitReport, split_at_random
 
 SHOWN = 5  # names of dropped boxes
 
@@ -30,6 +30,13 @@ def add_conversion_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--val", type=float, default=0.2, metavar="SHARE", help="of a random split (default: 0.2)")
     parser.add_argument("--test", type=float, default=0.0, metavar="SHARE", help="of a random split (default: 0)")
     parser.add_argument("--seed", type=int, default=0, metavar="K", help="of a random split (default: 0)")
+
+
+def drawn_splits(paths: Sequence[Path], args: argparse.Namespace) -> dict[str, list[Path]]:
+    """The random split that --val, --test and --seed ask for, after a line that says so. Raises DatasetError."""
+    splits = split_at_random(paths, {"val": args.val, "test": args.test}, args.seed)
+    print(f"split at random: --val {args.val:g} --test {args.test:g} --seed {args.seed}")
+    return splits
 
 
 def print_conversion(
