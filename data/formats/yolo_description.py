@@ -35,32 +35,29 @@ class Description:
 
 
 def read_description(root: Path, tally: FileTally) -> Description:
-    """The description at the top of a folder: data.yaml, the only YAML file, classes.txt, or Darknet's obj.names.
+    """The description at the top of a folder: data.yaml, else the only YAML file, if it has `names` or nothing else
+    has, else classes.txt or Darknet's obj.names.
 
     Args:
-        tally: is told of the files that are read.
+        tally: is told of the files that are read, and of class names beside them that are others.
     Raises:
         DatasetError: no class names there, or the description cannot be used.
     """
     top = sorted(path for path in root.iterdir() if path.is_file() and not path.name.startswith("."))
-    yaml_files = [path for path in top if path.suffix.lower() in (".yaml", ".yml")]
-    usual = [path for path in yaml_files if path.stem.lower() == "data"]
     class_lists = [path for path in top if path.name.lower() in ("classes.txt", "obj.names")]
     class_lists += [path for path in top if path.suffix.lower() == ".names" and path not in class_lists]
-    document: Any
-    if usual or (len(yaml_files) == 1 and not class_lists):
-        path = (usual or yaml_files)[0]
-        document = read_yaml(path, values_as_text=True)
+    if (read := _yaml_description(top, class_lists, tally)) is not None:
+        path, document = read
         names = _names_of(path, document)
     elif class_lists:
-        path = class_lists[0]
-        names = [line.strip() for line in read_lines(path) if line.strip()]
-        document = _splits_of_lists(top, tally)
+        path, document = class_lists[0], _splits_of_lists(top, tally)
+        names = _class_list(path)
     else:
         raise DatasetError(f"{root}: has none of data.yaml, classes.txt and obj.names, which name the classes")
     if not names or len(set(names)) < len(names):
         raise DatasetError(f"{path}: needs class names that all differ, and has {names}")
     tally.use(path)
+    tally.notes += [note for other in class_lists if other != path and (note := _difference(other, path, names))]
     base = document.get("path")
     return Description(
         path,
@@ -69,6 +66,46 @@ def read_description(root: Path, tally: FileTally) -> Description:
         base if isinstance(base, str) and base not in NULL else None,
         _values_per_pose(path, document),
     )
+
+
+def _yaml_description(top: Sequence[Path], class_lists: Sequence[Path], tally: FileTally) -> tuple[Path, Any] | None:
+    """The YAML file that describes the folder, and its content; None where there is none."""
+    yaml_files = [path for path in top if path.suffix.lower() in (".yaml", ".yml")]
+    usual = [path for path in yaml_files if path.stem.lower() == "data"]
+    if usual or (len(yaml_files) == 1 and not class_lists):
+        path = (usual or yaml_files)[0]
+        return path, read_yaml(path, values_as_text=True)
+    if len(yaml_files) == 1:  # beside a class list it may be of anything
+        try:
+            document = read_yaml(yaml_files[0], values_as_text=True)
+        except DatasetError as error:
+            tally.notes.append(f"{error}; the names of {class_lists[0]} are taken")
+            return None
+        if isinstance(document, dict) and "names" in document:
+            return yaml_files[0], document
+    return None
+
+
+def _class_list(path: Path) -> list[str]:
+    """The names in a file, one a line. Raises DatasetError: a line before the last name is blank."""
+    names = [line.strip() for line in read_lines(path)]
+    while names and not names[-1]:
+        names.pop()
+    if "" in names:
+        raise DatasetError(
+            f"{path}: line {names.index('') + 1} is blank, and numbers of classes are numbers of lines; remove it, or "
+            "write the name that belongs there"
+        )
+    return names
+
+
+def _difference(class_list: Path, description: Path, names: list[str]) -> str | None:
+    """A note where a class list beside the description does not say the same."""
+    try:
+        problem = "" if _class_list(class_list) == names else f"{class_list}: has other names or another order"
+    except DatasetError as error:
+        problem = str(error)
+    return f"{problem}; the names of {description} are taken" if problem else None
 
 
 def _names_of(path: Path, document: Any) -> list[str]:
