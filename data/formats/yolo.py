@@ -12,7 +12,7 @@ from data.formats.convert import LabelledImage, LabelledObject, image_sizes
 from data.formats.split_folders import split_by_folders
 from data.formats.tally import FileTally, inputs_below, unique_files
 from data.formats.yolo_description import read_description
-from data.formats.yolo_labels import LabelFolders, read_labels
+from data.formats.yolo_labels import LabelFolders, read_labels, shared_labels_note
 from data.image_files import IMAGE_SUFFIXES, is_image
 from data.text_files import read_lines
 
@@ -76,7 +76,10 @@ class YoloFolder:
         """
         base = self._bases.get(split) if split else None
         base = base or _common_folder(path.parent for path in images)
-        return [self._read_one(path, base) for path in images]
+        labels = {path: self._label_folders.label_file_of(path) for path in images}
+        if note := shared_labels_note(labels):
+            self.tally.notes.append(f"{split}: {note}" if split else note)
+        return [self._read_one(path, labels[path], base) for path in images]
 
     def reason_left_out(self, path: Path) -> tuple[str, str]:
         """What a file that was not used is, and why it was not."""
@@ -97,58 +100,64 @@ class YoloFolder:
         """The images of a folder, or of a list, and the folder that they are in."""
         base = self._description.base
         bases = [self.root] if base is None else [self.root / base, self.root]
-        path = self._locate(source, bases)
-        if path is None:
-            raise DatasetError(f"{self._description.path}: {split}: {source}: no such folder or list of images")
-        if not any(os.path.exists(base / spelling) for base in bases for spelling in _spellings(source)):
-            self.tally.notes.append(
-                f"{self._description.path}: {split}: {source} is not there; {path} is read in its place"
-            )
+        where = f"{self._description.path}: {split}"
+        if (path := _as_written(source, bases)) is None:
+            if (path := self._by_last_parts(source)) is None:
+                raise DatasetError(
+                    f"{where}: {source}: no such folder or list of images; put it there, or remove the key"
+                )
+            self.tally.notes.append(f"{where}: {source} is not there; {path} is read in its place")
         if path.is_dir():
-            return self._images_in(path, source), path
+            return self._images_in(path, where), path
         if is_image(path):
             return [path], path.parent
-        lines = [line.strip() for line in read_lines(path) if line.strip()]
-        self.tally.use(path)
-        images = []
-        for line in lines:
-            image = self._locate(line, [path.parent, *bases])
-            if image is None:
-                raise DatasetError(f"{path}: lists {line}, and there is no such image; remove it from the list")
-            images.append(image)
-        if not images:
-            raise DatasetError(f"{path}: lists no image")
+        images = self._listed(path, [path.parent, *bases])
         return images, _common_folder(image.parent for image in images)
 
-    def _images_in(self, folder: Path, source: str) -> list[Path]:
+    def _listed(self, listing: Path, bases: Sequence[Path]) -> list[Path]:
+        lines = [line.strip() for line in read_lines(listing) if line.strip()]
+        self.tally.use(listing)
+        images, moved = [], {}
+        for line in lines:
+            if (image := _as_written(line, bases)) is None:
+                if (image := self._by_last_parts(line)) is None:
+                    raise DatasetError(f"{listing}: lists {line}, and there is no such image; remove it from the list")
+                moved[line] = image
+            images.append(image)
+        if not images:
+            raise DatasetError(f"{listing}: lists no image; put names there, or remove the list and what names it")
+        if moved:
+            line, image = next(iter(moved.items()))
+            self.tally.notes.append(
+                f"{listing}: not where it says, and found elsewhere: {counted(len(moved), 'image')}, the first {line}; "
+                f"{image} is read in its place"
+            )
+        return images
+
+    def _images_in(self, folder: Path, where: str) -> list[Path]:
         files = inputs_below(folder, self._output)
         images = sorted(path for path in files if is_image(path))
         if not images:
             raise DatasetError(
-                f"{self._description.path}: {source}: no images in {folder} (looked for {', '.join(IMAGE_SUFFIXES)})"
+                f"{where}: no images in {folder} (looked for {', '.join(IMAGE_SUFFIXES)}); put them there, or remove "
+                "the key"
             )
         self.tally.see(files)
         return images
 
-    def _locate(self, text: str, bases: Sequence[Path]) -> Path | None:
-        """A path of the description, relative to one of the bases; else where its last parts are below the root."""
-        for spelling in _spellings(text):
-            for base in bases:
-                if os.path.exists(base / spelling):
-                    path = base / spelling
-                    normal = Path(os.path.normpath(path))  # but a/../b behind a link to a folder is another one
-                    return normal if os.path.exists(normal) and normal.samefile(path) else path
+    def _by_last_parts(self, text: str) -> Path | None:
+        """Where the last parts of a path of the description are below the root."""
         # exporting tools write paths of another machine, or relative to a folder that no longer exists
         parts = [part for part in PurePosixPath(text.replace("\\", "/")).parts if part not in ("/", "..")]
         candidates = (self.root.joinpath(*parts[first:]) for first in range(len(parts)))
         return next((path for path in candidates if os.path.exists(path)), None)
 
-    def _read_one(self, path: Path, base: Path) -> LabelledImage:
+    def _read_one(self, path: Path, label_file: Path | None, base: Path) -> LabelledImage:
         stored, shown = image_sizes(path)
         height, width = shown if self._exif == "turn" else stored
         self.tally.use(path)
         objects = []
-        if (label_file := self._label_folders.label_file_of(path)) is not None:
+        if label_file is not None:
             self.tally.use(label_file)
             rows = read_labels(label_file, len(self.class_names), self._description.values_per_pose)
             for label, (x1, y1, x2, y2) in rows:
@@ -162,6 +171,12 @@ def _common_folder(folders: Iterable[Path]) -> Path:
     return Path(os.path.commonpath(list(map(os.path.abspath, folders))))
 
 
-def _spellings(path: str) -> dict[str, None]:
-    """As it is written, and as written on Windows."""
-    return dict.fromkeys((path, path.replace("\\", "/")))
+def _as_written(text: str, bases: Sequence[Path]) -> Path | None:
+    """A path of the description, relative to one of the bases, written as here or as on Windows."""
+    for spelling in dict.fromkeys((text, text.replace("\\", "/"))):
+        for base in bases:
+            if os.path.exists(base / spelling):
+                path = base / spelling
+                normal = Path(os.path.normpath(path))  # but a/../b behind a link to a folder is another one
+                return normal if os.path.exists(normal) and normal.samefile(path) else path
+    return None

@@ -1,7 +1,8 @@
 """YOLO label files: where that of an image is, and what its lines say."""
 
 import os
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from data.errors import DatasetError
@@ -45,6 +46,24 @@ class LabelFolders:
             for name in os.listdir(folder) if os.path.isdir(folder) else ():
                 names.setdefault(name.lower(), []).append(name)
         return self._names[folder]
+
+
+def shared_labels_note(labels: Mapping[Path, Path | None]) -> str | None:
+    """How many images have a label file that is another's too, as a.jpg and a.png have; None where none has.
+
+    Args:
+        labels: label file of each image.
+    """
+    images = defaultdict(list)
+    for image, label_file in labels.items():
+        if label_file is not None:
+            images[label_file].append(image)
+    shared = {label_file: names for label_file, names in images.items() if len(names) > 1}
+    if not shared:
+        return None
+    label_file, (first, second, *_) = next(iter(shared.items()))
+    number = sum(map(len, shared.values()))
+    return f"{number} images share a label file with another, as {first.name} and {second.name} do: {label_file}"
 
 
 def read_labels(path: Path, num_classes: int, values_per_pose: int | None = None) -> list[tuple[int, Box]]:

@@ -153,12 +153,41 @@ def test_paths_of_other_machines_are_found_by_their_last_parts_and_said(tmp_path
     assert any("is read in its place" in line for line in lines) == said
 
 
+def test_lines_of_another_machine_are_one_note_a_list(tmp_path):
+    write(tmp_path, *(f"images/{name}.jpg" for name in "abc"), "images/a.txt")
+    write(tmp_path, mixed="images/a.jpg\n/gone/images/b.jpg\nC:\\gone\\images\\c.jpg\n", here="./images/a.jpg\n")
+    described(tmp_path, "train: mixed.txt\nval: here.txt\nnames: [cat]")
+    found, lines = convert(tmp_path)
+    assert found["train"].keys() == {"a.jpg", "b.jpg", "c.jpg"}
+    assert [line for line in lines if "in its place" in line] == [
+        f"{tmp_path}/mixed.txt: not where it says, and found elsewhere: 2 images, the first /gone/images/b.jpg; "
+        f"{tmp_path}/images/b.jpg is read in its place"
+    ]
+
+
+def test_images_that_share_a_label_file_are_one_note_a_split(tmp_path):
+    write(tmp_path, *(f"train/{name}" for name in ("a.jpg", "a.png", "a.txt", "b.jpg", "b.png", "c.jpg", "c.txt")))
+    write(tmp_path, "images/val/d.jpg", "images/val/d.gif", "images/val/d.bmp", "labels/val/d.txt", "images/val/e.jpg")
+    described(tmp_path, "train: train\nval: images/val\nnames: [cat]")
+    assert [line for line in convert(tmp_path)[1] if "label file" in line] == [
+        f"train: 2 images share a label file with another, as a.jpg and a.png do: {tmp_path}/train/a.txt",
+        f"val: 3 images share a label file with another, as d.bmp and d.gif do: {tmp_path}/labels/val/d.txt",
+    ]
+
+
 def test_what_is_named_and_not_there_is_one_line(tmp_path):
-    write(tmp_path, "images/a.jpg", gone="images/a.jpg\nimages/b.jpg\n")
-    with pytest.raises(DatasetError, match=r"data\.yaml: val: images/gone: no such folder or list"):
+    write(tmp_path, "images/a.jpg", gone="images/a.jpg\nimages/b.jpg\n", empty="\n")
+    with pytest.raises(
+        DatasetError, match=r"data\.yaml: val: images/gone: no such folder or list .*; put it there, or"
+    ):
         convert(described(tmp_path, "train: images\nval: images/gone\nnames: [cat]"))
     with pytest.raises(DatasetError, match=r"gone\.txt: lists images/b\.jpg, and there is no such image"):
         convert(described(tmp_path, "train: gone.txt\nnames: [cat]"))
+    with pytest.raises(DatasetError, match=r"empty\.txt: lists no image; put .* there, or remove"):
+        convert(described(tmp_path, "train: empty.txt\nnames: [cat]"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match=r"data\.yaml: train: no images in .*empty .*; put them there, or remove"):
+        convert(described(tmp_path, "train: empty\nnames: [cat]"))
     with pytest.raises(DatasetError, match="no such folder"):
         YoloFolder(tmp_path / "nowhere")
 
