@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from data.boxes import to_xywh
+from data.counts import counted
 from data.errors import DatasetError
 from data.exif import exif_sizes
 from data.files import write_atomically
@@ -64,7 +65,7 @@ def write_splits(
         class_names: in the order of the category ids, from 1.
         overwrite: replace what an earlier conversion wrote to `root`, and remove the rest of it.
     Raises:
-        DatasetError: no object, two images of one name, a folder that cannot be written.
+        DatasetError: no object, one of another class, two images of one name, a folder that cannot be written.
         OutputError: a file is in the way: one of another origin, an image that is converted, or without `overwrite`
             any; nothing is written then.
     """
@@ -73,6 +74,7 @@ def write_splits(
         raise DatasetError(
             f"not one of {count} images has a labelled object; see in docs/custom-data.md where labels are looked for"
         )
+    _refuse_other_classes(splits, class_names)
     files = {split: root / "annotations" / f"instances_{split}.json" for split in splits}
     names = [f"annotations/{file.name}" for file in files.values()]
     for split, images in splits.items():
@@ -107,7 +109,11 @@ def split_at_random(paths: Sequence[Path], shares: Mapping[str, float], seed: in
     for split, share in shares.items():
         count = round(share * total)
         if share and (not count or count >= len(rest)):
-            raise DatasetError(f"{total} images are too few for a share of {share:g} for {split}")
+            are, other = "is" if total == 1 else "are", "smaller" if count else "larger"
+            raise DatasetError(
+                f"{counted(total, 'image')} {are} too few for a share of {share:g} for {split}; take --{split} 0, or a "
+                f"{other} share"
+            )
         if count:
             splits[split], rest = sorted(rest[:count]), rest[count:]
     return {"train": sorted(rest), **splits}
@@ -124,6 +130,16 @@ def image_sizes(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
     except Exception as error:  # Pillow's decoders raise nearly anything on broken files
         raise DatasetError(f"{path}: unreadable image ({error}); mend it or remove it with its labels") from error
     return sizes.stored, sizes.shown
+
+
+def _refuse_other_classes(splits: Mapping[str, Sequence[LabelledImage]], class_names: Sequence[str]) -> None:
+    known = set(class_names)
+    for image in (image for images in splits.values() for image in images):
+        if unknown := [item.name for item in image.objects if item.name not in known]:
+            raise DatasetError(
+                f"{image.path}: has an object of class {unknown[0]!r}, which is none of {', '.join(class_names)}; mend "
+                "the label, or add the class"
+            )
 
 
 def _write_split(

@@ -117,10 +117,25 @@ def test_random_splits_depend_on_names_and_seed_alone():
     assert sorted(path for files in splits.values() for path in files) == paths
     assert split_at_random(paths[::-1], {"val": 0.2, "test": 0.1}, seed=3) == splits
     assert split_at_random(paths, {"val": 0.2, "test": 0.1}, seed=4) != splits
-    with pytest.raises(DatasetError, match="too few"):
-        split_at_random(paths[:2], {"val": 0.2, "test": 0}, seed=0)
+    for count, shares, words in (
+        (1, {"val": 0.2, "test": 0}, "1 image is too few for a share of 0.2 for val; take --val 0, or a larger share"),
+        (2, {"val": 0, "test": 0.2}, "2 images are too few for .* test; take --test 0, or a larger share"),
+        (2, {"val": 0.4, "test": 0.5}, "2 images are too few for .* test; take --test 0, or a smaller share"),
+    ):
+        with pytest.raises(DatasetError, match=words):
+            split_at_random(paths[:count], shares, seed=0)
     with pytest.raises(DatasetError, match="shares"):
         split_at_random(paths, {"val": 0.6, "test": 0.4}, seed=0)
+
+
+def test_a_class_that_is_not_named_is_refused_before_anything_is_replaced(voc, tmp_path):
+    out = tmp_path / "out"
+    write_splits(out, {"train": read(voc({"a": [voc_object()]}))}, ["cat"], copy=True)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    images = read(voc({"a": [voc_object(), voc_object("cta")]}))
+    with pytest.raises(DatasetError, match=r"a\.jpg: .* 'cta', which is none of cat, dog; mend the label, or"):
+        write_splits(out, {"train": images}, ["cat", "dog"], copy=True, overwrite=True)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
 def test_two_images_of_one_name_are_refused(tmp_path):
