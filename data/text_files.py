@@ -59,8 +59,10 @@ def decode_text(data: bytes, path: str | Path, declared: str = "utf-8") -> str:
         path: names the file in errors.
         declared: the encoding where the first bytes do not tell it.
     Raises:
-        DatasetError: not of this encoding, or an encoding that Python does not know.
+        DatasetError: not of this encoding, compressed, or an encoding that Python does not know.
     """
+    if data.startswith(b"\x1f\x8b"):
+        raise DatasetError(f"{path}: compressed by gzip; unpack it")
     encoding = _encoding_of(data) or declared
     try:
         return data.decode(encoding)

@@ -1,5 +1,7 @@
 """Texts in the encodings of other systems are read as meant, or named with file, line and encoding."""
 
+import gzip
+
 import pytest
 
 from data.errors import DatasetError
@@ -38,6 +40,14 @@ def test_other_encodings_are_named_with_their_line(tmp_path, content, words):
     path.write_bytes(content)
     with pytest.raises(DatasetError, match=rf"classes\.txt: {words}.*save the file as UTF-8"):
         read_text(path)
+
+
+@pytest.mark.parametrize("content", [gzip.compress(TEXT.encode()), b"\x1f\x8b"], ids=["whole", "cut off"])
+def test_compressed_files_are_told_from_other_encodings(tmp_path, content):
+    path = tmp_path / "instances_train.json"
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"instances_train\.json: compressed by gzip; unpack it"):
+        read_json(path)
 
 
 def test_lines_end_as_on_any_system_and_nowhere_else(tmp_path):
