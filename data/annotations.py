@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.boxes import to_xyxy
+from data.boxes import FRACTION_TOLERANCE, to_xyxy
 from data.errors import DatasetError
 from data.text_files import read_json
 from data.validation import Problem, record_problems, repeated_objects
@@ -225,7 +225,8 @@ def _shown(ids: list) -> str:
 
 def _refuse_fractions(xywh: np.ndarray, path: Path) -> None:
     known = xywh[np.isfinite(xywh).all(axis=1)]
-    if ((known >= 0) & (known <= 1)).all() and (known % 1 > 0).any():
+    inside = (known >= -FRACTION_TOLERANCE) & (known <= 1 + FRACTION_TOLERANCE)
+    if inside.all() and (known % 1 > 0).any():
         raise DatasetError(
             f"{path}: no box is larger than a pixel, and all lie in 0..1: fractions of the image's sides, where COCO "
             "has pixels; multiply x and width by the image's width, y and height by its height"

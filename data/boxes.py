@@ -10,6 +10,8 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
+FRACTION_TOLERANCE = 0.01  # numbers beyond 0..1 by more are no fractions of an image's side
+
 Size = tuple[int, int]  # (height, width)
 Coordinate = TypeVar("Coordinate", float, np.ndarray, "Tensor")
 Rows = TypeVar("Rows", np.ndarray, "Tensor")

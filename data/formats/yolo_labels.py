@@ -5,10 +5,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from data.boxes import FRACTION_TOLERANCE
 from data.errors import DatasetError
 from data.text_files import read_lines
-
-TOLERANCE = 0.01  # fractions beyond 0..1 by more are not fractions
 
 Box = tuple[float, float, float, float]
 
@@ -99,7 +98,7 @@ def _parse(line: str, where: str, num_classes: int, values_per_pose: int | None)
         raise DatasetError(f"{where}: needs {expected}, and is {line!r}")
     if label not in range(num_classes):
         raise DatasetError(f"{where}: class {label:g} is none of the {num_classes} that are named")
-    if not all(-TOLERANCE <= value <= 1 + TOLERANCE for value in values):
+    if not all(-FRACTION_TOLERANCE <= value <= 1 + FRACTION_TOLERANCE for value in values):
         raise DatasetError(f"{where}: {line!r} has values beyond 0..1; they must be fractions of the image's size")
     if is_polygon:
         return int(label), (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2]))

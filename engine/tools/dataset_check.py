@@ -1,5 +1,6 @@
 """A check of a split before anything is trained on it: its problems, its statistics, and the metrics it will lack."""
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -160,7 +161,8 @@ def _annotation_problems(document: dict[str, Any]) -> defaultdict[str, list[str]
         problems["annotations: objects that repeat another of the same image, class and box"].append(
             f"annotations[{position}] (id {record.get('id')}): {record['bbox']} in image {record['image_id']}"
         )
-    names = Counter(record["file_name"] for i, record in enumerate(document["images"]) if i not in unusable["images"])
+    images = [record for i, record in enumerate(document["images"]) if i not in unusable["images"]]
+    names = Counter(os.path.normpath(record["file_name"]) for record in images)
     for name, count in names.items():
         if count > 1:
             problems["images: file_name occurs more than once"].append(f"{name!r}: {count} images name this file")

@@ -158,6 +158,7 @@ def annotation(**changes: object) -> list[dict]:
             {"annotations": annotation(bbox=[0, 0, 1, 1]) + annotation(bbox=[0.5, 0, 0.5, 1])},
             "fractions of the image's",
         ),
+        ({"annotations": annotation(bbox=[-0.005, 0.2, 0.3, 1.01])}, "fractions of the image's"),
         ({"categories": [{"id": 1}]}, "categories[0] (id 1): 'name' must be a string"),
         (
             {"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]},
@@ -187,6 +188,11 @@ def test_what_is_wrong_with_the_file_is_said_in_one_line(write_coco, sections: d
     assert message.startswith(f"{path}: ")
     assert words in message
     assert "\n" not in message
+
+
+def test_boxes_of_a_pixel_are_no_fractions(write_coco) -> None:
+    for bbox in ([0, 0, 1.02, 0.5], [-0.02, 0, 1, 0.5], [0, 0, 1, 1]):
+        assert len(read_annotations(train_json(write_coco(sections={"annotations": annotation(bbox=bbox)}))).boxes) == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b"[" * 100_000, b"[1]", b'"text"'])
