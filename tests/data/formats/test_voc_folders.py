@@ -107,6 +107,7 @@ def test_an_image_in_two_splits_is_said(tmp_path):
         ("JPEGImages/a/1.xml", "JPEGImages/a/1.jpg"),
         ("a/1.xml", "a/1.gif"),
         ("Annotations/a/1.xml", "JPEGImages/1.jpg"),
+        ("annotations/xmls/1.xml", "images/1.jpg"),
     ],
 )
 def test_layouts_of_other_tools(tmp_path, names):
