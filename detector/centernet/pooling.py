@@ -4,6 +4,7 @@ Each pool is a running maximum. Its gradient goes to the first maximum that is m
 that of torch.cummax goes to the last.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -55,7 +56,8 @@ def conv_norm_relu(in_channels: int, out_channels: int, kernel: int, norm: str, 
 def branch_norm(norm: str, channels: int) -> nn.Module:
     """Normalisation of layers that start from scratch, by the name of the backbone's: GroupNorm beside a frozen one."""
     if norm in ("group", "frozen_batch"):
-        return nn.GroupNorm(min(32, channels // 2), channels)
+        groups = min(32, channels // 2)
+        return nn.GroupNorm(groups if channels % groups == 0 else math.gcd(32, channels), channels)
     return nn.SyncBatchNorm(channels) if norm == "sync_batch" else nn.BatchNorm2d(channels)
 
 

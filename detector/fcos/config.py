@@ -18,7 +18,7 @@ class FCOSConfig(ModelConfig):
     family: Literal["fcos"] = "fcos"
     """The detector."""
     fpn_channels: Annotated[int, Field(ge=32, multiple_of=32)] = 256
-    """Channels of the pyramid and of the heads, a multiple of the 32 groups of their GroupNorm."""
+    """Channels of the pyramid and of the heads, whose GroupNorm has 32 groups."""
     head_convs: Annotated[int, Field(ge=0)] = 4
     """Convolutions in each head before its last."""
     p6_from: Literal["c5", "p5"] = "p5"

@@ -28,6 +28,7 @@ STARTS: dict[str, dict[str, Any]] = {
         "head_convs": 4,
         "p6_from": "p5",
         "p7_relu": True,
+        "centerness": "box",
         "distances": "relu",
         "conventions": "torchvision",
     }

@@ -45,7 +45,8 @@ class Evaluation:
         metrics: names of `evaluate_detections`; None where the split has no annotations.
         thresholds: LRP-optimal score per class in label order, None for a class without true positives.
         matches: `detections` matched to the annotations (see `match_detections`).
-        examples: the first images of the split, where it has annotations.
+        examples: the first images of the main process's batches, of which the largest come first; where the split has
+            annotations.
     """
 
     detections: list[dict[str, Any]]

@@ -146,6 +146,8 @@ def _with_range(text: str, metadata: Iterable[Any]) -> str:
             for name, sign in BOUNDS.items():
                 if (bound := getattr(part, name, None)) is not None:
                     limits.append(f"{sign} {'2^63' if bound == 2**63 else format(bound, 'g')}")
+            if factor := getattr(part, "multiple_of", None):
+                limits.append(f"a multiple of {factor}")
             if pattern := getattr(part, "pattern", None):
                 limits.append(f"of the form `{pattern}`")
             if length := getattr(part, "min_length", None):

@@ -4,7 +4,12 @@ import urllib.error
 
 import pytest
 import torch
-from torchvision.models.detection import fasterrcnn_resnet50_fpn, fcos_resnet50_fpn, retinanet_resnet50_fpn_v2
+from torchvision.models.detection import (
+    fasterrcnn_resnet50_fpn,
+    fcos_resnet50_fpn,
+    retinanet_resnet50_fpn,
+    retinanet_resnet50_fpn_v2,
+)
 
 from detector import WeightsError, build_detector
 from detector.families import FAMILIES, start_keys
@@ -122,3 +127,23 @@ def test_everything_but_the_class_head_is_loaded_from_the_cache(cache, caplog, n
             assert torch.equal(value, expected[key]), key
             compared += 1
     assert compared == len(expected) - len(detector.class_head)
+
+
+@pytest.mark.parametrize(
+    ("name", "loss"),
+    [(name, loss) for name in FILES for loss in FAMILIES[start_keys({"init_from": name})["family"]].losses],
+)
+def test_a_start_has_a_place_for_all_its_weights_whatever_the_loss(name, loss):
+    builds = {V2: retinanet_resnet50_fpn_v2, FCOS: fcos_resnet50_fpn, FASTER_RCNN: fasterrcnn_resnet50_fpn}
+    build = builds.get(name, retinanet_resnet50_fpn)
+    with torch.device("meta"):
+        theirs = build(weights=None, weights_backbone=None).state_dict()
+        detector = build_detector({"model": {"init_from": name}, "loss": {"name": loss}}, 3, load_weights=False)
+    family = FAMILIES[start_keys({"init_from": name})["family"]]
+    assert family.released["torchvision"](theirs).weights.keys() <= detector.state_dict().keys()
+
+
+def test_another_branch_of_centreness_than_that_of_the_start_is_refused():
+    for branch in ("cls", None):
+        with pytest.raises(ConfigError, match=rf"model\.centerness is {branch}, there box"):
+            parse_config({"model": {"init_from": FCOS, "centerness": branch}}, "mine.yaml")

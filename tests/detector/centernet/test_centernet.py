@@ -216,3 +216,10 @@ def test_images_need_sides_that_the_backbone_divides(images):
         make()(images[..., :60], [])
     with pytest.raises(ValueError, match="training needs targets"):
         make()(images)
+
+
+@pytest.mark.parametrize("channels", [32, 96, 160, 224, 256])
+@pytest.mark.parametrize("norm", ["frozen_batch", "group"])
+def test_every_width_that_is_accepted_is_built(channels, norm):
+    with torch.device("meta"):
+        make(fpn_channels=channels, norm=norm)
