@@ -70,7 +70,7 @@ class OptimalLRP(Metric):
             getattr(self, name).append(torch.zeros(0, width, dtype=torch.float64, device=self.device))
 
     def update(self, preds: Sequence[dict[str, Tensor]], targets: Sequence[dict[str, Tensor]]) -> None:
-        """Adds a batch of images.
+        """Adds a batch of images; none of them where it raises.
 
         Args:
             preds: of each image `boxes` (n, 4) x1, y1, x2, y2 in pixels, `scores` (n,), `labels` (n,) integers.
@@ -83,13 +83,17 @@ class OptimalLRP(Metric):
         """
         if len(preds) != len(targets):
             raise ValueError(f"{len(preds)} preds for {len(targets)} targets; give one of each for every image")
+        tables = []
         for pred, target in zip(preds, targets, strict=True):
             found = self._table(pred, "boxes", "scores", "labels")
             boxes = target["boxes"]
             crowd = target.get("iscrowd", torch.zeros(len(boxes)))
             area = target.get("area", torch.full((len(boxes),), -1.0))
             objects = self._table(target | {"iscrowd": crowd, "area": area}, "boxes", "labels", "iscrowd", "area")
-            self.counts.append(torch.tensor([[len(found), len(objects)]], dtype=torch.float64, device=self.device))
+            counts = torch.tensor([[len(found), len(objects)]], dtype=torch.float64, device=self.device)
+            tables.append((counts, found, objects))
+        for counts, found, objects in tables:
+            self.counts.append(counts)
             self.detections.append(found)
             self.objects.append(objects)
 
@@ -98,8 +102,9 @@ class OptimalLRP(Metric):
 
         Returns:
             `oLRP`, `oLRP_loc`, `oLRP_fp`, `oLRP_fn`, `oLRP_s`, `oLRP_m`, `oLRP_l`: float64 scalars on the CPU, means
-            over the classes that have objects, -1 where there is none; and `per_class`: label -> {oLRP, oLRP_loc,
-            oLRP_fp, oLRP_fn, lrp_threshold}, None where undefined (see `evaluate_lrp`), of the labels met so far.
+            over the classes that have objects, `oLRP_loc` and `oLRP_fp` over those of them with a true positive, -1
+            where there is none; and `per_class`: label -> {oLRP, oLRP_loc, oLRP_fp, oLRP_fn, lrp_threshold}, None where
+            undefined (see `evaluate_lrp`), of the labels met so far.
         Raises:
             ValueError: a box or score is not finite, or a box ends before it begins.
         """

@@ -16,7 +16,7 @@ def instances_of(coco_eval: "COCOeval") -> tuple[GroundTruth, Detections, int]:
     class count.
 
     Raises:
-        ValueError: `evaluate()` has not run, or not on boxes with TAU and COCO's four area ranges.
+        ValueError: `evaluate()` has not run, or not class by class on boxes with TAU and COCO's four area ranges.
     """
     params = coco_eval._paramsEval
     if not params:
@@ -26,6 +26,8 @@ def instances_of(coco_eval: "COCOeval") -> tuple[GroundTruth, Detections, int]:
         raise ValueError("evaluate_lrp needs 0.5 in params.iouThrs and the areas all, small, medium, large")
     if params.iouType != "bbox":
         raise ValueError(f"evaluate_lrp needs boxes: an evaluation with iouType 'bbox', not {params.iouType!r}")
+    if not params.useCats:
+        raise ValueError("evaluate_lrp needs classes: an evaluation with params.useCats 1, not 0")
     image_ids, category_ids = np.asarray(params.imgIds).tolist(), np.asarray(params.catIds).tolist()
     places = [
         (image, label, (image_id, category_id))

@@ -237,3 +237,11 @@ def test_needs_a_matching_at_half_overlap(capsys):
     coco_eval.evaluate()
     with pytest.raises(ValueError, match=r"0\.5"):
         evaluate_lrp(coco_eval)
+
+
+def test_needs_an_evaluation_by_class(capsys):
+    coco_eval = COCOeval(coco(1, 1, []), coco(1, 1, []), "bbox")
+    coco_eval.params.useCats = 0
+    coco_eval.evaluate()
+    with pytest.raises(ValueError, match=r"params\.useCats 1, not 0"):
+        evaluate_lrp(coco_eval)

@@ -141,6 +141,14 @@ def test_wrong_input_is_refused(metric, change, message):
         metric.compute()
 
 
+def test_a_refused_batch_leaves_nothing(metric):
+    preds, targets = batches()
+    metric.update(preds[:4], targets[:4])
+    with pytest.raises(ValueError, match="of an image"):
+        metric.update([preds[4], preds[5] | {"scores": torch.ones(99)}], targets[4:6])
+    assert_equal(plain(metric.compute()), expected(preds[:4], targets[:4]))
+
+
 @pytest.fixture(params=BASES, scope="module")
 def by_rank(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     folder = tmp_path_factory.mktemp("group")
