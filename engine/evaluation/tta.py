@@ -50,7 +50,9 @@ def merge(results: Sequence[dict[str, Any]], nms_thresh: float, detections_per_i
         found = list(group)
         boxes = torch.stack(to_xyxy(*torch.tensor([result["bbox"] for result in found]).T), dim=1)
         scores = torch.tensor([result["score"] for result in found])
-        labels = torch.tensor([result["category_id"] for result in found])
+        ids = [result["category_id"] for result in found]
+        rank = {category_id: rank for rank, category_id in enumerate(sorted(set(ids)))}
+        labels = torch.tensor([rank[category_id] for category_id in ids])  # ids may be of any size; NMS multiplies them
         kept = batched_nms(boxes, scores, labels, nms_thresh)[:detections_per_img]
         merged += [found[index] for index in kept.tolist()]
     return merged

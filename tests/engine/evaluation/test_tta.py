@@ -103,3 +103,13 @@ def test_merging_is_by_image_and_class():
     assert merge([*first, *second], 0.5, 100) == [first[1], first[2], first[3], *second]
     assert merge([*first, *second], 0.5, 2) == [first[1], first[2], *second]
     assert merge([], 0.5, 100) == []
+
+
+@pytest.mark.parametrize("first_id", [2**40, 2**70, -(2**70)])
+def test_category_ids_may_be_of_any_size(first_id):
+    def result(category_id, x, score):
+        return {"image_id": 1, "category_id": category_id, "bbox": [x, 0.0, 10.0, 10.0], "score": score}
+
+    a, b = first_id, first_id + 1
+    found = [result(a, 0.0, 0.9), result(b, 0.0, 0.8), result(b, 1.0, 0.7), result(a, 20.0, 0.6)]
+    assert merge(found, 0.5, 100) == [found[0], found[1], found[3]]
