@@ -26,9 +26,9 @@ def main() -> None:
     with user_errors():
         refuse_inputs([args.json], [args.annotations, args.detections])
         metrics = evaluate_detections(args.annotations, args.detections)
-        print(format_report(metrics, f"{args.detections} on {args.annotations}"))
         if args.json:
             write_json(args.json, metrics)
+        print(format_report(metrics, f"{args.detections} on {args.annotations}"))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import DetectionsError
-from .file_names import with_image_ids
+from .file_names import INTEGERS, with_image_ids
 from .instances import Detections, GroundTruth, box_areas
 from .matching import MAX_DETECTIONS
 
@@ -33,6 +33,7 @@ REQUIRED: dict[str, dict[str, type]] = {  # of a COCO annotation file
     "categories": {"id": int, "name": str},
     "annotations": {"image_id": int, "category_id": int, "bbox": list},
 }
+NUMBERS = (int, float, np.integer, np.floating)
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +58,8 @@ def read_coco(
     _warn_of_crowded_images(truth, truth_name)
     if isinstance(detections, str | Path):
         results_name, detections = str(detections), _read_json(detections)
-        if not isinstance(detections, list):
-            raise DetectionsError(f"{results_name}: is not a list; {EXPECTED_RESULTS}")
+    if not isinstance(detections, list | tuple):
+        raise DetectionsError(f"{results_name}: is not a list; {EXPECTED_RESULTS}")
     results = with_image_ids(detections, content, truth_name, results_name)
     try:
         return truth, _detections(results, image_of, label_of)
@@ -86,8 +87,8 @@ def _detections(results: Sequence[dict], image_of: dict[int, int], label_of: dic
     """As arrays, column by column. TypeError, KeyError or ValueError where `_result_problem` finds one."""
     _require(results, dict)
     image_ids, category_ids, bboxes, scores = (list(map(itemgetter(key), results)) for key in RESULT_KEYS)
-    _require(image_ids, int)
-    _require(category_ids, int)
+    _require(image_ids, *INTEGERS)
+    _require(category_ids, *INTEGERS)
     _require(bboxes, list, tuple)
     if not {4}.issuperset(map(len, bboxes)):
         raise ValueError("not four numbers")
@@ -105,7 +106,7 @@ def _require(values: Iterable[object], *kinds: type) -> None:
 
 
 def _finite_array(values: list[float]) -> np.ndarray:
-    _require(values, int, float)
+    _require(values, *NUMBERS)
     try:
         array = np.array(values, dtype=np.float64)
     except OverflowError as error:  # of a long integer
@@ -131,7 +132,10 @@ def _result_problem(detection: object, image_of: dict, label_of: dict, truth_nam
     if not _is_number(detection["score"]):
         return f"has score {short_repr(detection['score'])}; expected a finite number"
     for key, known in (("image_id", image_of), ("category_id", label_of)):
-        if not isinstance(detection[key], int) or isinstance(detection[key], bool) or detection[key] not in known:
+        if not isinstance(detection[key], INTEGERS) or isinstance(detection[key], bool):
+            kind = type(detection[key]).__name__
+            return f"has {key} {short_repr(detection[key])} of type {kind}; expected an integer"
+        if detection[key] not in known:
             return f"has {key} {short_repr(detection[key])}, unknown in {truth_name}; use the ids of that file"
     return None
 
@@ -203,13 +207,15 @@ def _check_annotations(content: Any, name: str) -> None:
 
 def _is_number(value: object) -> bool:
     """Whether it is a finite float64, or an integer within its range."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    if isinstance(value, np.floating):
+        value = float(value)  # in a smaller type the limit below would be infinite
+    return isinstance(value, NUMBERS) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _is_four_numbers(bbox: object) -> bool:
     if not isinstance(bbox, list | tuple) or len(bbox) != 4:
         return False
-    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in bbox)
+    return all(isinstance(value, NUMBERS) and not isinstance(value, bool) for value in bbox)
 
 
 def _read_json(path: str | Path) -> Any:

@@ -4,7 +4,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from .errors import DetectionsError
+
+INTEGERS = (int, np.integer)  # types of ids: those of results in memory may be NumPy's
 
 
 class ImagesByName:
@@ -103,7 +107,7 @@ def _image_problem(row: Mapping[str, Any], ids: Sequence[int], truth: str) -> st
 
 def _category_problem(row: Mapping[str, Any], categories: Mapping[Any, str], truth: str) -> str | None:
     name, category_id = row.get("category_name"), row.get("category_id")
-    if not isinstance(name, str) or not isinstance(category_id, int) or category_id not in categories:
+    if not isinstance(name, str) or not isinstance(category_id, INTEGERS) or category_id not in categories:
         return None
     known = categories[category_id]
     if name == known:

@@ -8,6 +8,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -183,7 +184,8 @@ def test_ids_may_be_of_any_size(annotations, detections):
         ({"bbox": [0, 0, 10**400, 50]}, r"bbox \[0, 0, 1000"),
         ({"bbox": [0, 0, True, 50]}, r"bbox \[0, 0, True, 50\]"),
         ({"image_id": True}, "image_id True"),
-        ({"category_id": "8"}, "category_id '8'"),
+        ({"category_id": "8"}, "category_id '8' of type str; expected an integer"),
+        ({"image_id": 1.0}, "image_id 1.0 of type float; expected an integer"),
     ],
 )
 def test_wrong_detection_is_named(annotations, detections, change, message, tmp_path):
@@ -192,6 +194,41 @@ def test_wrong_detection_is_named(annotations, detections, change, message, tmp_
     with pytest.raises(DetectionsError, match=f"^.*d.json: detection 1 has {message}") as error:
         evaluate_detections(*files)
     assert "\n" not in str(error.value)
+
+
+def test_numbers_in_memory_may_be_numpys(annotations, detections):
+    expected = evaluate_detections(annotations, detections)
+    for found, integer, floating in zip(detections, (np.int64, np.uint8), (np.float64, np.float16), strict=True):
+        found.update({key: integer(found[key]) for key in ("image_id", "category_id")})
+        found.update(bbox=[np.float32(side) for side in found["bbox"]], score=floating(found["score"]))
+    metrics = evaluate_detections(annotations, detections)
+    assert metrics["per_class"]["dog"].pop("lrp_threshold") == np.float16(0.4)
+    assert expected["per_class"]["dog"].pop("lrp_threshold") == 0.4
+    assert metrics == expected
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"score": np.float32("inf")}, "score .*inf.*; expected a finite number"),
+        ({"score": np.bool_(True)}, "score .*True"),
+        ({"bbox": [0, 0, np.float32("nan"), 50]}, "bbox .*nan"),
+        ({"image_id": np.int64(7)}, "image_id .*7.*, unknown in annotations"),
+        ({"image_id": np.float32(1)}, "image_id .*1.0.* of type float32; expected an integer"),
+    ],
+)
+def test_wrong_numbers_of_numpy_are_named(annotations, detections, change, message):
+    detections[1].update(change)
+    with pytest.raises(DetectionsError, match=f"^detections: detection 1 has {message}"):
+        evaluate_detections(annotations, detections)
+
+
+@pytest.mark.parametrize("content", [None, {}, "generator"])
+def test_detections_in_memory_are_a_list(annotations, detections, content):
+    with pytest.raises(DetectionsError, match=r"^detections: is not a list; expected a list of"):
+        evaluate_detections(annotations, iter(detections) if content == "generator" else content)
+    assert evaluate_detections(annotations, tuple(detections)) == evaluate_detections(annotations, detections)
 
 
 @pytest.mark.parametrize(
@@ -253,6 +290,17 @@ def test_script_prints_the_report_and_writes_the_metrics(annotations, detections
     printed = capsys.readouterr()
     assert "oLRP_loc" in printed.out and "cat" in printed.out and printed.err == ""
     assert json.loads(out.read_text()) == evaluate_detections(*files)
+
+
+def test_metrics_are_written_before_the_report_is_printed(annotations, detections, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    files = write(tmp_path / "a.json", annotations), write(tmp_path / "d.json", detections)
+    monkeypatch.setattr("builtins.print", fail)
+    with pytest.raises(BrokenPipeError):
+        run_script(monkeypatch, "--annotations", files[0], "--detections", files[1], "--json", tmp_path / "m.json")
+    assert json.loads((tmp_path / "m.json").read_text()) == evaluate_detections(*files)
 
 
 def test_script_reports_a_user_error_in_one_line(annotations, tmp_path, monkeypatch, capsys):

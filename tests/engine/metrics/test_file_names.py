@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from engine.metrics import DetectionsError
@@ -55,6 +56,11 @@ def test_images_are_found_by_their_names():
 def test_ids_and_names_that_agree():
     results = [result(7, image_id=7, file_name="val/a.jpg"), result(3, image_id=3, category_name="cat")]
     assert evaluate(TRUTH, results) == evaluate(TRUTH, [result(7, image_id=7), result(3, image_id=3)])
+
+
+def test_a_category_id_of_numpy_is_compared_with_its_name_too():
+    with pytest.raises(DetectionsError, match="has category_id 2 and category_name 'dog'"):
+        evaluate(TRUTH, [result(7, image_id=7, category_id=np.int64(2), category_name="dog")])
 
 
 def test_names_are_not_asked_for_where_the_annotations_have_none():
