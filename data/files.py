@@ -19,6 +19,8 @@ def write_atomically(
     Raises:
         OSError: names `path` or its folder; what was there stays.
     """
+    if path.is_dir():  # "." and "/" have no name to make a temporary one of
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from .coco_files import DetectionsError
-from .coco_metrics import evaluate
+from .errors import DetectionsError
 from .report import format_report, write_json
 
 
@@ -26,16 +25,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     args = _parser().parse_args(arguments)
     try:
+        from .coco_metrics import evaluate
+
         if args.json and any(_is_same_file(args.json, source) for source in (args.annotations, args.detections)):
             raise DetectionsError(f"--json {args.json}: is an input; name another file")
         metrics = evaluate(args.annotations, args.detections)
         if args.json:
             write_json(args.json, metrics)
         _print(format_report(metrics, f"{args.detections} on {args.annotations}"))
+    except ModuleNotFoundError as error:
+        if error.name != "numpy":
+            raise
+        _stop('the metrics need NumPy: pip install "alrp[metrics]"', 2)
     except DetectionsError as error:
         _stop(str(error), error.exit_status)
     except BrokenPipeError:  # `| head` has seen enough; what Python still wants to write goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except IsADirectoryError as error:
+        _stop(f"{error.filename}: is a folder; name a file", 1)
     except OSError as error:
         where = error.filename or "standard output"
         _stop(f"{where}: {error.strerror}; check that the path exists, is writable and has space", 1)

@@ -1,5 +1,6 @@
 """Evaluation results as tables for a terminal of 80 columns and as JSON."""
 
+import errno
 import json
 import math
 import os
@@ -56,6 +57,8 @@ def write_json(path: str | Path, content: object) -> None:
         OSError: the file cannot be written; what was there stays.
     """
     path = Path(path)
+    if path.is_dir():  # "." and "/" have no name to make a temporary one of
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     indent = 1 if isinstance(content, dict) else None  # lists of detections are long, and for machines
     text = json.dumps(_finite(content), indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,16 +6,18 @@ from pathlib import Path
 
 import pytest
 
+import engine.metrics
 import losses
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_every_public_name_is_found_where_it_is_said_to_be():
-    assert sorted(losses._HOMES) == sorted(losses.__all__)
-    for name, home in losses._HOMES.items():
-        assert getattr(losses, name).__module__ == f"losses.{home}"
-    assert set(losses.__all__) < set(dir(losses))
+@pytest.mark.parametrize("package", [losses, engine.metrics])
+def test_every_public_name_is_found_where_it_is_said_to_be(package):
+    assert sorted(package._HOMES) == sorted(package.__all__)
+    for name, home in package._HOMES.items():
+        assert getattr(package, name).__module__ == f"{package.__name__}.{home}"
+    assert set(package.__all__) < set(dir(package))
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -74,7 +74,7 @@ def test_inputs_are_never_overwritten(files, tmp_path, capsys):
 def test_metrics_that_cannot_be_written_are_a_failure(files, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(options(files, "--json", tmp_path))
-    assert stopped.value.code == 1 and capsys.readouterr().err.startswith(f"error: {tmp_path}: Is a directory")
+    assert stopped.value.code == 1 and capsys.readouterr().err.startswith(f"error: {tmp_path}: is a folder; name a")
 
 
 def run(code: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
@@ -90,6 +90,13 @@ def test_runs_without_torch_and_pycocotools(files):
     assert loaded.returncode == 0, loaded.stderr
     modules = loaded.stdout.splitlines()[-1]
     assert "'numpy'" in modules and not any(f"'{name}'" in modules for name in ("torch", "pycocotools", "matplotlib"))
+
+
+def test_without_numpy_the_remedy_is_one_line(files):
+    start = f"from engine.metrics.command import main; main({options(files)!r})"
+    without = run(f"-c import sys; sys.modules['numpy'] = None; {start}")
+    assert (without.returncode, without.stdout, without.stderr.count("\n")) == (2, "", 1)
+    assert without.stderr.startswith("error: ") and 'pip install "alrp[metrics]"' in without.stderr
 
 
 def test_names_that_the_terminal_cannot_show_are_escaped(files):

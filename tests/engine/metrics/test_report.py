@@ -89,7 +89,8 @@ def test_unwritable_path_raises(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError):
         write_json(tmp_path / "file" / "metrics.json", {})
-    with pytest.raises(OSError) as error:
-        write_json(tmp_path, {})
-    assert error.value.filename == str(tmp_path)
+    for folder in (str(tmp_path), ".", "..", "/"):
+        with pytest.raises(IsADirectoryError) as error:
+            write_json(folder, {})
+        assert error.value.filename == folder
     assert [p.name for p in tmp_path.iterdir()] == ["file"]

@@ -4,6 +4,7 @@ import errno
 import os
 import pickle
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -35,6 +36,13 @@ def test_a_failing_write_leaves_the_old_file(tmp_path):
         write_atomically(path, fail)
     assert load_checkpoint(path)["step"] == 7
     assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
+
+
+@pytest.mark.parametrize("folder", [".", "..", "/", "tests"])
+def test_a_folder_is_not_replaced(folder):
+    with pytest.raises(IsADirectoryError) as error:
+        write_atomically(Path(folder), lambda file: file.write(b""))
+    assert error.value.filename == folder
 
 
 @pytest.mark.parametrize("size", [10, 100_000], ids=["in the buffer", "beyond the buffer"])
