@@ -87,7 +87,8 @@ def write_report(
     page = Path(folder) / PAGE
     output = OutputFolder(folder)
     output.claim(_all_files(), inputs)
-    _write(page, render_page(title, facts, evaluation.metrics, analysis, examples, text, verdict).encode())
+    html = render_page(title, facts, evaluation.metrics, analysis, examples, text, verdict)
+    _write(page, html.encode(errors="backslashreplace"))  # names may hold half of a surrogate pair
     for name, picture in pictures.items():
         _write(page.with_name(f"{name}.png"), picture)
     output.discard(set(_all_files()) - {PAGE, *(f"{name}.png" for name in pictures)})

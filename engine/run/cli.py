@@ -5,6 +5,7 @@ imports this module and what its options need; its main() parses, and only then 
 PyTorch alone takes seconds. This module imports neither PyTorch nor anything that does.
 """
 
+import io
 import os
 import sys
 from types import TracebackType
@@ -38,6 +39,9 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 sys.excepthook = _report_uncaught  # before the imports below: Ctrl-C may come while they are still at work
+for _stream in (sys.stdout, sys.stderr):
+    if isinstance(_stream, io.TextIOWrapper):  # names of classes and files may hold what the terminal cannot show
+        _stream.reconfigure(errors="backslashreplace")
 
 import argparse
 import errno
@@ -94,6 +98,8 @@ def _diagnose(error: Exception) -> tuple[str | None, int]:
     status = getattr(error, "exit_status", None)  # of the exceptions whose message is written for the user
     if status is not None:
         return text, status
+    if isinstance(error, IsADirectoryError) and error.filename is not None:
+        return f"{error.filename}: is a folder; name a file", 1
     if isinstance(error, OSError) and (error.filename is not None or error.errno == errno.ENOSPC):
         where = f"{error.filename}: " if error.filename is not None else ""
         return f"{where}{error.strerror}; check that the path exists, is writable and has space", 1

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, TextIO
+from typing import IO, Any
 
 import torch
 from torch import Tensor, nn
@@ -107,10 +107,10 @@ class FilePredictor:
             try:
                 line = self._frames(entry) if entry.frames else self._image(entry, image_id)
             except DatasetError as error:
-                tqdm.write(_printable(f"warning: {error}; left out", sys.stderr), file=sys.stderr)
+                tqdm.write(_printable(f"warning: {error}; left out"), file=sys.stderr)
                 num_unreadable += 1
             else:
-                tqdm.write(_printable(f"{entry.file}: {line}", sys.stdout), file=sys.stdout)
+                tqdm.write(_printable(f"{entry.file}: {line}"), file=sys.stdout)
         write_json(self.output / RESULTS, self.results)
         return num_unreadable
 
@@ -195,11 +195,9 @@ def claim_output(inputs: Sequence[Input], output: str | Path, read: Sequence[str
     OutputFolder(output).claim([RESULTS, *names], [*read, *(entry.file for entry in inputs)])
 
 
-def _printable(text: str, stream: TextIO) -> str:
-    """One line that the stream can show, whatever the names of files and classes."""
-    encoding = stream.encoding or "utf-8"
-    line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
-    return line.encode(encoding, "backslashreplace").decode(encoding)
+def _printable(text: str) -> str:
+    """One line, whatever the names of files and classes."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def _write_jpeg(picture: Tensor, file: IO[bytes]) -> None:

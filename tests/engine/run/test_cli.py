@@ -1,4 +1,9 @@
-"""What ends a command: one line and a status for user errors, a traceback for bugs."""
+"""What ends a command: one line and a status for user errors, a traceback for bugs; and no name, whatever it holds."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +13,8 @@ from engine.run.cli import user_errors
 from engine.run.config import ConfigError
 from engine.training.train_step import TrainingError
 
+ROOT = Path(__file__).resolve().parents[3]
+
 
 @pytest.mark.parametrize(
     ("error", "status", "expected"),
@@ -16,6 +23,7 @@ from engine.training.train_step import TrainingError
         (DatasetError("x.jpg:\nunreadable"), 2, "error: x.jpg: unreadable\n"),
         (TrainingError("step 3: not finite"), 1, "error: step 3: not finite\n"),
         (OSError(28, "No space left on device"), 1, "error: No space left on device; check"),
+        (IsADirectoryError(21, "Is a directory", "runs"), 1, "error: runs: is a folder; name a file\n"),
         (FileNotFoundError(2, "No such file or directory", "out.json"), 1, "error: out.json: No such file"),
     ],
 )
@@ -78,3 +86,11 @@ def test_bugs_keep_their_traceback():
     for bug in (RuntimeError("shape mismatch"), ValueError("bug"), OSError("no file in it")):
         with pytest.raises(type(bug)), user_errors():
             raise bug
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("ascii", "\\u72ac \\udcff"), ("utf-8", "犬 \\udcff")])
+def test_names_that_the_terminal_cannot_show_are_escaped(encoding, shown):
+    code = "import sys, engine.run.cli; [print('\\u72ac \\udcff', file=file) for file in (sys.stdout, sys.stderr)]"
+    environment = os.environ | {"PYTHONIOENCODING": f"{encoding}:strict"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, check=False)
+    assert done.stdout.decode() == done.stderr.decode() == shown + "\n"
