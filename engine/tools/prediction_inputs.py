@@ -28,7 +28,7 @@ def find_inputs(paths: Sequence[str | Path], output: str | Path, stills: bool = 
         Pictures lie below `output` as the file lies below the folder that was named, with a number where another
         file's picture has that name.
     Raises:
-        DatasetError: a path does not exist, or a folder holds no image.
+        DatasetError: a path does not exist, or a folder holds no image or is in `output`.
     """
     output = Path(output)
     inputs: list[Input] = []
@@ -39,6 +39,8 @@ def find_inputs(paths: Sequence[str | Path], output: str | Path, stills: bool = 
             raise DatasetError(f"{path}: no such image or folder; check the path")
         files = sorted(_inputs_below(path, output)) if path.is_dir() else [path]
         if not files:
+            if path.is_dir() and _is_below(path, output):
+                raise DatasetError(f"{path}: is in the output folder {output}, where nothing is read; name another one")
             suffixes = ", ".join([*IMAGE_SUFFIXES, *VIDEO_SUFFIXES])
             raise DatasetError(f"{path}: no image or video in this folder or below; looked for {suffixes}")
         for file in files:
@@ -52,10 +54,14 @@ def find_inputs(paths: Sequence[str | Path], output: str | Path, stills: bool = 
 
 
 def _inputs_below(folder: Path, output: Path) -> Iterator[Path]:
-    results = os.path.realpath(output)
     for path in files_below(folder):
-        if (is_image(path) or is_video(path)) and not Path(os.path.realpath(path.parent)).is_relative_to(results):
+        if (is_image(path) or is_video(path)) and not _is_below(path.parent, output):
             yield path
+
+
+def _is_below(folder: Path, output: Path) -> bool:
+    """Whether a folder is the output folder or in it, links followed."""
+    return Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(output))
 
 
 def _free_name(stem: Path, suffix: str, taken: set[str]) -> Path:

@@ -217,6 +217,14 @@ def test_names_differ_also_where_case_does_not_count(tmp_path):
         find_inputs([tmp_path / "out"], tmp_path / "out")
 
 
+def test_a_folder_in_the_output_folder_is_named(tmp_path):
+    write_image(tmp_path / "out/photos/a.png")
+    (tmp_path / "link").symlink_to(tmp_path / "out/photos")
+    for folder in (tmp_path / "out/photos", tmp_path / "out", tmp_path / "link"):
+        with pytest.raises(DatasetError, match=rf"^{folder}: is in the output folder {tmp_path}/out, .*name another"):
+            find_inputs([folder], tmp_path / "out")
+
+
 def test_the_documented_example_gives_what_the_script_writes(checkpoint, tmp_path, monkeypatch, capsys):
     (tmp_path / "runs/quickstart/checkpoints").mkdir(parents=True)
     (tmp_path / "runs/quickstart/checkpoints/best.pt").symlink_to(checkpoint)
