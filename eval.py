@@ -23,11 +23,11 @@ def main() -> int:
     args = parser.parse_intermixed_args()
 
     from data.counts import counted
-    from data.output_folder import refuse_inputs
+    from data.output_folder import refuse_inputs, require_writable
     from engine.diagnosis.generalisation import verdict_of
     from engine.evaluation.evaluator import evaluate
     from engine.metrics.report import format_report, write_json
-    from engine.reporting.evaluation_report import check_report_folder, write_report
+    from engine.reporting.evaluation_report import PAGE, check_report_folder, write_report
     from engine.run.checkpoint import load_checkpoint
     from engine.run.config import ConfigError, parse_config
     from engine.run.datasets import evaluation_set
@@ -51,10 +51,17 @@ def main() -> int:
             raise ConfigError(
                 f"{dataset.annotation_file}: no annotations, so no metrics; write the detections with --detections OUT"
             )
+        if not dataset.has_annotations and (args.json or args.report):
+            raise ConfigError(
+                f"{dataset.annotation_file}: no annotations, so no metrics for --json or --report; leave them out"
+            )
         inputs = [args.ckpt, dataset.annotation_file, *map(dataset.path, range(len(dataset)))]
-        refuse_inputs([args.json, args.detections], inputs)
+        outputs = [args.json, args.detections]
+        refuse_inputs(outputs, inputs)
         if args.report:
             check_report_folder(args.report, inputs)
+            outputs.append(os.path.join(args.report, PAGE))
+        require_writable(outputs)
         require_shared_memory(config, None, dataset)
         detector, info = detector_from_state(state, args.ckpt, config, processes.device)
         result = evaluate(detector, dataset, config, processes)
@@ -65,17 +72,20 @@ def main() -> int:
         if result.metrics is None:
             print(f"{dataset.annotation_file}: no annotations, so {len(result.detections)} detections and no metrics")
             return 0
-        print(format_report(result.metrics, f"{args.ckpt} (epoch {info.epoch}, step {info.step}) on {args.split}"))
         if args.json:
             write_json(args.json, result.metrics)
+        try:
+            if args.report:
+                facts = [
+                    f"epoch {info.epoch}, step {info.step}",
+                    f"{dataset.annotation_file} ({counted(len(dataset), 'image')})",
+                    counted(len(result.detections), "detection"),
+                ]
+                verdict = verdict_of(state, config)
+                page = write_report(args.report, str(args.ckpt), facts, result, dataset, config, inputs, verdict)
+        finally:  # where the report fails, the numbers are not lost
+            print(format_report(result.metrics, f"{args.ckpt} (epoch {info.epoch}, step {info.step}) on {args.split}"))
         if args.report:
-            facts = [
-                f"epoch {info.epoch}, step {info.step}",
-                f"{dataset.annotation_file} ({counted(len(dataset), 'image')})",
-                counted(len(result.detections), "detection"),
-            ]
-            verdict = verdict_of(state, config)
-            page = write_report(args.report, str(args.ckpt), facts, result, dataset, config, inputs, verdict)
             print(f"report: {page}")
     return 0
 

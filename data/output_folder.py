@@ -129,6 +129,22 @@ def refuse_inputs(outputs: Iterable[str | Path | None], inputs: Iterable[str | P
                 raise OutputError(f"{path}: is an input, or a link to one; write to another file")
 
 
+def require_writable(outputs: Iterable[str | Path | None]) -> None:
+    """Refuses files to write (None: nothing) that could not be written, before work that takes long; makes nothing.
+
+    Raises:
+        OutputError: names the first that is a folder, or whose nearest existing folder cannot be written to.
+    """
+    for path in (Path(each) for each in outputs if each is not None):
+        if path.is_dir():
+            raise OutputError(f"{path}: is a folder; name a file")
+        folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+        if not folder.is_dir():
+            raise OutputError(f"{path}: cannot be written, as {folder} is no folder; choose another place")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise OutputError(f"{path}: cannot be written, as {folder} is write-protected; choose another place")
+
+
 def _identities(path: str | Path, follow: bool = True) -> Iterator[tuple[int, int]]:
     """(device, inode) of a file and of every link on the way to it; hard links of a file have the same."""
     for _ in range(40):  # links, as many as Linux follows

@@ -79,11 +79,13 @@ def main() -> None:
     import torchvision
     from benchmarks.loss import THREADS
 
+    from data.output_folder import require_writable
     from engine.metrics.report import write_json
 
     if getattr(args, "device", "cpu") == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: PyTorch finds no CUDA device")
     with user_errors():
+        require_writable([args.json])
         torch.set_num_threads(THREADS)
         tables = run(args)
         device = torch.cuda.get_device_name() if getattr(args, "device", "cpu") == "cuda" else processor_name()

@@ -28,7 +28,7 @@ def main() -> int:
         parser.error("give --config FILE, or --root DIR and --split NAME")
 
     from data import CocoDetection
-    from data.output_folder import refuse_inputs
+    from data.output_folder import refuse_inputs, require_writable
     from engine.run.config import load_config, parse_config
     from engine.run.datasets import training_resize
     from engine.run.stretch import stretch_note
@@ -37,6 +37,7 @@ def main() -> int:
 
     log_to_console(is_main=False)  # the report says what reading the data would warn of
     with user_errors():
+        require_writable([args.picture])
         config = load_config(args.config, args.overrides) if args.config else parse_config({}, "", args.overrides)
         data, resize = config.data, training_resize(config.data)
         splits = args.split or [name for name in (data.train_split, data.val_split, data.test_split) if name]

@@ -21,12 +21,13 @@ def main() -> None:
     parser.add_argument("output", metavar="OUT", help="checkpoint for eval.py, or for model.init_from")
     args = parser.parse_args()
 
-    from data.output_folder import refuse_inputs
+    from data.output_folder import refuse_inputs, require_writable
     from engine.run.checkpoint import save_checkpoint
     from engine.tools.released import convert, read_released
 
     with user_errors():
         refuse_inputs([args.output], [args.input])
+        require_writable([args.output])
         checkpoint = convert(args.origin, read_released(args.input, WEIGHTS_KEYS[args.origin]), args.input)
         save_checkpoint(Path(args.output), checkpoint)
     print(

@@ -1,12 +1,13 @@
-"""Writes a trained detector as one file that runs without this project: images in, raw outputs of every anchor out.
+"""Writes a trained detector as one file that runs without this project: images in; boxes, scores and labels out.
 
-Batch and image size are free; both sides are multiples of 32 and at least 160 pixels. docs/export.md shows how to run
-the file and how to make detections of its outputs.
+Decoding and NMS are inside. Any number of images and any size will do, both sides padded to multiples of 32.
+docs/export.md shows how to run the file. Faster R-CNN and CenterNet cannot be exported.
 
 python scripts/export.py --ckpt runs/quickstart/checkpoints/best.pt --format torch --output detector.pt2
 python scripts/export.py --ckpt runs/quickstart/checkpoints/best.pt --format onnx      # next to the checkpoint
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -25,14 +26,15 @@ def main() -> None:
     args = parser.parse_args()
 
     from data.counts import counted
-    from data.output_folder import refuse_inputs
+    from data.output_folder import refuse_inputs, require_writable
     from engine.run.load import load_detector
     from engine.tools.export import export_onnx, export_torch
 
-    output = Path(args.output) if args.output else Path(args.ckpt).with_suffix(SUFFIXES[args.format])
     export = export_torch if args.format == "torch" else export_onnx
     with user_errors():
+        output = Path(args.output or os.path.splitext(args.ckpt)[0] + SUFFIXES[args.format])
         refuse_inputs([output], [args.ckpt])
+        require_writable([output])
         detector, info = load_detector(args.ckpt)
         export(detector, info, output)
         print(f"{output}: {output.stat().st_size / 1e6:.0f} MB, {counted(len(info.classes), 'class')}")

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from data.output_folder import LIST_NAME, OutputError, OutputFolder, refuse_inputs
+from data.output_folder import LIST_NAME, OutputError, OutputFolder, refuse_inputs, require_writable
 
 
 def write(path, text="mine"):
@@ -149,3 +149,22 @@ def test_two_results_have_two_files(tmp_path):
     os.symlink("a.json", tmp_path / "b.json")
     with pytest.raises(OutputError, match="two results"):
         refuse_inputs([tmp_path / "a.json", tmp_path / "b.json"], [])
+
+
+def test_files_that_cannot_be_written_are_found_and_nothing_is_made(tmp_path, monkeypatch):
+    write(tmp_path / "file")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    require_writable([None, tmp_path / "file", tmp_path / "new/folder/a.json"])
+    monkeypatch.chdir(tmp_path)
+    require_writable(["a.json"])
+    for path in (tmp_path, ".", "/"):
+        with pytest.raises(OutputError, match="is a folder; name a file"):
+            require_writable(["a.json", path])
+    for path in ("file/a.json", tmp_path / "file/new/a.json", "dangling/a.json"):
+        with pytest.raises(OutputError, match=r"cannot be written, as .*/(file|dangling) is no folder; choose"):
+            require_writable([path])
+    asked = []
+    monkeypatch.setattr("os.access", lambda path, mode: asked.append(path))  # tests may run as a user who may do all
+    with pytest.raises(OutputError, match=f"new/a.json: cannot be written, as {tmp_path} is write-protected; choose"):
+        require_writable(["new/a.json"])
+    assert asked == [tmp_path] and sorted(path.name for path in tmp_path.iterdir()) == ["dangling", "file"]

@@ -3,6 +3,8 @@
 import importlib
 import json
 import re
+import shutil
+import sys
 import warnings
 from html.parser import HTMLParser
 from pathlib import Path
@@ -284,6 +286,43 @@ def test_a_report_that_cannot_be_written_is_one_line(write_checkpoint, shapes, t
     (tmp_path / "report").write_text("a file")
     with pytest.raises(SystemExit) as stop:
         evaluate_with_report(monkeypatch, checkpoint, tmp_path)
-    assert stop.value.code == 1
-    assert [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
-    assert (tmp_path / "m.json").exists()
+    assert stop.value.code == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert f"{tmp_path}/report is no folder" in line
+    assert not (tmp_path / "m.json").exists()  # said before the work begins
+
+
+def test_all_files_are_written_before_anything_is_printed(write_checkpoint, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    checkpoint = write_checkpoint(tmp_path, ["circle", "square", "triangle", "star", "cross", "ring"])
+    monkeypatch.setattr("engine.metrics.report.format_report", fail)
+    with pytest.raises(BrokenPipeError):
+        evaluate_with_report(monkeypatch, checkpoint, tmp_path)
+    assert (tmp_path / "m.json").exists() and (tmp_path / "report/index.html").exists()
+
+
+def test_the_table_is_printed_where_the_report_fails(write_checkpoint, tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    checkpoint = write_checkpoint(tmp_path, ["circle", "square", "triangle", "star", "cross", "ring"])
+    monkeypatch.setattr("engine.reporting.evaluation_report.write_report", fail)
+    with pytest.raises(SystemExit):
+        evaluate_with_report(monkeypatch, checkpoint, tmp_path)
+    assert "oLRP_loc" in capsys.readouterr().out
+
+
+def test_half_of_a_surrogate_pair_in_a_class_name_is_an_escape(write_checkpoint, shapes, tmp_path, monkeypatch, capsys):
+    names = ["circle", "square", "triangle", "star", "cross", "\udcff"]
+    shutil.copytree(shapes, tmp_path / "data")
+    file = tmp_path / "data/annotations/instances_val.json"
+    content = json.loads(file.read_text())
+    for category, name in zip(sorted(content["categories"], key=lambda each: each["id"]), names, strict=True):
+        category["name"] = name
+    file.write_text(json.dumps(content))
+    checkpoint = write_checkpoint(tmp_path, names)
+    sys.stdout.reconfigure(errors="backslashreplace")  # as that of a command is
+    assert evaluate_with_report(monkeypatch, checkpoint, tmp_path, f"data.root={tmp_path}/data") == 0
+    assert "\\udcff" in (tmp_path / "report/index.html").read_text(encoding="utf-8")

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 import engine.tools.export as exporting
+import scripts.export as script
 from detector import Detector, build_detector
 from detector.families import DEFAULT_FAMILY, FAMILIES
 from engine import load_config, predict
@@ -185,3 +186,11 @@ def test_a_family_that_cannot_be_exported_is_one_line(write_config, tmp_path, mo
     with pytest.raises(ExportError, match="a RetinaNet cannot be exported"):
         export_torch(detector, DetectorInfo(CLASSES, [1, 2, 3], None, config, epoch=1, step=2), tmp_path / "d.pt2")
     assert not (tmp_path / "d.pt2").exists()
+
+
+def test_a_folder_in_place_of_a_checkpoint_is_one_line(call, capsys):
+    with pytest.raises(SystemExit) as stop:
+        call(script, "--ckpt", ".", "--format", "torch")
+    assert stop.value.code == 2
+    text = capsys.readouterr().err
+    assert text.startswith("error: .: a folder, not a checkpoint file") and text.count("\n") == 1
