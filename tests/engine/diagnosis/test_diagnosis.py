@@ -8,6 +8,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import scripts.plot_diagnosis as script
 from data import CocoDetection
 from engine import load_config
 from engine.diagnosis.figure import PANELS, diagnosis_figure, read_run
@@ -109,6 +110,20 @@ def test_a_figure_has_a_line_for_each_run_in_each_panel(healthy, tmp_path):
     (tmp_path / "diagnosis.jsonl").write_text('{"step": 0, "config": {}}\n{"step": 1, "loss": 2.0}\n')
     with pytest.raises(ConfigError, match=r"diagnosis\.jsonl: damaged, it names no loss"):
         read_run(tmp_path)
+
+
+def test_only_a_named_picture_replaces_a_file(healthy, tmp_path, monkeypatch, capsys, call):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(script, "log_to_console", lambda is_main: None)  # it would outlive the test
+    assert call(script, healthy[0].path) == 0
+    picture = tmp_path / "diagnosis.png"
+    picture.write_text("mine")
+    with pytest.raises(SystemExit) as stop:
+        call(script, healthy[0].path)
+    assert stop.value.code == 2 and "error: diagnosis.png: exists; name another file" in capsys.readouterr().err
+    assert picture.read_text() == "mine"
+    assert call(script, healthy[0].path, "--output", "diagnosis.png") == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_training_result_is_the_same_to_the_bit(config_file, healthy):

@@ -36,6 +36,21 @@ def test_prints_last_and_best_results_and_draws_them(tmp_path, monkeypatch, caps
     assert (tmp_path / "out" / "c.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_only_a_named_picture_replaces_a_file(tmp_path, monkeypatch, capsys, call):
+    run = write_run(tmp_path / "a")
+    monkeypatch.chdir(tmp_path)
+    call(script, run)
+    assert capsys.readouterr().out.endswith("picture: comparison.png\n")
+    picture = tmp_path / "comparison.png"
+    picture.write_text("mine")
+    call(script, run)
+    printed = capsys.readouterr().out
+    assert "0.300" in printed and "no picture: comparison.png exists; name another file with --output" in printed
+    assert picture.read_text() == "mine"
+    call(script, run, "--output", "comparison.png")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
 def test_runs_of_one_name_are_told_apart_and_a_run_counts_once(tmp_path):
     folders = [write_run(tmp_path / "x" / "same"), write_run(tmp_path / "y" / "same", loss="focal")]
     runs = read_runs([*folders, tmp_path / "x" / ".." / "x" / "same"])
