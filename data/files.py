@@ -33,7 +33,9 @@ def write_atomically(
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
-        error.filename, error.filename2 = str(path), None  # not the temporary name, which says nothing to the user
+        error.filename = str(path)  # not the temporary name, which says nothing to the user
+        if error.filename2 is not None:
+            del error.filename2  # None would be printed
         raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ModuleNotFoundError as error:
         if error.name != "numpy":
             raise
-        _stop('the metrics need NumPy: pip install "alrp[metrics]"', 2)
+        _stop("the metrics need NumPy: pip install numpy", 2)
     except DetectionsError as error:
         _stop(str(error), error.exit_status)
     except BrokenPipeError:  # `| head` has seen enough; what Python still wants to write goes nowhere

@@ -70,7 +70,9 @@ def write_json(path: str | Path, content: object) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        error.filename, error.filename2 = str(path), None  # not the temporary name, which says nothing to the user
+        error.filename = str(path)  # not the temporary name, which says nothing to the user
+        if error.filename2 is not None:
+            del error.filename2  # None would be printed
         raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ PyTorch alone takes seconds. This module imports neither PyTorch nor anything th
 import io
 import os
 import sys
+import threading
 from types import TracebackType
 
 
@@ -18,6 +19,13 @@ def _report_uncaught(kind: type[BaseException], error: BaseException, trace: Tra
         return
     _say_interrupted()
     raise SystemExit(130)
+
+
+def _report_uncaught_in_thread(failure: "threading.ExceptHookArgs") -> None:
+    """threading.excepthook of the commands: the writer of TensorBoard's events, whose next point raises its error in
+    the main thread, says nothing itself."""
+    if not (isinstance(failure.exc_value, OSError) and type(failure.thread).__name__ == "_AsyncWriterThread"):
+        threading.__excepthook__(failure)
 
 
 def _is_interrupt(error: BaseException | None) -> bool:
@@ -38,6 +46,7 @@ def _say_interrupted() -> None:
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+threading.excepthook = _report_uncaught_in_thread
 sys.excepthook = _report_uncaught  # before the imports below: Ctrl-C may come while they are still at work
 for _stream in (sys.stdout, sys.stderr):
     if isinstance(_stream, io.TextIOWrapper):  # names of classes and files may hold what the terminal cannot show
@@ -58,6 +67,8 @@ if TYPE_CHECKING:
     from engine.run.distributed import Processes
 
 MAIN_SPEAKS_SECONDS = 20.0
+# a disk, or what a user may write to it; systems lack the second
+FULL = [getattr(errno, name) for name in ("ENOSPC", "EDQUOT") if hasattr(errno, name)]
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -100,7 +111,7 @@ def _diagnose(error: Exception) -> tuple[str | None, int]:
         return text, status
     if isinstance(error, IsADirectoryError) and error.filename is not None:
         return f"{error.filename}: is a folder; name a file", 1
-    if isinstance(error, OSError) and (error.filename is not None or error.errno == errno.ENOSPC):
+    if isinstance(error, OSError) and (error.filename is not None or error.errno in FULL):
         where = f"{error.filename}: " if error.filename is not None else ""
         return f"{where}{error.strerror}; check that the path exists, is writable and has space", 1
     no_memory = "can't allocate memory" in text or "not enough memory" in text

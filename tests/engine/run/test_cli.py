@@ -1,15 +1,18 @@
 """What ends a command: one line and a status for user errors, a traceback for bugs; and no name, whatever it holds."""
 
+import errno
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.summary.writer import event_file_writer
 
 from data import DatasetError
-from engine.run.cli import user_errors
+from engine.run.cli import _report_uncaught_in_thread, user_errors
 from engine.run.config import ConfigError
 from engine.training.train_step import TrainingError
 
@@ -23,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[3]
         (DatasetError("x.jpg:\nunreadable"), 2, "error: x.jpg: unreadable\n"),
         (TrainingError("step 3: not finite"), 1, "error: step 3: not finite\n"),
         (OSError(28, "No space left on device"), 1, "error: No space left on device; check"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), 1, "error: Disk quota exceeded; check"),
         (IsADirectoryError(21, "Is a directory", "runs"), 1, "error: runs: is a folder; name a file\n"),
         (FileNotFoundError(2, "No such file or directory", "out.json"), 1, "error: out.json: No such file"),
     ],
@@ -94,3 +98,16 @@ def test_names_that_the_terminal_cannot_show_are_escaped(encoding, shown):
     environment = os.environ | {"PYTHONIOENCODING": f"{encoding}:strict"}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, check=False)
     assert done.stdout.decode() == done.stderr.decode() == shown + "\n"
+
+
+@pytest.mark.parametrize(("error", "told"), [(OSError(28, "No space left on device"), False), (KeyError("bug"), True)])
+def test_the_writer_of_events_leaves_a_full_disk_to_the_main_thread(capsys, error, told):
+    class _AsyncWriterThread(threading.Thread):  # as TensorBoard calls it
+        def run(self):
+            _report_uncaught_in_thread(threading.ExceptHookArgs((type(error), error, None, self)))
+
+    thread = _AsyncWriterThread()
+    thread.start()
+    thread.join()
+    assert ("KeyError" in capsys.readouterr().err) == told
+    assert issubclass(event_file_writer._AsyncWriterThread, threading.Thread)
