@@ -4,9 +4,12 @@ python eval.py --ckpt runs/r50_alrp/checkpoints/best.pt --split val --json metri
 python eval.py --ckpt runs/mine/checkpoints/best.pt --report report data.root=datasets/mine
 """
 
+import logging
 import os
 
 from engine.run.cli import ArgumentParser, log_to_console, run_process, user_errors
+
+log = logging.getLogger(__name__)
 
 
 def main() -> int:
@@ -52,16 +55,15 @@ def main() -> int:
                 f"{dataset.annotation_file}: no annotations, so no metrics; write the detections with --detections OUT"
             )
         if not dataset.has_annotations and (args.json or args.report):
-            raise ConfigError(
-                f"{dataset.annotation_file}: no annotations, so no metrics for --json or --report; leave them out"
-            )
+            log.warning("%s: no annotations, so nothing for --json or --report to write", dataset.annotation_file)
         inputs = [args.ckpt, dataset.annotation_file, *map(dataset.path, range(len(dataset)))]
         outputs = [args.json, args.detections]
         refuse_inputs(outputs, inputs)
         if args.report:
             check_report_folder(args.report, inputs)
             outputs.append(os.path.join(args.report, PAGE))
-        require_writable(outputs)
+        if processes.is_main:
+            require_writable(outputs)
         require_shared_memory(config, None, dataset)
         detector, info = detector_from_state(state, args.ckpt, config, processes.device)
         result = evaluate(detector, dataset, config, processes)
@@ -72,9 +74,9 @@ def main() -> int:
         if result.metrics is None:
             print(f"{dataset.annotation_file}: no annotations, so {len(result.detections)} detections and no metrics")
             return 0
-        if args.json:
-            write_json(args.json, result.metrics)
         try:
+            if args.json:
+                write_json(args.json, result.metrics)
             if args.report:
                 facts = [
                     f"epoch {info.epoch}, step {info.step}",
@@ -83,7 +85,7 @@ def main() -> int:
                 ]
                 verdict = verdict_of(state, config)
                 page = write_report(args.report, str(args.ckpt), facts, result, dataset, config, inputs, verdict)
-        finally:  # where the report fails, the numbers are not lost
+        finally:  # where a file fails, the numbers are not lost
             print(format_report(result.metrics, f"{args.ckpt} (epoch {info.epoch}, step {info.step}) on {args.split}"))
         if args.report:
             print(f"report: {page}")

@@ -19,16 +19,19 @@ def main() -> None:
     parser.add_argument("--json", metavar="OUT", help="write the metrics there too")
     args = parser.parse_args()
 
-    from data.output_folder import refuse_inputs
+    from data.output_folder import refuse_inputs, require_writable
     from engine.metrics.coco_metrics import evaluate_detections
     from engine.metrics.report import format_report, write_json
 
     with user_errors():
         refuse_inputs([args.json], [args.annotations, args.detections])
+        require_writable([args.json])
         metrics = evaluate_detections(args.annotations, args.detections)
-        if args.json:
-            write_json(args.json, metrics)
-        print(format_report(metrics, f"{args.detections} on {args.annotations}"))
+        try:
+            if args.json:
+                write_json(args.json, metrics)
+        finally:  # where the file fails, the numbers are not lost
+            print(format_report(metrics, f"{args.detections} on {args.annotations}"))
 
 
 if __name__ == "__main__":

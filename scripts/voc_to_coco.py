@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from engine.run.cli import ArgumentParser, user_errors
-from engine.tools.conversion import add_conversion_options, drawn_splits, print_conversion
+from engine.tools.conversion import add_conversion_options, complete_splits, print_conversion
 
 
 def main() -> None:
@@ -36,7 +36,8 @@ def main() -> None:
 
     with user_errors():
         voc = VocFolder(args.folder, args.output, args.exif)
-        parts = voc.image_sets() or drawn_splits(voc.xml_files, args)
+        named = voc.image_sets()
+        parts = complete_splits(named, voc.of_folders, lambda: voc.xml_files, args)
         splits = {split: voc.read(files, args.difficult) for split, files in parts.items()}
         paths = (image.path for images in splits.values() for image in images)
         if line := outside_line(args.folder, paths, args.inside_only):

@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from engine.run.cli import ArgumentParser, user_errors
-from engine.tools.conversion import add_conversion_options, drawn_splits, print_conversion
+from engine.tools.conversion import add_conversion_options, complete_splits, print_conversion
 
 
 def main() -> None:
@@ -30,7 +30,8 @@ def main() -> None:
 
     with user_errors():
         yolo = YoloFolder(args.folder, args.output, args.exif)
-        parts = yolo.image_sets() or drawn_splits(yolo.all_images(), args)
+        named = yolo.image_sets()
+        parts = complete_splits(named, yolo.of_folders, yolo.all_images, args)
         images = (image for images in parts.values() for image in images)
         if line := outside_line(args.folder, images, args.inside_only):
             print(line)

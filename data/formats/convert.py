@@ -134,12 +134,13 @@ def image_sizes(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
 
 def _refuse_other_classes(splits: Mapping[str, Sequence[LabelledImage]], class_names: Sequence[str]) -> None:
     known = set(class_names)
-    for image in (image for images in splits.values() for image in images):
-        if unknown := [item.name for item in image.objects if item.name not in known]:
-            raise DatasetError(
-                f"{image.path}: has an object of class {unknown[0]!r}, which is none of {', '.join(class_names)}; mend "
-                "the label, or add the class"
-            )
+    for images in splits.values():
+        for image in images:
+            if unknown := [item.name for item in image.objects if item.name not in known]:
+                raise DatasetError(
+                    f"{image.path}: has an object of class {unknown[0]!r}, which is none of {', '.join(class_names)}; "
+                    "mend the label, or add the class"
+                )
 
 
 def _write_split(

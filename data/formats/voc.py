@@ -30,6 +30,7 @@ class VocFolder:
             size in the labels says so itself.
     Attributes:
         tally: what became of the files, after all that is wanted was read.
+        of_folders: whether the splits of `image_sets` are those of folders.
     Raises:
         DatasetError: no XML file there, or lists of splits in a folder below alone.
     """
@@ -48,7 +49,7 @@ class VocFolder:
         self._xml_index = FileIndex(self.xml_files, self.annotations)
         self._image_index = FileIndex(unique_files(filter(is_image, found)), self.images)
         self._lists = _image_lists(root)
-        self._splits_are = "list"  # or "folder"
+        self.of_folders = False
         self._foreign: set[Path] = set()
         self._annotation_of: dict[str, Path] = {}  # by the real path of the image
         self.tally.see(self._lists.values())
@@ -64,7 +65,8 @@ class VocFolder:
         Raises:
             DatasetError: a name in a list has no XML file.
         """
-        splits = {split: files for split in SPLITS if split in self._lists and (files := self._listed(split))}
+        listed = {split: self._listed(split) for split in SPLITS if split in self._lists}
+        splits = {split: files for split, files in listed.items() if files}
         missing = [split for split in ("train", "val") if split not in splits]
         if "trainval" in self._lists and missing:
             other = set(splits.get("val" if missing[0] == "train" else "train", ()))
@@ -73,7 +75,8 @@ class VocFolder:
                 why = "lists nothing" if missing[0] in self._lists else "is not there"
                 self.tally.notes.append(f"{self._lists['trainval']}: taken for {missing[0]}.txt, which {why}")
         if not splits:
-            self._splits_are, splits = "folder", split_by_folders(self.xml_files, self.root, self.tally)
+            splits = split_by_folders(self.xml_files, self.root, self.tally)
+            self.of_folders = bool(splits)
         return splits
 
     def read(self, xml_files: Sequence[Path], difficult: Difficult, corners: Corners = "pixels") -> list[LabelledImage]:
@@ -92,7 +95,7 @@ class VocFolder:
     def reason_left_out(self, path: Path) -> tuple[str, str]:
         """What a file that was not used is, and why it was not."""
         if _is_xml(path):
-            in_no_split = f"in no {self._splits_are} of a split"
+            in_no_split = f"in no {'folder' if self.of_folders else 'list'} of a split"
             return "XML file", "without an annotation" if path in self._foreign else in_no_split
         if is_image(path):
             named = self._xml_index.named(name_below(path, self.images))

@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Literal
 
+from data.boxes import FRACTION_TOLERANCE
 from data.errors import DatasetError
 from data.formats.convert import LabelledObject
 from data.text_files import decode_text, read_bytes
@@ -38,9 +39,11 @@ def read_objects(path: Path, tree: ElementTree.Element, difficult: Difficult, co
     Args:
         path: names the file in errors.
     Raises:
-        DatasetError: an object without a name, without one box of four finite numbers, or in fractions of its image.
+        DatasetError: an object without a name, or without one box of four finite numbers, or all in fractions of the
+            image.
     """
-    objects = []
+    objects: list[LabelledObject] = []
+    numbers: list[float] = []
     for number, element in enumerate(tree.findall("object"), start=1):
         mark = (element.findtext("difficult") or "").strip().lower()
         hard = mark in ("true", "yes") or _number(mark) == 1
@@ -53,6 +56,13 @@ def read_objects(path: Path, tree: ElementTree.Element, difficult: Difficult, co
         before = 1 if corners == "pixels" else 0  # the edges of the first pixel are one further left and up
         box = (x1 - before, y1 - before, x2, y2)
         objects.append(LabelledObject(name, box, crowd=hard and difficult == "crowd"))
+        numbers += (x1, y1, x2, y2)
+    in_shares = all(-FRACTION_TOLERANCE <= number <= 1 + FRACTION_TOLERANCE for number in numbers)
+    if in_shares and any(number % 1 for number in numbers):
+        raise DatasetError(
+            f"{path}: all corners lie in 0..1: fractions of the image's sides, where VOC has pixels; multiply x by the "
+            "image's width, y by its height"
+        )
     return objects
 
 
@@ -82,11 +92,6 @@ def _corners(element: ElementTree.Element, where: str) -> list[float]:
     numbers = [_number(box.findtext(key, "")) for box in boxes for key in ("xmin", "ymin", "xmax", "ymax")]
     if not numbers or not all(map(math.isfinite, numbers)):
         raise DatasetError(f"{where} no bndbox of four numbers; mend or remove it")
-    if all(0 <= number <= 1 for number in numbers) and any(number % 1 for number in numbers):
-        raise DatasetError(
-            f"{where} all corners in 0..1: fractions of the image's sides, where VOC has pixels; multiply x by the "
-            "image's width, y by its height"
-        )
     return numbers
 
 

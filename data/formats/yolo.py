@@ -31,6 +31,7 @@ class YoloFolder:
     Attributes:
         class_names: in the order of the labels.
         tally: what became of the files, after all that is wanted was read.
+        of_folders: whether the splits of `image_sets` are those of folders.
     Raises:
         DatasetError: no class names there, or the description cannot be used.
     """
@@ -44,6 +45,7 @@ class YoloFolder:
         self._label_folders = LabelFolders()
         self._description = read_description(root, self.tally)
         self.class_names = self._description.class_names
+        self.of_folders = False
         self._bases: dict[str, Path] = {}  # split → the folder that names of its images are relative to
 
     def image_sets(self) -> dict[str, list[Path]]:
@@ -58,15 +60,24 @@ class YoloFolder:
             if len(splits[split]) < len(images):
                 twice = len(images) - len(splits[split])
                 self.tally.notes.append(f"{split}: listed twice, and counted once: {counted(twice, 'image')}")
-        return splits or split_by_folders(sorted(filter(is_image, self._files)), self.root, self.tally)
+        if not splits:
+            splits = split_by_folders(self._images(), self.root, self.tally)
+            self.of_folders = bool(splits)
+        return splits
 
     def all_images(self) -> list[Path]:
         """Every image of the folder, for a random split. Raises DatasetError where there is none."""
-        images = [path for path in self._files if is_image(path)]
-        inside = [path for path in images if "images" in map(str.lower, path.relative_to(self.root).parts[:1])]
-        if not images:
+        if not (images := self._images()):
             raise DatasetError(f"{self.root}: no images there ({', '.join(IMAGE_SUFFIXES)})")
-        return unique_files(sorted(inside or images))
+        return unique_files(images)
+
+    def _images(self) -> list[Path]:
+        """The images to be trained on: those in images/ where it is there, and none in labels/, where masks may lie."""
+        folders = {
+            path: list(map(str.lower, path.relative_to(self.root).parts[:-1])) for path in self._files if is_image(path)
+        }
+        others = [path for path in folders if "labels" not in folders[path]] or list(folders)
+        return sorted([path for path in others if folders[path][:1] == ["images"]] or others)
 
     def read(self, images: Sequence[Path], split: str | None = None) -> list[LabelledImage]:
         """The labelled images of some of the image files, of a split where `image_sets` gave them.

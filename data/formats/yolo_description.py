@@ -78,11 +78,10 @@ def _yaml_description(top: Sequence[Path], class_lists: Sequence[Path], tally: F
     if len(yaml_files) == 1:  # beside a class list it may be of anything
         try:
             document = read_yaml(yaml_files[0], values_as_text=True)
+            if isinstance(document, dict) and "names" in document and _names_of(yaml_files[0], document):
+                return yaml_files[0], document
         except DatasetError as error:
             tally.notes.append(f"{error}; the names of {class_lists[0]} are taken")
-            return None
-        if isinstance(document, dict) and "names" in document:
-            return yaml_files[0], document
     return None
 
 

@@ -5,7 +5,6 @@ Everything is validated before anything is built. `engine.run.groups` has most k
 
 import difflib
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -26,7 +25,6 @@ from detector.families import (
     with_own_defaults,
 )
 from engine.run.groups import (
-    RUN_NAME,
     DataConfig,
     EvaluationConfig,
     Group,
@@ -105,11 +103,6 @@ def parse_config(values: dict[str, Any], source: str, overrides: Sequence[str] =
     values = merge_files(values, given)
     run = values.get("run", {})
     if isinstance(run, dict) and run.get("name") is None and name is not None:
-        if not re.fullmatch(RUN_NAME, name):
-            raise ConfigError(
-                f"{source}: its name cannot be that of a run (letters, digits and . _ + = -); rename the file, or give "
-                "run.name"
-            )
         values = values | {"run": run | {"name": name}}
     overridden = [override.partition("=")[0] for override in overrides]
     _reject_keys_of_others(values, source, overridden)
@@ -259,6 +252,8 @@ def _first_problem(error: ValidationError, values: dict[str, Any], source: str, 
     if f"{key}.{subject}" in known and rest.startswith("must"):  # said by the group about one of its keys
         key, message = f"{key}.{subject}", rest
         given = given.get(subject) if isinstance(given, dict) else given
+    if key == "run.name" and problem["type"] == "string_pattern_mismatch":
+        message = "has other signs than letters, digits and . _ + = -; rename the file or folder, or give run.name"
     if problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
         chooser, choices = ("name", LOSSES) if key == "loss" else ("family", FAMILIES)
         if isinstance(given, dict):

@@ -12,9 +12,6 @@ from data.exif import Exif
 from data.synthetic.shapes import IMAGE_SIZE, MIN_IMAGE_SIZE, NUM_IMAGES
 from detector.contract import SIZE_DIVISOR
 
-RUN_NAME = r"\w[\w.+=-]*"  # a file name everywhere, and no option of a command
-
-
 Folder = Annotated[str, AfterValidator(os.path.expanduser)]  # shells leave the ~ of KEY=~/folder alone
 
 
@@ -217,7 +214,7 @@ class EvaluationConfig(Group):
 class RunConfig(Group):
     dir: Folder = "runs"
     """Folder of the run folders."""
-    name: str | None = Field(None, pattern=f"^{RUN_NAME}$")
+    name: str | None = Field(None, pattern=r"^[\w][\w.+=-]*$")
     """Name of the run folder; null: the config file's name."""
     seed: int = Field(0, ge=0, lt=2**63)
     """Of all that is random in a run."""

@@ -1,7 +1,6 @@
 """A run continued by its folder alone: the command line that does it, and the configuration that it takes."""
 
 import os
-import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,6 @@ from pathlib import Path
 from data.errors import DatasetError
 from data.yaml_files import read_yaml
 from engine.run.config import Config, ConfigError, parse_config
-from engine.run.groups import RUN_NAME
 from engine.run.old_formats import upgraded_config
 
 CONFIG_FILE = "config.yaml"  # in the run folder, the resolved configuration
@@ -52,10 +50,6 @@ def stored_config(folder: str, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(str(error)) from error
     if not isinstance(values, dict) or not isinstance(values.get("run"), dict):
         raise ConfigError(f"{file}: not the configuration of a run; give --config")
-    if not re.fullmatch(RUN_NAME, path.name):
-        raise ConfigError(
-            f"--resume {folder}: the folder's name cannot be that of a run (letters, digits and . _ + = -); rename it"
-        )
     values = upgraded_config(values)
     values["run"] = values["run"] | {"dir": str(path.parent), "name": path.name}
     return parse_config(values, str(file), overrides)

@@ -7,8 +7,10 @@ from typing import Any
 
 import yaml
 
+from data.errors import DatasetError
 from data.files import remove_temporaries, write_atomically
 from data.text_files import read_lines
+from data.yaml_files import read_yaml
 from engine.run.checkpoint import CheckpointError, checkpoint_history, load_checkpoint, save_checkpoint
 from engine.run.config import Config, ConfigError
 from engine.run.event_files import EVENT_FILES, drop_later_points
@@ -18,7 +20,6 @@ from engine.run.threads import thread_count
 log = logging.getLogger(__name__)
 
 BAD_BATCHES = "bad_batch.rank*.pt"  # of steps without a finite loss and gradient
-MARK = "# the configuration of this run, as train.py resolved it\n"  # by which a config.yaml is known to be no user's
 
 
 class RunFolder:
@@ -77,10 +78,6 @@ class RunFolder:
             newest = self._newest_checkpoint()
             if newest is None and self.metrics():
                 self._set_aside = _free_folder(self.path)
-                log.warning(
-                    "%s: has results, but no checkpoint to continue from; starts afresh, and keeps them in %s",
-                    *(self.path, self._set_aside),
-                )
             return newest
         if resume is not None:
             own = Path(resume).resolve().parent == self.last.parent.resolve()
@@ -128,9 +125,7 @@ class RunFolder:
     def _refuse_foreign_files(self) -> None:
         """Raises ConfigError where files have names of a run's and no run wrote them: it would replace them."""
         files = self._files()
-        # of a version without the mark there is the provenance
-        begun = self.provenance.exists() or (self._config_file.exists() and _has_mark(self._config_file))
-        if files and not (begun or self._holds_results()):
+        if files and not (_is_resolved(self._config_file) or self._holds_results()):
             names = ", ".join(sorted(path.name for path in files)[:3])
             raise ConfigError(
                 f"{self.path}: holds {names}, which train.py did not write and would replace; choose another run.dir "
@@ -146,10 +141,13 @@ class RunFolder:
         """Makes the folder ready for a run that continues after `step` steps, the newest evaluation being that of
         `evaluated_step`; what an interrupted run wrote later is dropped. Step 0 removes what an earlier run left, or
         sets it aside where nobody asked for that."""
+        if self._set_aside is not None:
+            text = "%s: has results, but no checkpoint to continue from; starts afresh, and keeps them in %s"
+            log.warning(text, self.path, self._set_aside)
+            self._set_aside.mkdir()
         if step == 0:
             for path in self._files():
                 if self._set_aside is not None:
-                    self._set_aside.mkdir(exist_ok=True)
                     path.rename(self._set_aside / path.name)
                 elif path != self._config_file:  # which is replaced: a folder without it is taken to be no run's
                     path.unlink()
@@ -204,7 +202,7 @@ def _as_yaml(config: Config) -> bytes:
     """The configuration with the number of threads that null stands for, so that it repeats the run elsewhere."""
     values = config.to_dict()
     values["run"]["threads"] = thread_count(config.run)
-    return (MARK + yaml.safe_dump(values, sort_keys=False)).encode()
+    return yaml.safe_dump(values, sort_keys=False).encode()
 
 
 def _free_folder(run: Path) -> Path:
@@ -214,6 +212,10 @@ def _free_folder(run: Path) -> Path:
     return run / f"earlier.{number}"
 
 
-def _has_mark(config_file: Path) -> bool:
-    with config_file.open("rb") as file:
-        return file.readline() == MARK.encode()
+def _is_resolved(config_file: Path) -> bool:
+    """Whether a run wrote the file, which then has all groups; what a user writes leaves some to their defaults."""
+    try:
+        values = read_yaml(config_file) if config_file.exists() else None
+    except DatasetError:
+        return False
+    return isinstance(values, dict) and values.keys() >= Config.model_fields.keys()

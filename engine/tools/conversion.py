@@ -1,7 +1,7 @@
 """Options, random splits and closing lines of the scripts that convert labels to COCO format."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from data.counts import counted
@@ -32,11 +32,26 @@ def add_conversion_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="K", help="of a random split (default: 0)")
 
 
-def drawn_splits(paths: Sequence[Path], args: argparse.Namespace) -> dict[str, list[Path]]:
-    """The random split that --val, --test and --seed ask for, after a line that says so. Raises DatasetError."""
-    splits = split_at_random(paths, {"val": args.val, "test": args.test}, args.seed)
-    print(f"split at random: --val {args.val:g} --test {args.test:g} --seed {args.seed}")
-    return splits
+def complete_splits(
+    named: dict[str, list[Path]], of_folders: bool, every: Callable[[], Sequence[Path]], args: argparse.Namespace
+) -> dict[str, list[Path]]:
+    """The splits that the data name; drawn as --val, --test and --seed ask for where these name none, and so is val
+    where folders name none. A line says what is drawn.
+
+    Args:
+        of_folders: whether they are named by folders.
+        every: gives all there is to split.
+    Raises:
+        DatasetError: as `split_at_random`.
+    """
+    if not named:
+        splits = split_at_random(every(), {"val": args.val, "test": args.test}, args.seed)
+        print(f"split at random: --val {args.val:g} --test {args.test:g} --seed {args.seed}")
+        return splits
+    if of_folders and "val" not in named and args.val:
+        named = named | split_at_random(named["train"], {"val": args.val}, args.seed)
+        print(f"val drawn at random from train, as no folder is called so: --val {args.val:g} --seed {args.seed}")
+    return named
 
 
 def print_conversion(

@@ -79,6 +79,7 @@ class Trainer:
         total = self.schedule.total_steps
         self.stop_step = min(total, config.schedule.max_steps or total)
         self.validation = Validation(config, processes, self.dataset, self.eval_set)
+        self._rewound = state if folder.rewound else None
         self.run_log = RunLog(config, processes, folder, self.schedule, self.dataset, self.stop_step)
         self.writer = CheckpointWriter()
 
@@ -126,8 +127,9 @@ class Trainer:
     def _fit(self, stop: StopSignal) -> int:
         log_plan(self.train_step, self.dataset, self.eval_set, self.stop_step)
         if self.processes.is_main:
-            if self.folder.rewound:  # before what is later goes, or a kill would leave the newest checkpoint without it
-                self.folder.save_last(self._state())
+            if self._rewound is not None:  # first, or a kill would leave the newest checkpoint without what it wrote
+                self.folder.save_last(self._rewound)
+                self._rewound = None
             self.folder.begin(self.config, self.step, self.evaluated_step)
         self.run_log.open(self.train_step.detector, self.step)
         if self.config.data.cache and not self.finished:

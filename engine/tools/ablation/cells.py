@@ -104,12 +104,12 @@ class KeptCells:
             files = _read_bundle(path)
         except (OSError, tarfile.TarError, EOFError) as error:
             raise ConfigError(f"{path}: not a bundle of cells ({error}); `--bundle` writes one") from error
-        taken = {
-            cell: own
-            for cell in all_cells(self.grid)
-            if CELL in (own := files.get(cell.name, {})) and not self.has(cell, tested=MATCHES in own)
-        }
-        for cell, own in taken.items():
+        taken: dict[Cell, dict[str, bytes]] = {}
+        for cell in all_cells(self.grid):
+            own = files.get(cell.name, {})
+            if CELL not in own or self.has(cell, tested=MATCHES in own):
+                continue
+            taken[cell] = own
             where = f"{path}: cells/{cell.name}"
             record, history = (own.get(name, b"").decode(errors="replace") for name in (CELL, HISTORY))
             self._result_of(cell, record, history, where)

@@ -18,7 +18,8 @@ import torch
 from data.cpus import usable_cpus
 from data.files import write_atomically
 from data.output_folder import OutputFolder
-from engine.run.config import Config
+from engine.run.config import Config, ConfigError, load_config
+from engine.run.old_formats import former_defaults
 from engine.run.resume import config_differences
 from engine.run.resume_command import stored_config
 from engine.run.run_folder import RunFolder
@@ -125,12 +126,22 @@ class Runner:
         run = RunFolder(config)
         history = run.metrics()
         if history and history[-1]["epoch"] >= config.schedule.epochs:
-            other = config_differences(config.to_dict(), stored_config(str(run.path)).to_dict())
-            if other:
-                log.warning("%s: trained by other settings: %s; remove it to run it again", run.path, "; ".join(other))
-            return not other
+            return self._is_of(cell, overrides, run.path)
         line = [ROOT / "train.py", "--config", self.grid.config_of(cell.variant), "--resume", "auto", *overrides]
         return self._call(line, cell, slot)
+
+    def _is_of(self, cell: Cell, overrides: list[str], run: Path) -> bool:
+        """Whether a finished run is what the cell would be; if not, a warning says why."""
+        try:
+            stored = stored_config(str(run)).to_dict()
+            config = load_config(self.grid.config_of(cell.variant), overrides, below=former_defaults(stored))
+            other = config_differences(config.to_dict(), stored)
+        except ConfigError as error:
+            log.warning("%s", error)
+            return False
+        if other:
+            log.warning("%s: trained by other settings: %s; remove it to run it again", run, "; ".join(other))
+        return not other
 
     def _test(self, cell: Cell, slot: int) -> bool:
         run = self.runs / cell.name

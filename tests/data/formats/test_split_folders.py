@@ -9,6 +9,7 @@ import yolo_files
 
 from data.formats.split_folders import split_by_folders
 from data.formats.tally import FileTally
+from data.formats.yolo import YoloFolder
 from scripts import voc_to_coco, yolo_to_coco
 
 
@@ -114,3 +115,28 @@ def test_a_split_that_is_drawn_is_said(tmp_path, monkeypatch, capsys, script, fi
     script.main()
     out = capsys.readouterr().out
     assert "at random" not in out and "train: 7 images" in out and "val: 1 image," in out
+
+
+@pytest.mark.parametrize(
+    ("script", "files", "names"),
+    [(voc_to_coco, voc_files, ("{}.xml", "{}.jpg")), (yolo_to_coco, yolo_files, ("{}.jpg", "{}.txt"))],
+)
+def test_val_is_drawn_from_train_where_no_folder_is_called_so(tmp_path, monkeypatch, capsys, script, files, names):
+    folders = ["train"] * 5 + ["test"] * 2
+    root = files.write(
+        tmp_path / "in", *(f"{folder}/{part.format(i)}" for i, folder in enumerate(folders) for part in names)
+    )
+    (root / "classes.txt").write_text("cat\n")
+    monkeypatch.setattr(sys, "argv", ["convert", str(root), "--output", str(tmp_path / "out")])
+    script.main()
+    said = capsys.readouterr().out
+    assert "val drawn at random from train, as no folder is called so: --val 0.2 --seed 0" in said.splitlines()
+    assert all(text in said for text in ("train: 4 images", "val: 1 image,", "test: 2 images"))
+
+
+def test_pictures_beside_labels_are_no_images_of_the_data(tmp_path):
+    for split in ("train", "val"):
+        yolo_files.write(tmp_path, f"images/{split}/a.jpg", f"labels/{split}/a.txt", f"labels/{split}/a.png")
+    yolo_files.write(tmp_path, classes="cat\n")
+    assert yolo_files.convert(tmp_path)[0] == {"train": {"a.jpg": 1}, "val": {"a.jpg": 1}}
+    assert [path.name for path in YoloFolder(tmp_path).all_images()] == ["a.jpg", "a.jpg"]

@@ -96,9 +96,9 @@ def test_xml_files_beside_their_images(tmp_path):
         (["<object><name>cat</name></object>"], (64, 48), r"a\.xml: object 1 has no bndbox"),
         ([f"<object><name>cat</name>{TWO_BOXES}</object>"], (64, 48), r"a\.xml: object 1 has 2 bndboxes; mend"),
         (
-            [voc_object(box=(0, 1, 1, 1)), voc_object(box=(0, 0.25, 1, 0.5))],
+            [voc_object(box=(0, 1, 1, 1)), voc_object(box=(0, 0.25, 1.004, 0.5))],
             (64, 48),
-            r"a\.xml: object 2 .* fractions .*; multiply x by the image's width, y by its height",
+            r"a\.xml: all corners lie in 0\.\.1: fractions .*; multiply x by the image's width, y by its height",
         ),
         (["<object>"], (64, 48), r"a\.xml: not valid XML"),
         ([], ("64.5", 48), r"a\.xml: <size> has the width '64\.5', .*; mend or remove <size>"),
@@ -120,3 +120,8 @@ def test_an_annotation_without_its_image_is_named(voc):
     (root / "JPEGImages/a.jpg").unlink()
     with pytest.raises(DatasetError, match=r"a\.xml: no image a\.\*"):
         read(root)
+
+
+def test_a_box_within_a_pixel_beside_others_is_no_fraction(voc):
+    (image,) = read(voc({"a": [voc_object(box=(0.0, 0.0, 0.7, 0.4)), voc_object()]}))
+    assert len(image.objects) == 2

@@ -37,6 +37,12 @@ def test_a_class_list_beside_the_description_is_named_where_it_differs(tmp_path,
     assert len(lines) == (said is not None) and all(said in line for line in lines)
 
 
+@pytest.mark.parametrize("text", ["names: [cat", "names: data/coco.names", "names: []", "names:", "names: 3"])
+def test_a_yaml_file_whose_names_cannot_be_read_gives_way_to_a_class_list(tmp_path, text):
+    write(tmp_path, "a.jpg", "a.txt", classes="cat\n")
+    assert YoloFolder(described(tmp_path, text, "hyp.yaml")).class_names == ["cat"]
+
+
 @pytest.mark.parametrize("text", ["train: images", "- cat", "", "names", "!unknown [", "services: {web: {image: x}}"])
 def test_a_yaml_file_without_names_beside_a_class_list_is_no_description(tmp_path, text):
     write(tmp_path, "images/a.jpg", "images/a.txt", classes="cat\n")

@@ -303,6 +303,21 @@ def test_metrics_are_written_before_the_report_is_printed(annotations, detection
     assert json.loads((tmp_path / "m.json").read_text()) == evaluate_detections(*files)
 
 
+def test_the_report_is_printed_where_the_metrics_cannot_be_written(
+    annotations, detections, tmp_path, monkeypatch, capsys
+):
+    def full(*_):
+        raise OSError(28, "No space left on device", "m.json")
+
+    files = write(tmp_path / "a.json", annotations), write(tmp_path / "d.json", detections)
+    monkeypatch.setattr("engine.metrics.report.write_json", full)
+    with pytest.raises(SystemExit) as stopped:
+        run_script(monkeypatch, "--annotations", files[0], "--detections", files[1], "--json", tmp_path / "m.json")
+    printed = capsys.readouterr()
+    assert stopped.value.code == 1 and printed.err.startswith("error: m.json: No space left")
+    assert "oLRP_loc" in printed.out
+
+
 def test_script_reports_a_user_error_in_one_line(annotations, tmp_path, monkeypatch, capsys):
     files = write(tmp_path / "a.json", annotations), write(tmp_path / "d.json", "{}")
     with pytest.raises(SystemExit) as stopped:

@@ -190,7 +190,7 @@ def test_a_run_without_a_name_has_that_of_its_file(tmp_path, override):
 
 def test_a_file_whose_name_is_none_of_a_run_is_one_line(tmp_path):
     path = write(tmp_path / "my run (old).yaml", "data: {workers: 1}\n")
-    with pytest.raises(ConfigError, match=r"its name cannot be that of a run .* rename the file, or give run\.name"):
+    with pytest.raises(ConfigError, match=r"run\.name: has other signs.*rename the file.*'my run \(old\)'"):
         load_config(path)
     assert load_config(path, ["run.name=x"]).run.name == "x"
 

@@ -85,16 +85,16 @@ def test_a_signal_ends_a_wait_for_data_and_nothing_else(monkeypatch):
 
 
 def test_after_a_signal_data_that_do_come_are_waited_for(monkeypatch):
-    monkeypatch.setattr("engine.run.stop_signal.WAIT_SECONDS", 0.2)
+    monkeypatch.setattr("engine.run.stop_signal.WAIT_SECONDS", 5.0)
 
     def slow():
         signal.raise_signal(signal.SIGUSR1)
+        signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)  # rings in every wait
         for number in range(30):
             time.sleep(0.02)
             yield number
 
     with StopSignal() as stop:
-        signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)  # rings in every wait
         assert list(wait_for_each(slow())) == list(range(30))
     assert stop.number == signal.SIGUSR1
     signal.signal(signal.SIGUSR1, signal.SIG_DFL)
