@@ -135,7 +135,9 @@ class RunFolder:
     def _holds_results(self) -> bool:
         """Whether there is something to continue or to keep; not after a run that died before its first checkpoint."""
         checkpoints = [*checkpoint_history(self.last), *self.last.parent.glob("*.pt.damaged"), self.best]
-        return any(map(Path.exists, checkpoints)) or bool(self.metrics())
+        if any(map(Path.exists, checkpoints)) or self.metrics():
+            return True
+        return self._metrics.exists() and not self._config_file.exists()  # what is left of a run
 
     def begin(self, config: Config, step: int, evaluated_step: int) -> None:
         """Makes the folder ready for a run that continues after `step` steps, the newest evaluation being that of

@@ -151,6 +151,7 @@ def test_random_numbers_of_a_step_do_not_depend_on_where_the_run_began(config_fi
     assert draws[1] == draws[0][2:]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_rewound_and_killed_goes_on_from_there(config_file, monkeypatch):
     steps = ["run.checkpoint_every=1", "run.keep_checkpoints=4"]
     _, folder = train(config_file, *steps)
