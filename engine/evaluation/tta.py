@@ -51,8 +51,8 @@ def merge(results: Sequence[dict[str, Any]], nms_thresh: float, detections_per_i
         boxes = torch.stack(to_xyxy(*torch.tensor([result["bbox"] for result in found]).T), dim=1)
         scores = torch.tensor([result["score"] for result in found])
         ids = [result["category_id"] for result in found]
-        rank = {category_id: rank for rank, category_id in enumerate(sorted(set(ids)))}
-        labels = torch.tensor([rank[category_id] for category_id in ids])  # ids may be of any size; NMS multiplies them
+        label_of = {category_id: label for label, category_id in enumerate(sorted(set(ids)))}
+        labels = torch.tensor([label_of[each] for each in ids])  # ids may be of any size, and NMS multiplies labels
         kept = batched_nms(boxes, scores, labels, nms_thresh)[:detections_per_img]
         merged += [found[index] for index in kept.tolist()]
     return merged

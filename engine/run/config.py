@@ -24,14 +24,7 @@ from detector.families import (
     usual_loss,
     with_own_defaults,
 )
-from engine.run.groups import (
-    DataConfig,
-    EvaluationConfig,
-    Group,
-    OptimizerConfig,
-    RunConfig,
-    ScheduleConfig,
-)
+from engine.run.groups import DataConfig, EvaluationConfig, Group, OptimizerConfig, RunConfig, ScheduleConfig
 from losses.table import LOSSES
 
 
