@@ -67,6 +67,7 @@ def main() -> int:
             if args.config:  # a stored configuration may not say where files go
                 prepare_data(config, processes)
             trainer = Trainer(config, processes, folder, state)
+            del state  # the trainer has its tensors; it would be held as long as training takes
             if args.dry_run:
                 plan = dry_run(trainer)
                 if processes.is_main:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from data.images import read_image
     from data.loader import collate, eval_loader, padded_size, train_loader
     from data.sampler import TrainBatchSampler, eval_batches
-    from data.transforms import eval_transform, to_original, train_transform
+    from data.transforms import eval_transform, train_transform
 
 __all__ = [
     "CocoDetection",
@@ -26,7 +26,6 @@ __all__ = [
     "eval_transform",
     "padded_size",
     "read_image",
-    "to_original",
     "train_loader",
     "train_transform",
 ]
@@ -38,7 +37,7 @@ _HOMES = {
     "data.images": ("read_image",),
     "data.loader": ("collate", "eval_loader", "padded_size", "train_loader"),
     "data.sampler": ("TrainBatchSampler", "eval_batches"),
-    "data.transforms": ("eval_transform", "to_original", "train_transform"),
+    "data.transforms": ("eval_transform", "train_transform"),
 }
 
 

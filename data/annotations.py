@@ -162,9 +162,10 @@ def read_document(path: Path, images_only: bool = False) -> dict[str, Any]:
 
 
 def usable_document(
-    path: Path, images_only: bool = False, on_error: Literal["stop", "skip"] = "stop"
+    path: Path, images_only: bool = False, on_error: Literal["stop", "skip"] = "stop", warn: bool = True
 ) -> dict[str, Any]:
-    """`read_document` with nothing but usable entries; `on_error` and errors as of `read_annotations`."""
+    """`read_document` with nothing but usable entries; `on_error` and errors as of `read_annotations`, warnings only
+    if `warn`."""
     document = read_document(path, images_only)
     unusable: dict[str, list[Problem]] = {}  # by kind
     for problem in record_problems(document):
@@ -173,7 +174,7 @@ def usable_document(
         if on_error == "stop":
             raise DatasetError(f"{path}: {problem.message}; mend it, or leave such entries out: data.on_error=skip")
         unusable.setdefault(problem.kind, []).append(problem)
-    for kind, problems in unusable.items():
+    for kind, problems in unusable.items() if warn else ():
         logger.warning("%s: left out %d of %s (the first: %s)", path, len(problems), kind, problems[0].message)
     for section in ("images", "annotations"):
         positions = {p.position for problems in unusable.values() for p in problems if p.section == section}

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.cpus import control_groups
 from data.errors import DatasetError
 
 READERS = 8  # threads; they wait for the disk or the network most of the time
@@ -76,9 +77,16 @@ def _size(path: Path) -> int:
 
 
 def _available_memory() -> int | None:
-    """Bytes that processes can still claim; None where the system does not say."""
+    """Bytes that processes can still claim, at most their container's limit; None where the system says neither."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
         return None
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+    known = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    for folder in control_groups("memory"):
+        for name in ("memory.max", "memory.limit_in_bytes"):  # of version 2 and 1
+            try:
+                known.append(int((folder / name).read_text()))
+            except (OSError, ValueError):  # no such group, or "max"
+                continue
+    return min(known, default=None)

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -143,7 +144,7 @@ class CocoDetection(Dataset):
         """The image file; a name that was written on Windows is also read as one with folders."""
         name = self._annotations.file_name(index)
         path = self.folder / name
-        if "\\" in name and not path.exists():
+        if "\\" in name and not os.path.exists(path):
             return self.folder / name.replace("\\", "/")
         return path
 
@@ -182,7 +183,7 @@ class CocoDetection(Dataset):
             return self._document()
         if self.on_error == "stop":
             return self.annotation_file
-        return usable_document(self.annotation_file, on_error="skip")
+        return usable_document(self.annotation_file, on_error="skip", warn=False)  # __init__ has warned
 
     def _document(self) -> dict:
         """Images and objects in COCO's form."""

@@ -16,22 +16,26 @@ def usable_cpus() -> int:
 
 
 def _quotas() -> list[float]:
-    """CPUs that the process's control groups and those above them leave it, of both versions of control groups."""
+    """CPUs that the process's control groups leave it."""
+    return [quota for folder in control_groups("cpu") if (quota := _quota(folder)) is not None]
+
+
+def control_groups(controller: str) -> set[Path]:
+    """Folders of the process's control groups and of those above them, of both versions; some may not exist."""
     try:
         lines = PROC.read_text().splitlines()
     except OSError:  # not Linux
-        return []
-    quotas = []
+        return set()
+    folders = set()
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        roots = [CGROUPS / controllers, CGROUPS / "cpu"] if controllers else [CGROUPS, CGROUPS / "unified"]
+        roots = [CGROUPS / controllers, CGROUPS / controller] if controllers else [CGROUPS, CGROUPS / "unified"]
         group = Path(path.lstrip("/"))
         # A container may name its group as the host does and yet have it mounted as the root.
-        folders = {root / folder for root in roots for folder in (group, *group.parents, Path())}
-        quotas += [quota for folder in folders if (quota := _quota(folder)) is not None]
-    return quotas
+        folders |= {root / folder for root in roots for folder in (group, *group.parents, Path())}
+    return folders
 
 
 def _quota(folder: Path) -> float | None:

@@ -21,7 +21,6 @@ from data.targets import BatchTargets
 from data.transforms import Resizing
 
 SIZE_DIVISOR = 32  # of both sides of a batch; the detectors' SIZE_DIVISOR
-EMPTY_OBJECTS = {"boxes": ((4,), torch.float32), "labels": ((), torch.int64), "crowd": ((), torch.bool)}
 PREFETCH = 4  # batches per worker
 TIMEOUT = 60.0  # seconds, after which a loader with workers says that no batch came; it may be asked again
 HANDED_NOTHING_OVER = 74  # exit status of a worker whose batch does not fit into shared memory
@@ -104,8 +103,8 @@ def worker_count(workers: int) -> int:
 
 def blank_batch(count: int, size: tuple[int, int]) -> tuple[Tensor, BatchTargets]:
     """A batch of `count` images of (height, width) without objects, in the form of a loader's."""
-    target: Target = {key: torch.zeros(0, *shape, dtype=dtype) for key, (shape, dtype) in EMPTY_OBJECTS.items()}
-    target |= {"image_id": -1, "orig_size": size, "size": size}
+    target: Target = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    target |= {"crowd": torch.zeros(0, dtype=torch.bool), "image_id": -1, "orig_size": size, "size": size}
     return collate([(image, dict(target)) for image in blank_images(count, *size)])
 
 

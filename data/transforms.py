@@ -186,15 +186,6 @@ def resize(image: Tensor, target: Target, size: Size) -> tuple[Tensor, Target]:
     return image, {**target, "boxes": boxes}
 
 
-def to_original(boxes: Tensor, size: Size, orig_size: Size) -> Tensor:
-    """(n, 4) xyxy boxes of the resized image, in pixels of the file: the inverse of an evaluation transform.
-
-    Args:
-        size, orig_size: the target's (height, width) of the resized image, without padding, and of the file.
-    """
-    return scale_boxes(boxes, size, orig_size)
-
-
 def _size(image: Tensor) -> Size:
     height, width = image.shape[-2:]
     return height, width

@@ -38,6 +38,7 @@ def main() -> int:
 
     from data.cpus import usable_cpus
     from data.output_folder import OutputFolder, refuse_inputs
+    from engine.run.config import ConfigError
     from engine.run.progress import progress
     from engine.run.run_lock import RunLock
     from engine.tools.ablation.cells import KeptCells
@@ -52,7 +53,9 @@ def main() -> int:
         limit = TimeLimit(args.minutes)
         grid, output = load_grid(args.grid), Path(args.output).resolve()
         for cell in search_cells(grid):
-            grid.cell_config(cell, output)  # a mistake in any shows before hours of work
+            _, config = grid.cell_config(cell, output)  # a mistake in any shows before hours of work
+            if config.data.test_split is None and not grid.lengths:
+                raise ConfigError(f"{args.grid}: cells are tested, and data.test_split is null; add it to overrides")
         OutputFolder(output).check(REPORT_FILES)
         refuse_inputs([args.bundle], args.merge)
         failed = []

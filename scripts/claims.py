@@ -25,6 +25,8 @@ def main() -> int:
     )
     parser.add_argument("--draws", type=int, default=2000, metavar="N", help="of the bootstrap (2000)")
     args = parser.parse_args()
+    if args.draws < 1:
+        parser.error("--draws must be positive")
 
     from engine.run.config import ConfigError
     from engine.run.progress import progress
@@ -38,7 +40,10 @@ def main() -> int:
             path, separator, folder = pair.partition("=")
             if not separator:
                 raise ConfigError(f"--grid {pair}: not of the form GRID=DIR")
-            kept[Path(path).stem] = KeptCells(load_grid(path), Path(folder) / "cells")
+            name = Path(path).stem if Path(path).stem not in kept else pair
+            if args.grid.count(pair) > 1:
+                raise ConfigError(f"--grid {pair}: given twice; every grid counts once")
+            kept[name] = KeptCells(load_grid(path), Path(folder) / "cells")
         claims = []
         count = sum(len(compared_variants(cells.grid)) for cells in kept.values())
         with progress(total=count, desc="claims", unit="claim") as bar:

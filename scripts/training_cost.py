@@ -48,11 +48,11 @@ def main() -> None:
     from engine.tools.cost_table import cost_row, rate_of_benchmark, rate_of_run
 
     with user_errors():
-        configs = {path.stem: load_config(path) for path in args.configs}
+        configs = [(path.stem, load_config(path)) for path in args.configs]
         rate = args.rate or (
             rate_of_benchmark(args.benchmark, args.precision) if args.benchmark else rate_of_run(args.run)
         )
-        rows = [cost_row(name, config, rate, next(iter(configs.values())), args) for name, config in configs.items()]
+        rows = [cost_row(name, config, rate, configs[0][1], args) for name, config in configs]
     print(f"{counted(args.gpus, 'GPU')}, {rate:.4g} images/s on one with {args.configs[0].stem}", end="")
     print(f", {args.bandwidth:g} GB/s, {args.positives:g} positives an image" if args.gpus > 1 else "")
     print("| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0]), sep="\n")

@@ -193,7 +193,7 @@ def place(source: Path, target: Path, copy: bool) -> None:
     """A copy of a file, or a link to a file or folder, at `target`, by another name first: nothing half-written keeps
     that name."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = target.with_name(f".{os.getpid()}.tmp")  # names may be as long as the system allows
     temporary.unlink(missing_ok=True)
     try:
         if copy:

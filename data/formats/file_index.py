@@ -1,6 +1,6 @@
 """Files by their names without suffix, for formats in which the files of an image have one name."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 
@@ -19,9 +19,9 @@ class FileIndex:
         """The files that have the name, with all its folders."""
         return self._by_path.get(name, [])
 
-    def alone(self, stem: str) -> list[Path]:
-        """The files of one folder that have the stem, if no other folder has it too."""
-        found = self._by_stem.get(stem, [])
+    def alone(self, stem: str, fits: Callable[[Path], bool] = lambda path: True) -> list[Path]:
+        """The files of one folder that have the stem and fit, if no other folder has such files too."""
+        found = [path for path in self._by_stem.get(stem, []) if fits(path)]
         return found if len({path.parent for path in found}) == 1 else []
 
 

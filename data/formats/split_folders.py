@@ -23,13 +23,17 @@ def split_by_folders(paths: Iterable[Path], root: Path, tally: FileTally) -> dic
     """
     splits: dict[str, list[Path]] = {split: [] for split in SPLIT_NAMES}
     for path in paths:
-        folders = (part.lower() for part in path.relative_to(root).parts[:-1])
-        decisive = next((folder for folder in folders if folder not in KINDS), None)
-        for split, names in SPLIT_NAMES.items():
-            if decisive in names:
-                splits[split].append(path)
+        if (split := split_of(path, root)) is not None:
+            splits[split].append(path)
     found = {split: unique_files(files) for split, files in splits.items() if files}
     if "train" not in found or len(found) == 1:
         return {}
     tally.notes.append(f"{root}: the splits are those of the folders, as nothing else names any: {', '.join(found)}")
     return found
+
+
+def split_of(path: Path, root: Path) -> str | None:
+    """The split whose name the first folder below the root has that is none of `KINDS`; None if it has none's."""
+    folders = (part.lower() for part in path.relative_to(root).parts[:-1])
+    decisive = next((folder for folder in folders if folder not in KINDS), None)
+    return next((split for split, names in SPLIT_NAMES.items() if decisive in names), None)

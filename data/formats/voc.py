@@ -10,7 +10,7 @@ from data.errors import DatasetError
 from data.exif import Exif
 from data.formats.convert import LabelledImage, image_sizes
 from data.formats.file_index import FileIndex, name_below
-from data.formats.split_folders import KINDS, split_by_folders
+from data.formats.split_folders import KINDS, split_by_folders, split_of
 from data.formats.tally import FileTally, inputs_below, unique_files
 from data.formats.voc_xml import Corners, Difficult, parse_xml, read_objects, read_size
 from data.image_files import IMAGE_SUFFIXES, files_below, is_image
@@ -158,8 +158,10 @@ class VocFolder:
         named = file_name.replace("\\", "/")
         own = name_below(xml_file, self.annotations)
         for key in (str(xml_file.with_suffix("")), own, _without_suffix(named)):
-            alone = self._image_index.alone(PurePosixPath(key).name)
-            if found := self._image_index.named(key) or [path for path in alone if self._go_together(xml_file, path)]:
+            stem = PurePosixPath(key).name
+            beside = self._image_index.alone(stem, lambda path: self._folders(path) == self._folders(xml_file))
+            alone = [path for path in self._image_index.alone(stem) if self._go_together(xml_file, path)]
+            if found := self._image_index.named(key) or beside or alone:
                 exact = [path for path in found if path.name == PurePosixPath(named).name]
                 # of several formats, the one that comes first in our list
                 return min(exact or found, key=lambda path: IMAGE_SUFFIXES.index(path.suffix.lower()))
@@ -168,7 +170,8 @@ class VocFolder:
     def _go_together(self, xml_file: Path, image: Path) -> bool:
         """Whether files that have but their names in common may be of one image, by the folders that they are in."""
         if self.annotations == self.images:
-            return True
+            splits = {split_of(path, self.root) for path in (xml_file, image)}
+            return len(splits) == 1 or None in splits
         ours, theirs = self._folders(xml_file), self._folders(image)
         return _is_tail(ours, theirs) or _is_tail(theirs, ours)
 
@@ -207,7 +210,11 @@ def _image_lists(root: Path) -> dict[str, Path]:
     if image_sets == root:
         return {}
     folder = _folder_in(image_sets, "main")
-    return {path.stem.lower(): path for path in files_below(folder) if path.suffix.lower() == ".txt"}
+    lists: dict[str, Path] = {}
+    for path in files_below(folder):  # those in folders below come last, and count only where there are no others
+        if path.suffix.lower() == ".txt":
+            lists.setdefault(path.stem.lower(), path)
+    return lists
 
 
 def _refuse_lists_below(root: Path, found: Sequence[Path]) -> None:

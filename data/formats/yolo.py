@@ -46,6 +46,7 @@ class YoloFolder:
         self._description = read_description(root, self.tally)
         self.class_names = self._description.class_names
         self.of_folders = False
+        self._moved: dict[Path, str] = {}  # what is read in place of a source that is not there → that source
         self._bases: dict[str, Path] = {}  # split → the folder that names of its images are relative to
 
     def image_sets(self) -> dict[str, list[Path]]:
@@ -116,6 +117,11 @@ class YoloFolder:
             if (path := self._by_last_parts(source)) is None:
                 raise DatasetError(
                     f"{where}: {source}: no such folder or list of images; put it there, or remove the key"
+                )
+            if (other := self._moved.setdefault(path, source)) != source:
+                raise DatasetError(
+                    f"{where}: {source} is not there, and neither is {other}: both would be {path}; put them there, or "
+                    "remove the keys for splits at random"
                 )
             self.tally.notes.append(f"{where}: {source} is not there; {path} is read in its place")
         if path.is_dir():

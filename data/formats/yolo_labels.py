@@ -1,6 +1,7 @@
 """YOLO label files: where that of an image is, and what its lines say."""
 
 import os
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,8 +27,9 @@ class LabelFolders:
         """
         for path in dict.fromkeys((image, Path(os.path.realpath(image)))):
             for folder in (*self._labels_folders(path), path.parent):
-                names = self._names_in(folder).get(f"{path.stem}.txt".lower(), [])
-                if names := [name for name in names if name[:-4] == path.stem]:
+                stem = _composed(path.stem)
+                names = self._names_in(folder).get(f"{stem}.txt".lower(), [])
+                if names := [name for name in names if _composed(name[:-4]) == stem]:
                     return folder / max(names)  # of a.txt and a.TXT the usual one
         return None
 
@@ -43,8 +45,13 @@ class LabelFolders:
         if folder not in self._names:
             names = self._names[folder] = {}
             for name in os.listdir(folder) if os.path.isdir(folder) else ():
-                names.setdefault(name.lower(), []).append(name)
+                names.setdefault(_composed(name).lower(), []).append(name)
         return self._names[folder]
+
+
+def _composed(name: str) -> str:
+    """With letters and their accents as one character: macOS keeps two, other systems what was typed."""
+    return unicodedata.normalize("NFC", name)
 
 
 def shared_labels_note(labels: Mapping[Path, Path | None]) -> str | None:

@@ -176,12 +176,13 @@ def _check_balance_of(head: str, records: Sequence[Record], config: Config, sche
             f"{which} is {distinct[0]:g} after {updates} updates: self-balancing leaves it "
             "where the localisation part is 0, as it is without positives; see train/num_positives and train_batch.png",
         )
+    rank = median_of(records[-WINDOW:], "rank")  # None where there were no positives
     if len(distinct) > 2 and distinct[-3] < distinct[-2] < distinct[-1] and distinct[-1] > RUNAWAY_WEIGHT:
         return Finding(
             "balance_runaway",
             f"{which} went {', '.join(f'{weight:.3g}' for weight in distinct[-3:])}: the "
             "localisation part is divided by the ranks, so it vanishes, and its weight grows, while the positives "
-            f"rank low (median rank {median_of(records[-WINDOW:], 'rank'):.0f}); mend the ranking first: lower "
+            f"rank low (median rank {'unknown' if rank is None else f'{rank:.0f}'}); mend the ranking first: lower "
             f"optimizer.lr (now {config.optimizer.lr:g}), or set loss.self_balance=false",
         )
     return None

@@ -100,7 +100,6 @@ class Diagnosis:
         self._check(EVALUATION_CHECKS)
         if self.records:
             self._report([generalisation], self.records[-1]["step"])
-        if self.records:
             log.info("%s", format_summary(self.records, self.causes, self.level_names))
 
     def _check(self, checks: Sequence[Callable[[Sequence[Record], Config, Schedule], Finding | None]]) -> None:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from data import CocoDetection, eval_loader, to_original
-from data.boxes import mirror_boxes, to_xywh
+from data import CocoDetection, eval_loader
+from data.boxes import mirror_boxes, scale_boxes, to_xywh
 from engine.evaluation.tta import NMS_THRESH, merge, mirror_images, views
 from engine.metrics.coco_metrics import match_detections, metrics_of
 from engine.metrics.matching import Matches
@@ -145,7 +145,7 @@ def _coco_results(
     tables = [torch.cat([d["boxes"], d["scores"][:, None], d["labels"][:, None]], dim=1) for d in detections]
     results = []
     for table, target in zip(torch.cat(tables).cpu().split([len(t) for t in tables]), targets, strict=True):
-        boxes = to_original(table[:, :4], target["size"], target["orig_size"])
+        boxes = scale_boxes(table[:, :4], target["size"], target["orig_size"])
         boxes = torch.stack(to_xywh(*boxes.unbind(1)), dim=1)
         labels = table[:, 5].long().tolist()
         results += [

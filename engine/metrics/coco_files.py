@@ -4,6 +4,7 @@ import functools
 import gc
 import json
 import logging
+import reprlib
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,7 +12,6 @@ from contextlib import contextmanager
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
-from reprlib import repr as short_repr
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,12 +28,13 @@ RESULT_KEYS = ("image_id", "category_id", "bbox", "score")
 EXPECTED_RESULTS = 'expected a list of {"image_id", "category_id", "bbox": [x, y, width, height], "score"}'
 EXPECTED_BOX = "expected four numbers [x, y, width, height], none infinite, no side negative"
 EXPECTED_ANNOTATIONS = "expected COCO format with images, categories and annotations"
-REQUIRED: dict[str, dict[str, type]] = {  # of a COCO annotation file
-    "images": {"id": int},
-    "categories": {"id": int, "name": str},
-    "annotations": {"image_id": int, "category_id": int, "bbox": list},
+NUMBERS = (*INTEGERS, float, np.floating)
+BOXES = (list, tuple, np.ndarray)
+REQUIRED: dict[str, dict[str, tuple[type, ...]]] = {  # of COCO annotations
+    "images": {"id": INTEGERS},
+    "categories": {"id": INTEGERS, "name": (str,)},
+    "annotations": {"image_id": INTEGERS, "category_id": INTEGERS, "bbox": BOXES},
 }
-NUMBERS = (int, float, np.integer, np.floating)
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ def _detections(results: Sequence[dict], image_of: dict[int, int], label_of: dic
     image_ids, category_ids, bboxes, scores = (list(map(itemgetter(key), results)) for key in RESULT_KEYS)
     _require(image_ids, *INTEGERS)
     _require(category_ids, *INTEGERS)
-    _require(bboxes, list, tuple)
+    _require(bboxes, *BOXES)
     if not {4}.issuperset(map(len, bboxes)):
         raise ValueError("not four numbers")
     boxes = _finite_array(list(chain.from_iterable(bboxes))).reshape(-1, 4)
@@ -128,15 +129,15 @@ def _result_problem(detection: object, image_of: dict, label_of: dict, truth_nam
             return f"has no {key!r}; {EXPECTED_RESULTS}"
     bbox = detection["bbox"]
     if not _is_four_numbers(bbox) or not all(map(_is_number, bbox)) or min(bbox[2:]) < 0:
-        return f"has bbox {short_repr(bbox)}; {EXPECTED_BOX}"
+        return f"has bbox {_shown(bbox)}; {EXPECTED_BOX}"
     if not _is_number(detection["score"]):
-        return f"has score {short_repr(detection['score'])}; expected a finite number"
+        return f"has score {_shown(detection['score'])}; expected a finite number"
     for key, known in (("image_id", image_of), ("category_id", label_of)):
         if not isinstance(detection[key], INTEGERS) or isinstance(detection[key], bool):
             kind = type(detection[key]).__name__
-            return f"has {key} {short_repr(detection[key])} of type {kind}; expected an integer"
+            return f"has {key} {_shown(detection[key])} of type {kind}; expected an integer"
         if detection[key] not in known:
-            return f"has {key} {short_repr(detection[key])}, unknown in {truth_name}; use the ids of that file"
+            return f"has {key} {_shown(detection[key])}, unknown in {truth_name}; use the ids of that file"
     return None
 
 
@@ -192,17 +193,20 @@ def _check_annotations(content: Any, name: str) -> None:
                 if not isinstance(value, kind) or isinstance(value, bool):
                     raise DetectionsError(f"{name}: {section}[{index}] lacks a valid {key!r}; {EXPECTED_ANNOTATIONS}")
             if section == "annotations" and not _is_four_numbers(entry["bbox"]):
-                raise DetectionsError(
-                    f"{name}: {section}[{index}] has bbox {short_repr(entry['bbox'])}; {EXPECTED_BOX}"
-                )
+                raise DetectionsError(f"{name}: {section}[{index}] has bbox {_shown(entry['bbox'])}; {EXPECTED_BOX}")
             if section == "annotations" and entry.get("iscrowd") not in (None, 0, 1):
                 raise DetectionsError(
-                    f"{name}: {section}[{index}] has iscrowd {short_repr(entry['iscrowd'])}; expected 0 or 1"
+                    f"{name}: {section}[{index}] has iscrowd {_shown(entry['iscrowd'])}; expected 0 or 1"
                 )
     for section, key in (("images", "id"), ("categories", "id"), ("categories", "name")):
         for value, count in Counter(entry[key] for entry in content[section]).items():
             if count > 1:
                 raise DetectionsError(f"{name}: {count} {section} have {key} {value!r}; give each its own")
+
+
+def _shown(value: object) -> str:
+    """Cut short, and on one line, which a matrix of NumPy's is not."""
+    return " ".join(reprlib.repr(value).split())
 
 
 def _is_number(value: object) -> bool:
@@ -213,7 +217,7 @@ def _is_number(value: object) -> bool:
 
 
 def _is_four_numbers(bbox: object) -> bool:
-    if not isinstance(bbox, list | tuple) or len(bbox) != 4:
+    if not isinstance(bbox, BOXES) or getattr(bbox, "ndim", 1) != 1 or len(bbox) != 4:
         return False
     return all(isinstance(value, NUMBERS) and not isinstance(value, bool) for value in bbox)
 

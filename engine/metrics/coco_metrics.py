@@ -6,23 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .average_precision import COCO_STATS, coco_stats, precisions
-from .coco_files import DetectionsError, read_coco
+from .average_precision import coco_stats, precisions
+from .coco_files import read_coco
 from .lrp import evaluate_lrp, lrp_curve
 from .matching import Matches, match
 from .thresholds import operating_points
 
 if TYPE_CHECKING:
     from pycocotools.coco import COCO
-
-__all__ = [
-    "COCO_STATS",
-    "DetectionsError",
-    "evaluate",
-    "evaluate_detections",
-    "match_detections",
-    "metrics_of",
-]
 
 
 def evaluate(annotations: "str | Path | COCO | dict", detections: str | Path | Sequence[dict]) -> dict:

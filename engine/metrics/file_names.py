@@ -24,9 +24,11 @@ class ImagesByName:
 
     def __init__(self, images: Iterable[Mapping[str, Any]]) -> None:
         self._by_last: dict[str, list[tuple[list[str], int]]] = defaultdict(list)
+        self._by_name: dict[tuple[str, ...], list[int]] = defaultdict(list)
         for image in images:
             if isinstance(image.get("file_name"), str) and (parts := _parts(image["file_name"])):
                 self._by_last[parts[0]].append((parts, image["id"]))
+                self._by_name[tuple(parts)].append(image["id"])
 
     def __bool__(self) -> bool:
         return bool(self._by_last)
@@ -34,10 +36,13 @@ class ImagesByName:
     def find(self, file_name: str) -> list[int]:
         """Ids of the images that the name may mean: one, none, or several that fit equally well."""
         parts = _parts(file_name)
+        if same := self._by_name.get(tuple(parts)):  # videos' images have but a few last parts among them
+            return same
         named = self._by_last.get(parts[0], []) if parts else []
         shared = [_num_shared(parts, other) for other, _ in named]
         fits = [(count == len(other), count) for count, (other, _) in zip(shared, named, strict=True)]
-        return [image_id for fit, (_, image_id) in zip(fits, named, strict=True) if fit == max(fits)]
+        best = max(fits, default=None)
+        return [image_id for fit, (_, image_id) in zip(fits, named, strict=True) if fit == best]
 
 
 def _parts(name: str) -> list[str]:

@@ -13,7 +13,7 @@ SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)} 
 AREAS = {"all": (0, 1e10)} | SIZES
 MAX_DETECTIONS = 100  # of an image and class
 UNMATCHED = -1
-BLOCK = 1 << 16  # detections whose overlaps are computed at a time
+BLOCK = 1 << 20  # pairs whose overlaps are computed at a time
 
 
 @dataclass(frozen=True)
@@ -141,11 +141,10 @@ def _near_pairs(
     by_group = object_groups.argsort(kind="stable")
     object_groups = object_groups[by_group]
     starts, ends = (np.searchsorted(object_groups, groups, side=side) for side in ("left", "right"))
-    blocks = [(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0))]
-    for first in range(0, len(boxes), BLOCK):
-        counts = (ends - starts)[first : first + BLOCK]
-        row = np.repeat(np.arange(first, first + len(counts)), counts)
-        within = np.arange(len(row)) - np.repeat(counts.cumsum() - counts, counts)
+    counts, blocks = ends - starts, []
+    for part in np.split(np.arange(len(boxes)), np.diff(counts.cumsum() // BLOCK).nonzero()[0] + 1):
+        row = np.repeat(part, counts[part])
+        within = np.arange(len(row)) - np.repeat(counts[part].cumsum() - counts[part], counts[part])
         column = by_group[starts[row] + within]
         iou = paired_iou(boxes[row], truth.boxes[column], truth.crowd[column])
         near = iou >= thresholds.min()

@@ -29,13 +29,9 @@ def instances_of(coco_eval: "COCOeval") -> tuple[GroundTruth, Detections, int]:
     if not params.useCats:
         raise ValueError("evaluate_lrp needs classes: an evaluation with params.useCats 1, not 0")
     image_ids, category_ids = np.asarray(params.imgIds).tolist(), np.asarray(params.catIds).tolist()
-    places = [
-        (image, label, (image_id, category_id))
-        for image, image_id in enumerate(image_ids)
-        for label, category_id in enumerate(category_ids)
-    ]
+    image_of, label_of = ({key: place for place, key in enumerate(ids)} for ids in (image_ids, category_ids))
     objects, detections = (
-        [(image, label, entry) for image, label, key in places for entry in held.get(key, [])]
+        [(image_of[image], label_of[label], entry) for (image, label), entries in held.items() for entry in entries]
         for held in (coco_eval._gts, coco_eval._dts)
     )
     truth = GroundTruth(

@@ -31,7 +31,7 @@ from engine.reporting.drawing import (
     joined,
 )
 from engine.reporting.figures import confusion_figure, figure_png, lrp_figure, per_class_figure, precision_recall_figure
-from engine.reporting.html_examples import Example
+from engine.reporting.html_examples import ExamplePictures
 from engine.reporting.html_report import render_page
 from engine.run.config import Config
 
@@ -76,7 +76,7 @@ def write_report(
         pictures["precision_recall"] = figure_png(precision_recall_figure(analysis))
         pictures["lrp"] = figure_png(lrp_figure(analysis))
         pictures["confusion"] = figure_png(confusion_figure(*analysis.most_confused()))
-    examples: dict[str, list[Example]] = {}
+    examples: dict[str, list[ExamplePictures]] = {}
     for heading, image_ids in zip(("best", "worst"), analysis.best_and_worst(NUM_EXAMPLES), strict=True):
         group = examples[f"{heading.capitalize()} images, by their LRP"] = []
         for rank, image_id in enumerate(image_ids, start=1):
@@ -102,7 +102,9 @@ def _all_files() -> list[str]:
     return [PAGE, *(f"{name}.png" for name in ("per_class", "precision_recall", "lrp", "confusion", *examples))]
 
 
-def _example(image_id: int, analysis: Analysis, matches: Matches, dataset: CocoDetection) -> tuple[Example, Tensor]:
+def _example(
+    image_id: int, analysis: Analysis, matches: Matches, dataset: CocoDetection
+) -> tuple[ExamplePictures, Tensor]:
     """The image with its ground truth, and with what became of it at the operating points; and a picture of both."""
     in_file_pixels = copy.copy(dataset)
     in_file_pixels.transform = None
@@ -114,7 +116,7 @@ def _example(image_id: int, analysis: Analysis, matches: Matches, dataset: CocoD
     errors = analysis.images[image_id]
     counts = f"{errors.tp} right, {errors.fp} false, {errors.fn} missed"
     file_name = os.path.relpath(dataset.path(index), dataset.folder)
-    example = Example(
+    example = ExamplePictures(
         caption=f"{file_name} (id {image_id}): LRP {errors.lrp:.3f}, {counts}",
         truth=draw_detections(image, target["boxes"], target["labels"], None, dataset.class_names, target["crowd"]),
         detections=draw_boxes(image, _outcome_boxes(analysis.outcomes[image_id], matches, scale)),

@@ -14,7 +14,7 @@ OUTCOMES = (("right", "right"), ("false", "false"), ("missed", "missed object (d
 
 
 @dataclass(frozen=True)
-class Example:
+class ExamplePictures:
     """One image of the report.
 
     Attributes:
@@ -27,7 +27,7 @@ class Example:
     detections: Tensor
 
 
-def examples_section(examples: dict[str, list[Example]]) -> str:
+def examples_section(examples: dict[str, list[ExamplePictures]]) -> str:
     """HTML of the images under their headings; an empty text where there are none."""
     groups = "".join(_examples(heading, group) for heading, group in examples.items())
     if not groups:
@@ -37,7 +37,7 @@ def examples_section(examples: dict[str, list[Example]]) -> str:
 {groups}<dialog><img alt=""></dialog>"""
 
 
-def _examples(heading: str, group: Sequence[Example]) -> str:
+def _examples(heading: str, group: Sequence[ExamplePictures]) -> str:
     if not group:
         return ""
     figures = "".join(

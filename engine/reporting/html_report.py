@@ -6,7 +6,7 @@ from html import escape
 from engine.metrics.report import SUMMARY_TABLES, format_number
 from engine.reporting.analysis import Analysis, Errors
 from engine.reporting.figures import BUDGET_PARTS, figure_svg, lrp_figure, precision_recall_figure
-from engine.reporting.html_examples import Example, examples_section
+from engine.reporting.html_examples import ExamplePictures, examples_section
 from engine.reporting.page_style import SCRIPT, STYLE
 
 TILES = ("AP", "AP50", "AP75", "oLRP", "oLRP_loc", "oLRP_fp", "oLRP_fn")
@@ -34,7 +34,7 @@ def render_page(
     facts: Sequence[str],
     metrics: dict,
     analysis: Analysis,
-    examples: dict[str, list[Example]],
+    examples: dict[str, list[ExamplePictures]],
     config: str,
     verdict: str = "",
 ) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 State = dict[str, Any]
 
@@ -66,7 +67,7 @@ class CheckpointWriter:
                 # On a stream of its own, or the copies would wait for the training's kernels and these for them.
                 with torch.cuda.stream(torch.cuda.Stream()):
                     taken.synchronize()
-                    snapshot = _on_cpu(snapshot)
+                    snapshot = tree_map_only(Tensor, Tensor.cpu, snapshot)
             write(snapshot)
         except Exception as error:
             self._failure = error
@@ -81,11 +82,3 @@ class CheckpointWriter:
         self._join()
         if self._failure is not None:  # what ended the run is the error to tell
             log.error("the last checkpoint was not written: %s", self._failure)
-
-
-def _on_cpu(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.cpu()
-    if isinstance(value, dict):
-        return {key: _on_cpu(each) for key, each in value.items()}
-    return [_on_cpu(each) for each in value] if isinstance(value, list) else value

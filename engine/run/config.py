@@ -68,8 +68,13 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), below: Mapping[
         ConfigError: file missing, empty or broken; unknown key; wrong type; impossible value.
     """
     path = Path(path)
-    values = merge_files(dict(below or {}), _read_yaml(path, seen=()))
-    return parse_config(values, str(path), overrides, name=path.stem)
+    values = _read_yaml(path, seen=())
+    config = parse_config(values, str(path), overrides, name=path.stem)
+    if not below:
+        return config
+    # a loss's keys are for that loss; the name beside them must not choose it
+    kept = {group: keys for group, keys in below.items() if keys.get("name", config.loss.name) == config.loss.name}
+    return parse_config(merge_files(kept, values), str(path), overrides, name=path.stem)
 
 
 def parse_config(values: dict[str, Any], source: str, overrides: Sequence[str] = (), name: str | None = None) -> Config:

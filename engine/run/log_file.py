@@ -4,6 +4,7 @@ import logging
 import logging.handlers
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -19,11 +20,23 @@ def hold_lines() -> None:
     logging.getLogger().addHandler(_HeldLines())
 
 
+class _LogHandler(logging.FileHandler):
+    """A full disk takes no more lines; whoever else writes there ends the run, and the console says why."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        with suppress(OSError):  # lines that are still to be written
+            super().close()
+
+
 class LogFile:
     """The file, which goes on where an earlier start of the run ended. Takes the lines held so far."""
 
     def __init__(self, path: Path) -> None:
-        self._handler = logging.FileHandler(path, encoding="utf-8")
+        self._handler = _LogHandler(path, encoding="utf-8")
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         root = logging.getLogger()
         for held in [handler for handler in root.handlers if isinstance(handler, _HeldLines)]:

@@ -18,7 +18,7 @@ from engine.run.threads import thread_count
 log = logging.getLogger(__name__)
 
 # keys that a resumed run may change although their group must stay the same
-FREE_ON_RESUME = {"data.root", "data.workers", "data.cache", "data.inside_only", "schedule.max_steps"}
+FREE_ON_RESUME = {"data.root", "data.workers", "data.cache", "data.inside_only", "data.on_error", "schedule.max_steps"}
 FIXED_GROUPS = ("model", "loss", "data", "optimizer", "schedule")
 
 

@@ -50,6 +50,9 @@ class RunFolder:
         self.source: Path | None = None
         self.rewound = False
         self._set_aside: Path | None = None  # where results go that have no checkpoint
+        self._saved_step: int | None = None  # of last.pt, as far as this process wrote it
+        self._given_up: list[Path] = []  # checkpoints of this run that are later than the one it is rewound to
+        self._is_fork = False  # whether `source` is a checkpoint of another run
 
     def find_checkpoint(
         self, resume: str | None, overwrite: bool, restarted: bool = False, writes: bool = True
@@ -86,9 +89,14 @@ class RunFolder:
                     f"--resume {resume}: {self.path} holds another run, which would be replaced; choose another "
                     "run.name, or continue that run with --resume auto"
                 )
-            self.source = Path(resume)
+            self.source, self._is_fork, state = Path(resume), not own, load_checkpoint(resume)
             self.rewound = own and self.source.resolve() != self.last.resolve()
-            return load_checkpoint(resume)
+            if self.rewound:
+                others = [*checkpoint_history(self.last), self.best]
+                self._given_up = [path for path in others if _is_later(path, state["step"])]
+                if writes:  # as below: if torchrun restarts before that, the newest must not be continued
+                    self._to_be_replaced.touch()
+            return state
         if self._files():
             if self._holds_results() and not overwrite:
                 raise ConfigError(
@@ -147,7 +155,7 @@ class RunFolder:
             text = "%s: has results, but no checkpoint to continue from; starts afresh, and keeps them in %s"
             log.warning(text, self.path, self._set_aside)
             self._set_aside.mkdir()
-        if step == 0:
+        if step == 0 or self._is_fork:  # then the files are those of a run that died before its first checkpoint
             for path in self._files():
                 if self._set_aside is not None:
                     path.rename(self._set_aside / path.name)
@@ -164,8 +172,27 @@ class RunFolder:
         kept = [record for record in self.metrics() if record["step"] <= evaluated_step]
         self._write_metrics(kept)
 
+    @property
+    def has_best(self) -> bool:
+        """Whether there is a best.pt that goes on to count."""
+        return self.best.exists() and self.best not in self._given_up
+
+    def rewind(self, state: dict[str, Any]) -> None:
+        """Puts the checkpoint that was asked for in the place of the newest, and those after it into a folder of their
+        own: given again, the same command must not find one of them under the name that it asks for."""
+        if self._given_up:
+            aside = _free_folder(self.path)
+            aside.mkdir()
+            for path in self._given_up:
+                path.rename(aside / path.name)
+            log.info("%s: goes back to step %d; the checkpoints after it are in %s", self.path, state["step"], aside)
+        save_checkpoint(self.last, state)
+
     def save_last(self, state: dict[str, Any]) -> None:
-        save_checkpoint(self.last, state, self._keep)
+        # The weights of a step are saved before their evaluation and after it: one of the checkpoints that are kept.
+        keep = 1 if state["step"] == self._saved_step else self._keep
+        save_checkpoint(self.last, state, keep)
+        self._saved_step = state["step"]
         for path in checkpoint_history(self.last)[self._keep :]:  # of an earlier start that kept more
             path.unlink()
 
@@ -198,6 +225,13 @@ class RunFolder:
         own += [self.diagnosis, self.curves, self.provenance, self.log]
         others = [*self.last.parent.glob("*.pt.damaged"), *self.path.glob(BAD_BATCHES), *self.path.glob(EVENT_FILES)]
         return [path for path in (*own, *sorted(others)) if path.exists()]
+
+
+def _is_later(path: Path, step: int) -> bool:
+    try:
+        return path.exists() and load_checkpoint(path)["step"] > step
+    except CheckpointError:  # of no use, and in nobody's way
+        return False
 
 
 def _as_yaml(config: Config) -> bytes:

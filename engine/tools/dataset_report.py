@@ -1,6 +1,7 @@
 """A checked data set as text for a terminal and as a picture."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,9 +13,13 @@ from data.transforms import Resizing
 from detector import ModelConfig, build_references
 from detector.contract import SIZE_DIVISOR
 from engine.metrics.matching import SIZES
+from engine.reporting.fonts import drawable, families
 from engine.run.stretch import described
 from engine.tools.dataset_check import EXAMPLES, SplitReport
 from losses.overlaps import box_area
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MOST_CLASSES = 40  # bars that stay readable
 
@@ -61,7 +66,15 @@ def format_split(name: str, report: SplitReport, resize: Resizing) -> str:
 
 def draw_report(path: Path, reports: dict[str, SplitReport], model: ModelConfig) -> None:
     """PNG with the size of objects beside the anchors', objects per class, and the anchors that they get."""
-    from matplotlib.figure import Figure  # imported late: it takes a second
+    from matplotlib import rc_context  # imported late: it takes a second
+
+    with rc_context({"text.parse_math": False, "font.family": families(tuple(next(iter(reports.values())).classes))}):
+        figure = _figure(reports, model)
+        write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=110))
+
+
+def _figure(reports: dict[str, SplitReport], model: ModelConfig) -> "Figure":
+    from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 4.2), layout="constrained")
     by_size, by_class, by_anchors = figure.subplots(1, 3)
@@ -86,11 +99,12 @@ def draw_report(path: Path, reports: dict[str, SplitReport], model: ModelConfig)
     by_class.set_title("Objects per class", fontsize=10)
     by_anchors.set(xlabel="mean number")
     by_anchors.set_title("Positive anchors per object", fontsize=10)
+    names = [drawable(name, f"class {number}") for number, name in enumerate(classes, start=1)]
     for axes in (by_class, by_anchors):
-        axes.set_yticks(np.arange(len(classes)) + 0.4 - height / 2, classes, fontsize=8 if len(classes) < 20 else 5)
+        axes.set_yticks(np.arange(len(classes)) + 0.4 - height / 2, names, fontsize=8 if len(classes) < 20 else 5)
         axes.invert_yaxis()
     by_size.legend()
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=110))
+    return figure
 
 
 def _reference_sizes(model: ModelConfig) -> list[float]:

@@ -73,7 +73,7 @@ def new_config(root: str, init_from: str | None) -> str:
     splits = find_splits(Path(root))
     dataset = CocoDetection(root, splits.train, on_error="skip")
     sides = _object_sides(dataset)
-    start, plan = _start(init_from)
+    start, optimizer, plan = _start(init_from)
     short, long = image_sides(dataset.sizes, sides, plan)
     batch = min(8 if len(dataset) >= 64 else 4, len(dataset))
     epochs = min(max(-(-plan.images // len(dataset)), plan.epochs[0]), plan.epochs[1])
@@ -88,7 +88,7 @@ def new_config(root: str, init_from: str | None) -> str:
             "augmentation": "flip",
             "batch_size": batch,
         },
-        "optimizer": {"lr": plan.lr * batch / 8, "base_batch_size": batch, "clip_grad_norm": 10.0},
+        "optimizer": {**optimizer, "lr": plan.lr * batch / 8, "base_batch_size": batch, "clip_grad_norm": 10.0},
         "schedule": {"epochs": epochs, "kind": "cosine", "warmup_steps": min(500, max(1, steps // 10))},
         "evaluation": {"every": max(1, epochs // 20), "short_side": short, "long_side": long},
     }
@@ -166,15 +166,16 @@ def _object_sides(dataset: CocoDetection) -> np.ndarray:
     return box_area(boxes).sqrt().numpy()
 
 
-def _start(init_from: str | None) -> tuple[dict[str, dict[str, Any]], Plan]:
-    """Groups `model` and, for a checkpoint trained with another loss than the usual one, `loss`; and the plan.
+def _start(init_from: str | None) -> tuple[dict[str, dict[str, Any]], dict[str, Any], Plan]:
+    """Groups `model` and, for a checkpoint trained with another loss than the usual one, `loss`; what is unusual of its
+    optimizer, which its rate is for; and the plan.
 
     Of a checkpoint's keys those that its loss or its family do not bring along.
     """
     if init_from is None:
-        return {"model": dict(FROM_SCRATCH)}, SCRATCH
+        return {"model": dict(FROM_SCRATCH)}, {}, SCRATCH
     if start_keys({"init_from": init_from}):
-        return {"model": {"init_from": init_from}}, STARTED
+        return {"model": {"init_from": init_from}}, {}, STARTED
     saved = parse_config(load_checkpoint(init_from)["config"], init_from)
     usual = _parsed({"model": {"family": saved.model.family}, "loss": {"name": saved.loss.name}})
     model = _differences(saved.model.model_dump(mode="json"), usual.model.model_dump(mode="json"))
@@ -186,7 +187,8 @@ def _start(init_from: str | None) -> tuple[dict[str, dict[str, Any]], Plan]:
     half = saved.optimizer.lr / saved.optimizer.base_batch_size * 8 / 2
     family = {} if saved.model.family == _parsed({}).model.family else {"family": saved.model.family}
     groups = {"model": {"init_from": init_from, **family, **model}, **({"loss": loss} if loss else {})}
-    return groups, replace(STARTED, lr=half)
+    optimizer = {"name": saved.optimizer.name} if saved.optimizer.name != usual.optimizer.name else {}
+    return groups, optimizer, replace(STARTED, lr=half)
 
 
 def _differences(values: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:

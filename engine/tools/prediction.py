@@ -5,7 +5,8 @@ from typing import overload
 import torch
 from torch import Tensor, nn
 
-from data import ImageError, collate, to_original
+from data import ImageError, collate
+from data.boxes import scale_boxes
 from engine.run.datasets import evaluation_transform
 from engine.run.images import to_network
 from engine.run.load import DetectorInfo
@@ -72,4 +73,4 @@ def _predict_one(
         found = {name: value.cpu() for name, value in detector(batch, image_sizes=[size])[0].items()}
     kept = found["scores"] >= limits[found["labels"]]
     found = {name: value[kept] for name, value in found.items()}
-    return found | {"boxes": to_original(found["boxes"], size, (pixels.shape[-2], pixels.shape[-1]))}
+    return found | {"boxes": scale_boxes(found["boxes"], size, (pixels.shape[-2], pixels.shape[-1]))}

@@ -28,6 +28,7 @@ from engine.tools.prediction import predict
 from engine.tools.prediction_inputs import Input
 
 JPEG_QUALITY = 92
+JPEG_SIDE = 65_500  # pixels: the most that the format's library writes
 RESULTS = "detections.json"
 
 
@@ -201,4 +202,6 @@ def _printable(text: str) -> str:
 
 
 def _write_jpeg(picture: Tensor, file: IO[bytes]) -> None:
-    to_pil_image(picture).save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)  # thin coloured lines stay sharp
+    image = to_pil_image(picture)
+    image.thumbnail((JPEG_SIDE, JPEG_SIDE))  # nothing happens to smaller ones
+    image.save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)  # thin coloured lines stay sharp

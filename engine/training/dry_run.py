@@ -35,6 +35,7 @@ def dry_run(trainer: Trainer) -> str:
     log_plan(trainer.train_step, trainer.dataset, trainer.eval_set, trainer.stop_step)
     data, processes, batches = trainer.config.data, trainer.processes, wait_for_each(trainer.batches)
     seconds: list[float] = []
+    to_do = max(0, trainer.stop_step - trainer.step)  # before the steps below, which count as taken
     while len(seconds) < 2 or (len(seconds) < MAX_STEPS and sum(seconds) < ENOUGH):
         start = time.monotonic()
         stats, _ = trainer.train_step([next(batches) for _ in range(data.accumulate)])
@@ -50,9 +51,7 @@ def dry_run(trainer: Trainer) -> str:
 
     schedule, step_time = trainer.schedule, median(seconds[1:])
     decay = "cosine" if schedule.cosine else f"× {schedule.gamma:g} after epochs {[*schedule.milestones]}"
-    epoch, rest = (
-        duration(steps * step_time) for steps in (schedule.steps_per_epoch, trainer.stop_step - trainer.step)
-    )
+    epoch, rest = (duration(steps * step_time) for steps in (schedule.steps_per_epoch, to_do))
     rows = {
         "images": f"{len(trainer.dataset)} training, {len(trainer.eval_set)} validation",
         "classes": f"{len(trainer.dataset.class_names)}",
@@ -62,7 +61,7 @@ def dry_run(trainer: Trainer) -> str:
         "learning rate": f"{schedule.lr:g} after {schedule.warmup_steps} steps of warm-up, {decay}",
         "memory": f"{memory:.2f} GB {'of the GPU' if processes.device.type == 'cuda' else 'of RAM'} a process",
         "time": f"about {step_time:.2g} s a step, {epoch} an epoch, {rest} in all, evaluation aside",
-        "run folder": f"{trainer.folder.path}, not made yet",
+        "run folder": f"{trainer.folder.path}, {'which is there' if trainer.folder.path.exists() else 'not made yet'}",
     }
     for name, dataset, training in (("training", trainer.dataset, True), ("validation", trainer.eval_set, False)):
         if (note := stretch_note(dataset, trainer.config, training)) is not None:

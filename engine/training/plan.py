@@ -46,7 +46,19 @@ def log_plan(train_step: TrainStep, dataset: CocoDetection, eval_set: CocoDetect
             schedule.warmup_steps,
             schedule.total_steps,
         )
+    if not schedule.cosine and schedule.milestones and schedule.milestones[0] >= schedule.epochs:
+        log.warning(
+            "the learning rate never falls: schedule.milestones begin at epoch %d, of %d; lower them, or set "
+            "schedule.kind=cosine",
+            schedule.milestones[0],
+            schedule.epochs,
+        )
     data = config.data
+    if data.short_sides is not None and config.evaluation.short_side is None:
+        log.warning(
+            "training keeps the shape of images (data.short_side), evaluation stretches them to data.image_size; set "
+            "evaluation.short_side and evaluation.long_side"
+        )
     if data.accumulate > 1:
         log.info(
             "data.accumulate: %d micro-batches a step, each ranked by itself: %d images rank together, not %d",

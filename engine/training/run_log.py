@@ -142,8 +142,12 @@ class RunLog:
         if self.diagnosis is not None:
             self.diagnosis.evaluated(self._generalisation(record, step))
 
-    def finish(self) -> None:
-        """Says how the training ended: time, best result, what stands in its way, and what to do next."""
+    def finish(self, best_ap: float | None) -> None:
+        """Says how the training ended: time, best result, what stands in its way, and what to do next.
+
+        Args:
+            best_ap: of best.pt, which after a rewind may not be the best of metrics.jsonl.
+        """
         spent = duration(self._seconds())
         log.info("done after %d steps in %s; results are in %s", self.stop_step, spent, self.folder.path)
         records = self.folder.metrics() if self.processes.is_main else []
@@ -152,7 +156,8 @@ class RunLog:
         finding = self._generalisation(records[-1], self.stop_step)
         if finding is not None and self.diagnosis is None:  # else it has said so
             log.warning("%s: %s", finding.cause, finding.message)
-        best = max(records, key=lambda record: record["AP"])
+        kept = [record for record in records if best_ap is None or record["AP"] <= best_ap]
+        best = max(kept or records, key=lambda record: record["AP"])
         if best["AP"] >= 0:  # else there was no object to find
             log.info(
                 "best AP on val: %s at epoch %d, in %s", format_number(best["AP"]), best["epoch"], self.folder.best

@@ -74,7 +74,7 @@ class Trainer:
             self.thresholds, self.evaluated_step = state.get("thresholds"), state.get("evaluated_step", 0)
             self.evaluated_ap = state.get("evaluated_ap", {})
             # a run folder that continues another one's checkpoint starts without a best.pt
-            self.best_ap = processes.from_main(state.get("best_ap") if folder.best.exists() else None)
+            self.best_ap = processes.from_main(state.get("best_ap") if folder.has_best else None)
             warn_of_other_processes(state, processes)
         total = self.schedule.total_steps
         self.stop_step = min(total, config.schedule.max_steps or total)
@@ -101,7 +101,7 @@ class Trainer:
     @property
     def _evaluation_due(self) -> bool:
         """Whether the weights of this step are to be evaluated and have not been."""
-        due = self.epoch > 0 and self.step % (self.schedule.steps_per_epoch * self.config.evaluation.every) == 0
+        due = self.step % (self.schedule.steps_per_epoch * self.config.evaluation.every) == 0
         return (due or self.step >= self.stop_step) and self.evaluated_step != self.step
 
     def fit(self) -> int:
@@ -114,10 +114,11 @@ class Trainer:
             LoaderError: a loader process died, or no batch came for minutes.
             SystemExit: a signal stopped it within an evaluation, where the processes cannot end in step.
         """
-        with StopSignal(self.processes.store) as stop, loader_errors():
+        with StopSignal(self.processes.store) as stop:
             error: BaseException | None = None
             try:
-                return self._fit(stop)
+                with loader_errors():  # within, so that log.txt gets the line and not PyTorch's traceback
+                    return self._fit(stop)
             except BaseException as raised:
                 error = raised
                 raise
@@ -128,7 +129,7 @@ class Trainer:
         log_plan(self.train_step, self.dataset, self.eval_set, self.stop_step)
         if self.processes.is_main:
             if self._rewound is not None:  # first, or a kill would leave the newest checkpoint without what it wrote
-                self.folder.save_last(self._rewound)
+                self.folder.rewind(self._rewound)
                 self._rewound = None
             self.folder.begin(self.config, self.step, self.evaluated_step)
         self.run_log.open(self.train_step.detector, self.step)
@@ -138,7 +139,7 @@ class Trainer:
             stopped = self._train(stop)
         self.run_log.warn_of_unreadable()
         if not stopped:
-            self.run_log.finish()
+            self.run_log.finish(self.best_ap)
             return 0
         signal_number = max(self.processes.gather(stop.number))  # the signal may have reached some processes only
         log.info("stopped by signal %d after step %d; continue with", signal_number, self.step)

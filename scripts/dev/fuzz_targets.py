@@ -23,7 +23,7 @@ from PIL import Image
 
 from data import DatasetError, read_image
 from data.annotations import read_annotations
-from engine.metrics.coco_metrics import DetectionsError, evaluate_detections
+from engine.metrics import DetectionsError, evaluate_detections
 from engine.run.checkpoint import CheckpointError, load_checkpoint
 from engine.run.config import Config, ConfigError, load_config, parse_config
 

@@ -227,3 +227,17 @@ def test_images_of_another_split_are_found_through_links(write_coco) -> None:
     (root / "train/000.png").unlink()
     assert validation.images_shared_with(training) == 2
     assert training.images_shared_with(training) == 3
+
+
+def test_a_long_name_of_windows_is_read_with_its_folders(write_coco):
+    name = "D:\\" + "\\".join(["folder with a long name"] * 12) + "\\a.png"
+    root = write_coco(sections={"images": [{"id": 1, "file_name": name, "height": 4, "width": 4}]})
+    assert len(name) > 255
+    assert CocoDetection(root, "train").path(0).parts[-3:] == ("folder with a long name",) * 2 + ("a.png",)
+
+
+def test_what_is_left_out_is_said_once(write_coco, caplog):
+    root = write_coco([(0, 1, [1, 1, 9, 9]), (7, 1, [1, 1, 9, 9])])
+    dataset = CocoDetection(root, "train", on_error="skip")
+    assert caplog.text.count("left out 1 of") == 1
+    assert len(dataset.ground_truth["annotations"]) == 1 and caplog.text.count("left out 1 of") == 1

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from data import cpus
+from data import cache, cpus
 
 
 @pytest.fixture
@@ -49,6 +49,15 @@ def test_version_one_names_its_controllers(usable):
 def test_a_container_mounts_its_group_as_the_root(usable):
     files = {"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}
     assert usable(files, "4:cpu:/docker/0123\n") == 3
+
+
+def test_the_memory_of_a_container_counts(usable, tmp_path, monkeypatch):
+    usable({"job/memory.max": "1000\n", "memory.max": "max\n"}, "0::/job\n")
+    assert cache._available_memory() == 1000
+    usable({"memory/docker/memory.limit_in_bytes": "500\n"}, "9:memory:/docker\n4:cpu:/\n0::/job\n")
+    assert cache._available_memory() == 500
+    monkeypatch.setattr(cpus, "CGROUPS", tmp_path / "none")
+    assert cache._available_memory() is None or cache._available_memory() > 1000
 
 
 def test_a_system_without_control_groups_has_its_affinity(monkeypatch, tmp_path):

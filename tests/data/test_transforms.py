@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from data.transforms import eval_transform, resize, to_original, train_transform
+from data.boxes import scale_boxes
+from data.transforms import eval_transform, resize, train_transform
 
 GREEN, GREY = (40, 220, 40), (90, 90, 90)
 
@@ -178,7 +179,7 @@ def test_boxes_map_back_to_the_file(orig_size: tuple[int, int], fractions: list[
         resized = resize(image, target, new_size)[1]["boxes"]
     exact = boxes.double() * torch.tensor([new_size[1] / width, new_size[0] / height] * 2)
     torch.testing.assert_close(resized.double(), exact, rtol=3e-7, atol=0)
-    torch.testing.assert_close(to_original(resized, new_size, orig_size), boxes, rtol=5e-7, atol=0)
+    torch.testing.assert_close(scale_boxes(resized, new_size, orig_size), boxes, rtol=5e-7, atol=0)
 
 
 @pytest.mark.parametrize("name", ["ssd", "flip"])
@@ -223,7 +224,7 @@ def test_no_image_is_too_narrow_to_be_resized(size: tuple[int, int], as_torchvis
     assert (height, width) == transform.output_size(size)
     assert min(height, width) >= 1 and max(height, width) <= 128
     assert target["boxes"].tolist() == [[0, 0, width, height]]
-    torch.testing.assert_close(to_original(target["boxes"], (height, width), size), boxes)
+    torch.testing.assert_close(scale_boxes(target["boxes"], (height, width), size), boxes)
 
 
 def test_transforms_can_be_pickled() -> None:

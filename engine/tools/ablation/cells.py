@@ -1,6 +1,6 @@
 """What of a finished cell is kept, so that no machine needs to run it again: small files, in folders and bundles.
 
-cells/<cell>/cell.json       the overrides that made it, where it ran, its metrics on the test split
+cells/<cell>/cell.json       the overrides and the recipe that made it, where it ran, its metrics on test
              metrics.jsonl   the evaluations on val
              matches.npz     outcomes of its detections on the test split
 """
@@ -11,6 +11,7 @@ import math
 import statistics
 import tarfile
 import zipfile
+import zlib
 from operator import methodcaller
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -19,7 +20,8 @@ from data.errors import DatasetError
 from data.files import write_atomically
 from data.text_files import read_text
 from engine.metrics.coco_metrics import match_detections
-from engine.run.config import Config, ConfigError
+from engine.run.config import Config, ConfigError, parse_config
+from engine.run.resume import FIXED_GROUPS, config_differences
 from engine.run.run_folder import RunFolder
 from engine.run.step_lines import read_step_lines
 from engine.tools.ablation.grid import Cell, Grid, Result, Results, all_cells
@@ -54,8 +56,10 @@ class KeptCells:
             matches = match_detections(annotations, run / "test_detections.json")
             test = metrics_on_test(matches)
             KeptMatches.of(matches).save(here / MATCHES)
+        whole = config.to_dict()
         record = {
-            "overrides": self._overrides(cell),
+            "overrides": self._overrides(cell)[0],
+            "config": {name: whole[name] for name in FIXED_GROUPS} | {"run": {"seed": config.run.seed}},
             "ran": read_step_lines(run / "provenance.jsonl")[-1],
             "epochs": config.schedule.epochs,
             **_speed_and_clipping(config, RunFolder(config).curves),
@@ -102,7 +106,7 @@ class KeptCells:
         """
         try:
             files = _read_bundle(path)
-        except (OSError, tarfile.TarError, EOFError) as error:
+        except (OSError, tarfile.TarError, EOFError, zlib.error) as error:
             raise ConfigError(f"{path}: not a bundle of cells ({error}); `--bundle` writes one") from error
         taken: dict[Cell, dict[str, bytes]] = {}
         for cell in all_cells(self.grid):
@@ -121,12 +125,12 @@ class KeptCells:
                     write_atomically(self.folder / cell.name / name, methodcaller("write", own[name]))
         return len(taken)
 
-    def _overrides(self, cell: Cell) -> list[str]:
-        """What makes a cell, wherever it runs."""
-        overrides, _ = self.grid.cell_config(cell, Path("."))
+    def _overrides(self, cell: Cell) -> tuple[list[str], Config]:
+        """What makes a cell, wherever it runs, and its configuration."""
+        overrides, config = self.grid.cell_config(cell, Path("."))
         own = self.grid.variants[cell.variant].config
         begins_with = [] if own is None else [f"config={own.name}"]
-        return begins_with + [text for text in overrides if not text.startswith(("run.dir=", "data.root="))]
+        return begins_with + [text for text in overrides if not text.startswith(("run.dir=", "data.root="))], config
 
     def _result(self, cell: Cell) -> Result:
         here = self.folder / cell.name
@@ -134,16 +138,18 @@ class KeptCells:
 
     def _result_of(self, cell: Cell, text: str, history_text: str, where: str) -> Result:
         """From the contents of its two files; `where` names them in errors."""
+        overrides, config = self._overrides(cell)
         try:
             record, history = json.loads(text), [json.loads(line) for line in history_text.splitlines()]
             made_by, test = record["overrides"], record["test"]
             arithmetic = _arithmetic(record["ran"])
             result = Result(cell, history, test, float(record["step_ms"]), record["clipped"], arithmetic)
             result.val_ap  # noqa: B018  a cell without an evaluation is none
-        except (ValueError, TypeError, KeyError, IndexError) as error:
+            stored = parse_config(record["config"], where) if "config" in record else config  # since 0.2
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
             raise DatasetError(f"{where}: not a kept cell ({error!r}); remove it to run it again") from error
-        if made_by != self._overrides(cell):
-            differing = sorted(set(made_by) ^ set(self._overrides(cell)))
+        differing = sorted(set(made_by) ^ set(overrides)) + config_differences(config.to_dict(), stored.to_dict())
+        if differing:
             raise ConfigError(
                 f"{where}: was made by other settings than the grid's ({', '.join(differing)}); take another --output, "
                 f"or remove it and runs/{cell.name} to run it again"
@@ -154,7 +160,7 @@ class KeptCells:
 def _load_matches(file: Path | IO[bytes], where: str) -> KeptMatches:
     try:
         return KeptMatches.load(file)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise DatasetError(f"{where}: not the matches of a run ({error}); remove it to run the cell again") from error
 
 

@@ -48,14 +48,10 @@ def chosen_rate(grid: Grid, variant: str, results: Results, epochs: int | None =
         return None
     if grid.search is None:
         return contenders[0]
-    values = {
-        rate: [
-            results[cell].val_ap for seed in grid.search.seeds if (cell := Cell(variant, rate, seed, True)) in results
-        ]
-        for rate in contenders
-    }
-    common = min(map(len, values.values()))
-    return max(contenders, key=lambda rate: mean(values[rate][:common]))
+    cells = {rate: [Cell(variant, rate, seed, True) for seed in grid.search.seeds] for rate in contenders}
+    shared = [seed for seed in zip(*cells.values(), strict=True) if all(cell in results for cell in seed)]
+    means = [mean(results[cell].val_ap for cell in of_rate) for of_rate in zip(*shared, strict=True)]
+    return contenders[means.index(max(means))]
 
 
 def _contenders(grid: Grid, variant: str, results: Results, epochs: int | None = None) -> list[float]:

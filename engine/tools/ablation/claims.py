@@ -83,6 +83,9 @@ def claims_of(cells: KeptCells, name: str, draws: int) -> Iterator[Claim]:
         mean, half_width = paired_difference(*values["AP"])
         assert half_width is not None  # there are two or more
         differences = drawn(own) - drawn(other)
+        differences = differences[~np.isnan(differences)]  # draws of images without any object say nothing
+        if not len(differences):
+            raise ConfigError(f"{cells.folder}: {variant}: the test split has no objects, so there is no AP")
         yield Claim(
             name,
             variant,

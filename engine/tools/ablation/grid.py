@@ -198,7 +198,11 @@ def load_grid(path: str | Path) -> Grid:
     grid = grid.model_copy(update={"config": path.parent / grid.config, "variants": variants})
     names = [cell.name for cell in all_cells(grid)]
     if len(set(names)) < len(names):
-        raise ConfigError(f"{path}: two variants have names that differ in punctuation only; rename one")
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ConfigError(
+            f"{path}: two cells would be called {twice}: rates and seeds must differ, and names of variants in the "
+            "letters a to z or in digits"
+        )
     return grid
 
 

@@ -86,6 +86,7 @@ class KeptMatches:
 
     @classmethod
     def load(cls, file: Path | IO[bytes]) -> "KeptMatches":
-        """Raises OSError, ValueError, KeyError or zipfile.BadZipFile: not such a file."""
+        """Raises OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile or zlib.error: not such a
+        file."""
         with np.load(file, allow_pickle=False) as arrays:
             return cls(*(arrays[field.name] for field in fields(cls)))

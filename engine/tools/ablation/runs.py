@@ -162,7 +162,9 @@ class Runner:
             return False
         environment = dict(os.environ)
         if torch.cuda.is_available():
-            environment["CUDA_VISIBLE_DEVICES"] = str(slot % torch.cuda.device_count())
+            count, visible = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+            devices = visible.split(",") if visible else [str(index) for index in range(count)]
+            environment["CUDA_VISIBLE_DEVICES"] = devices[slot % count]
         environment.setdefault("OMP_NUM_THREADS", str(max(1, usable_cpus() // self.processes)))
         with open(self.logs / f"{cell.name}.log", "a") as output:
             command = [sys.executable, *map(str, line)]

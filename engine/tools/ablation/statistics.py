@@ -7,8 +7,6 @@ import numpy as np
 
 from engine.tools.ablation.kept_matches import KeptMatches
 
-# 97.5 % quantiles of Student's t for 1, 2, … degrees of freedom
-T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 LEVEL = 0.95
 
 
@@ -25,10 +23,12 @@ def paired_difference(values: Sequence[float], reference: Sequence[float]) -> tu
 
 
 def _t_quantile(freedom: int) -> float:
-    if freedom <= len(T_QUANTILES):
-        return T_QUANTILES[freedom - 1]
-    z = 1.959964  # the normal quantile, and two terms of the Cornish-Fisher expansion
-    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    """The t that |T| exceeds with probability 1 - LEVEL, by bisection."""
+    low, high = 0.0, 100.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _two_sided(middle, freedom) > 1 - LEVEL else (low, middle)
+    return high
 
 
 def paired_p_value(values: Sequence[float], reference: Sequence[float]) -> float:

@@ -7,7 +7,7 @@ from voc_labels import read, voc_object
 
 import data.formats.convert
 from data import CocoDetection, DatasetError
-from data.formats.convert import LabelledImage, LabelledObject, split_at_random, write_splits
+from data.formats.convert import LabelledImage, LabelledObject, place, split_at_random, write_splits
 from data.output_folder import LIST_NAME, OutputError
 
 
@@ -143,3 +143,11 @@ def test_two_images_of_one_name_are_refused(tmp_path):
     with pytest.raises(DatasetError, match="rename one"):
         write_splits(tmp_path / "out", {"train": images}, ["cat"], copy=False)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("copy", [True, False])
+def test_names_may_be_as_long_as_the_system_allows(tmp_path, copy):
+    (tmp_path / "a.jpg").write_bytes(b"image")
+    target = tmp_path / "out" / ("图" * 83 + ".jpg")  # 253 of 255 bytes
+    place(tmp_path / "a.jpg", target, copy)
+    assert target.read_bytes() == b"image" and [*target.parent.iterdir()] == [target]

@@ -211,6 +211,31 @@ def test_an_image_that_is_not_below_its_name_is_found_by_it_alone_if_no_other_ha
     assert convert(tmp_path)[0] == {"train": ["b/1.jpg"]}
 
 
+SPLIT_LAYOUTS = [
+    ("images/{}/{}.jpg", "annotations/{}/{}.xml"),
+    ("{}/images/{}.jpg", "{}/annotations/{}.xml"),
+    ("{}/{}.jpg", "{}/{}.xml"),
+]
+
+
+@pytest.mark.parametrize("layout", SPLIT_LAYOUTS)
+def test_numbers_may_begin_anew_in_each_split(tmp_path, layout):
+    for split, number in (("train", "001"), ("train", "002"), ("val", "001")):
+        write(tmp_path, *(name.format(split, number) for name in layout))
+    names, _ = convert(tmp_path)
+    found = {split: [Path(name).stem for name in of_split] for split, of_split in names.items()}
+    assert found == {"train": ["001", "002"], "val": ["001"]}
+
+
+@pytest.mark.parametrize("layout", SPLIT_LAYOUTS)
+def test_an_annotation_takes_no_image_of_another_split(tmp_path, layout):
+    for split, number in (("train", "001"), ("val", "002")):
+        write(tmp_path, *(name.format(split, number) for name in layout))
+    write(tmp_path, layout[1].format("train", "009"), layout[0].format("test", "009"))
+    with pytest.raises(DatasetError, match=r"train.*009\.xml: no image"):
+        convert(tmp_path)
+
+
 def test_the_new_data_set_keeps_folders(tmp_path):
     root = write(tmp_path / "in", "Annotations/day2/1.xml", "JPEGImages/day2/1.jpg")
     voc = VocFolder(root)

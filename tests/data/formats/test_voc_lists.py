@@ -51,3 +51,14 @@ def test_a_folder_above_the_lists_is_refused_with_those_that_hold_them(tmp_path,
     with pytest.raises(DatasetError, match=f"no ImageSets/ .*{folders}; name the folder that holds ImageSets/"):
         VocFolder(tmp_path)
     assert VocFolder(tmp_path / "VOC2012").image_sets().keys() == {"train"}
+
+
+@pytest.mark.parametrize(("folder", "below"), [("Main", "Main/backup"), ("", "Segmentation")])
+def test_a_list_in_a_folder_below_is_another(tmp_path, folder, below):
+    three(tmp_path)
+    for place, train, val in ((folder, "1\n2\n", "3\n"), (below, "1\n", "2\n")):
+        (tmp_path / "ImageSets" / place).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "ImageSets" / place / "train.txt").write_text(train)
+        (tmp_path / "ImageSets" / place / "val.txt").write_text(val)
+    names, _ = convert(tmp_path)
+    assert {split: [name[0] for name in found] for split, found in names.items()} == {"train": ["1", "2"], "val": ["3"]}

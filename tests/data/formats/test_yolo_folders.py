@@ -1,5 +1,6 @@
 """YOLO folders as other tools write them: everything that can be read is, and the rest is counted."""
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -233,3 +234,18 @@ def test_descriptions_of_other_names(tmp_path, name):
         "train",
         "val",
     }
+
+
+def test_two_splits_do_not_fall_back_to_one_folder(tmp_path):
+    described(write(tmp_path, "images/a.jpg", "labels/a.txt"), "train: train/images\nval: valid/images\nnames: [cat]")
+    with pytest.raises(DatasetError, match=r"valid/images is not there, and neither is train/images: both would be"):
+        convert(tmp_path)
+    described(tmp_path, "train: train/images\nval: train/images\nnames: [cat]")  # as wanted
+    assert convert(tmp_path)[0] == {"train": {"a.jpg": 1}, "val": {"a.jpg": 1}}
+
+
+def test_letters_that_macos_takes_apart_are_the_same_letters(tmp_path):
+    apart, whole = (unicodedata.normalize(form, "사진é") for form in ("NFD", "NFC"))
+    assert apart != whole
+    described(write(tmp_path, f"images/{apart}.jpg", f"labels/{whole}.txt"), "names: [cat]")
+    assert convert(tmp_path)[0] == {"train": {f"{apart}.jpg": 1}}

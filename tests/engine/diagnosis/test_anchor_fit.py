@@ -60,6 +60,20 @@ def test_a_split_without_objects(shapes, tmp_path):
     assert (fit.objects, fit.missed) == (0, {})
 
 
+@pytest.mark.parametrize("num_images", [2, 4])
+def test_the_sample_is_of_images_with_objects(shapes, tmp_path, num_images):
+    """Of twelve images those with numbers 1, 4 and 7 from 0 on have objects, and every third from 0 on has none."""
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "train").symlink_to(shapes / "train")
+    content = json.loads((shapes / "annotations" / "instances_train.json").read_text())
+    ids = [content["images"][index]["id"] for index in (1, 4, 7)]
+    content["annotations"] = [each for each in content["annotations"] if each["image_id"] in ids]
+    (tmp_path / "annotations" / "instances_train.json").write_text(json.dumps(content))
+    fit = anchor_fit(CocoDetection(tmp_path, "train"), RetinaNetConfig(), DATA, num_images)
+    sampled = ids if num_images == 4 else [ids[0], ids[2]]
+    assert fit.objects == sum(each["image_id"] in sampled for each in content["annotations"])
+
+
 def test_images_that_keep_their_aspect_ratio(dataset):
     by_side = anchor_fit(dataset, RetinaNetConfig(), DataConfig(short_side=[120, 136], long_side=200))
     assert by_side == anchor_fit(dataset, RetinaNetConfig(), DataConfig(image_size=128))

@@ -124,6 +124,8 @@ def test_a_weight_that_never_moves_or_runs_away():
     assert findings(run(390, self_balance=50.0, loss_loc=0.0)) == {}
     # of a measured run whose positives all stayed at the same score
     assert "50, 778, 1.47e+03" in findings(run(self_balance=(50.0, 778.0, 1467.0)))["balance_runaway"]
+    without_positives = findings(run(self_balance=(50.0, 778.0, 1467.0), rank=None))["balance_runaway"]
+    assert "median rank unknown" in without_positives
     assert findings(run(self_balance=(50.0, 146.0, 61.0))) == {}
     assert findings(run(self_balance=(778.0, 1467.0, 1500.0)), "loss.name=ap") == {}
 

@@ -13,7 +13,8 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from engine.metrics.coco_metrics import COCO_STATS, DetectionsError, evaluate_detections
+from engine.metrics import DetectionsError, evaluate_detections
+from engine.metrics.average_precision import COCO_STATS
 
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts/evaluate_detections.py"
 LRP_NAMES = ("oLRP", "oLRP_loc", "oLRP_fp", "oLRP_fn", "oLRP_s", "oLRP_m", "oLRP_l")
@@ -205,6 +206,19 @@ def test_numbers_in_memory_may_be_numpys(annotations, detections):
     assert metrics["per_class"]["dog"].pop("lrp_threshold") == np.float16(0.4)
     assert expected["per_class"]["dog"].pop("lrp_threshold") == 0.4
     assert metrics == expected
+
+
+def test_annotations_and_boxes_in_memory_may_be_numpys(annotations, detections):
+    expected = evaluate_detections(annotations, detections)
+    for entry in (*annotations["images"], *annotations["categories"]):
+        entry["id"] = np.int64(entry["id"])
+    for entry in (*annotations["annotations"], *detections):
+        entry.update({key: np.int32(entry[key]) for key in ("image_id", "category_id")})
+        entry["bbox"] = np.array(entry["bbox"], dtype=np.float32)
+    assert evaluate_detections(annotations, detections) == expected
+    for wrong in (np.float32(3), np.zeros(3), np.zeros((2, 2)), np.zeros((4, 1))):
+        with pytest.raises(DetectionsError, match=r"^detections: detection 2 has bbox .*; expected four numbers"):
+            evaluate_detections(annotations, [*detections, detections[0] | {"bbox": wrong}])
 
 
 @pytest.mark.filterwarnings("error")

@@ -45,6 +45,12 @@ def test_names_are_compared_from_their_end(name, ids):
     assert ImagesByName(TRUTH["images"]).find(name) == ids
 
 
+def test_names_that_many_images_end_in_are_found_at_once(monkeypatch):
+    images = ImagesByName({"id": number, "file_name": f"seq{number}/000001.jpg"} for number in range(50))
+    monkeypatch.setattr("engine.metrics.file_names._num_shared", lambda *_: pytest.fail("compares with others"))
+    assert images.find("seq7/000001.jpg") == [7]
+
+
 def test_images_are_found_by_their_names():
     results = [result(5, file_name="photos/sub/a.jpg"), result(3, file_name="b.jpg")]
     by_id = [result(5, image_id=5), result(3, image_id=3)]

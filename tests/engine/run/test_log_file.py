@@ -1,6 +1,7 @@
 """log.txt: lines from before the run folder, and the error that ended the run."""
 
 import logging
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +31,17 @@ def test_lines_held_before_are_first_and_a_later_start_goes_on(tmp_path):
     LogFile(path).close(ConfigError("wrong\nkey"))
     texts = [line.split(maxsplit=2)[2] for line in path.read_text().splitlines()]  # after date and time
     assert texts == ["before the folder", "in the run", "error: wrong key"]
+
+
+def test_a_full_disk_costs_the_lines_and_nothing_else(tmp_path, capsys):
+    if not Path("/dev/full").exists():
+        pytest.skip("the system has no /dev/full")
+    (tmp_path / "log.txt").symlink_to("/dev/full")
+    log = LogFile(tmp_path / "log.txt")
+    logging.getLogger("a").warning("one")
+    logging.getLogger("a").warning("two")
+    log.close()
+    assert capsys.readouterr().err == ""
 
 
 def test_a_bug_leaves_its_traceback(tmp_path):

@@ -7,8 +7,9 @@ import torch
 from format1 import BALANCE, LAYOUT_DIGEST, layout_digest, write_format1
 
 from engine.run.checkpoint import FORMAT, load_checkpoint
-from engine.run.config import parse_config
+from engine.run.config import load_config, parse_config
 from engine.run.load import load_detector
+from engine.run.old_formats import former_defaults
 
 STEPS_PER_EPOCH = 3
 OLD_KEYS = {"loc_error", "box_loss", "box_weights", "delta", "self_balance", "balance_every", "alpha", "gamma"}
@@ -77,3 +78,10 @@ def test_an_old_run_resumes_as_it_was_begun(write_old, config_file, command, los
         assert state["config"]["loss"]["delta"] == 1.0  # the default of its time
         again = command("train.py", "--config", config_file, "--resume", "auto", *overrides, "loss.delta=0.5")
         assert again.returncode == 2 and "loss.delta is 0.5 now and was 1.0" in again.stderr
+
+
+def test_the_delta_of_old_chooses_no_loss(config_file):
+    old = former_defaults({"loss": {"name": "rs", "delta": 1.0}})
+    assert load_config(config_file, below=old).loss.name == "alrp"
+    assert load_config(config_file, ["loss.name=rs"], below=old).loss.delta == 1.0
+    assert load_config(config_file, ["loss.name=rs", "loss.delta=0.25"], below=old).loss.delta == 0.25

@@ -47,7 +47,8 @@ def edit_training_set(shapes, tmp_path):
 def test_another_root_worker_count_and_end_are_no_differences(config_file, edit_training_set):
     root = edit_training_set(lambda document: None)
     state = checkpoint_of(load_config(config_file))
-    check(load_config(config_file, [root, "data.workers=3", "schedule.max_steps=9", "run.log_every=7"]), state)
+    others = ["data.workers=3", "data.on_error=skip", "schedule.max_steps=9", "run.log_every=7"]
+    check(load_config(config_file, [root, *others]), state)
 
 
 def fewer_images(document):
@@ -218,6 +219,70 @@ def test_results_without_a_checkpoint_are_set_aside(two_runs, config_file, by_fo
         assert here.metrics() == []
 
 
+@pytest.fixture
+def five_steps(config_file):
+    """A run with last.pt of step 5, last.1.pt of step 3, and best.pt of step 4."""
+    config = load_config(config_file, ["run.keep_checkpoints=2"])
+    folder = RunFolder(config)
+    folder.begin(config, 0, 0)
+    for step in (3, 5):
+        folder.save_last(checkpoint_of(config) | {"step": step})
+    folder.save_best(checkpoint_of(config) | {"step": 4})
+    return config, folder.last.with_name("last.1.pt")
+
+
+def test_the_same_rewind_gives_the_same_step_and_keeps_what_it_gives_up(five_steps, caplog):
+    config, early = five_steps
+    before = contents(RunFolder(config))
+    for _ in range(2):
+        folder = RunFolder(config)
+        state = folder.find_checkpoint(str(early), False)
+        assert state["step"] == 3 and folder.rewound and not folder.has_best
+        folder.rewind(state)
+        folder.begin(config, 3, 0)
+        assert load_checkpoint(folder.last)["step"] == 3 and not folder.best.exists()
+    aside = folder.path / "earlier.1"
+    assert sorted(path.name for path in aside.iterdir()) == ["best.pt", "last.pt"]
+    assert {path.read_bytes() for path in aside.iterdir()} <= set(before.values())
+    assert not (folder.path / "earlier.2").exists()
+
+
+def test_a_rewind_that_torchrun_starts_again_is_the_same(five_steps):
+    config, early = five_steps
+    assert RunFolder(config).find_checkpoint(str(early), False)["step"] == 3  # and the process dies
+    again = RunFolder(config)
+    assert again.find_checkpoint(str(early), False, restarted=True)["step"] == 3 and again.rewound
+    again.begin(config, 3, 0)
+    assert RunFolder(config).find_checkpoint(str(early), False, restarted=True)["step"] == 5  # what it has written
+
+
+def test_going_back_to_the_best_keeps_it(five_steps):
+    config, _ = five_steps
+    folder = RunFolder(config)
+    folder.rewind(folder.find_checkpoint(str(folder.best), False))
+    assert folder.has_best and load_checkpoint(folder.last)["step"] == load_checkpoint(folder.best)["step"] == 4
+
+
+def test_weights_that_are_saved_twice_are_one_checkpoint(config_file):
+    config = load_config(config_file, ["run.keep_checkpoints=2"])
+    folder = RunFolder(config)
+    for step, evaluated in ((3, 0), (3, 3), (6, 3), (6, 6)):
+        folder.save_last(checkpoint_of(config) | {"step": step, "evaluated_step": evaluated})
+    kept = [load_checkpoint(path) for path in sorted(folder.last.parent.iterdir())]
+    assert [(state["step"], state["evaluated_step"]) for state in kept] == [(3, 3), (6, 6)]
+
+
+def test_the_curves_of_a_run_that_died_are_not_those_of_one_that_goes_on_in_its_folder(two_runs, config_file):
+    _, other = two_runs
+    config = load_config(config_file, ["run.name=c"])
+    died = RunFolder(config)
+    died.begin(config, 0, 0)
+    died.curves.write_text('{"step": 1, "seconds": 3600.0}\n')
+    folder = RunFolder(config)
+    folder.begin(config, folder.find_checkpoint(str(other.last), False)["step"], 0)
+    assert not folder.curves.exists()
+
+
 def test_the_run_itself_may_be_named_by_its_folder(two_runs):
     here, other = two_runs
     assert here.find_checkpoint(str(here.path), False)["step"] == 1
@@ -247,8 +312,8 @@ def test_a_process_that_does_not_write_leaves_no_trace(two_runs):
 def test_fewer_checkpoints_are_kept_when_fewer_are_asked_for(config_file):
     config = load_config(config_file, ["run.keep_checkpoints=3"])
     many, one = RunFolder(config), RunFolder(load_config(config_file))
-    for _ in range(3):
-        many.save_last(checkpoint_of(config))
+    for step in range(3):
+        many.save_last(checkpoint_of(config) | {"step": step})
     assert len(list(many.last.parent.iterdir())) == 3
     one = RunFolder(load_config(config_file, ["run.keep_checkpoints=1"]))
     one.save_last(checkpoint_of(config))

@@ -45,6 +45,14 @@ def write(tmp_path):
     return run
 
 
+@pytest.mark.filterwarnings("error")  # of letters that no font has
+def test_class_names_are_no_mathematics(check, write, tmp_path):
+    annotation = {"id": 1, "image_id": 1, "category_id": 0, "bbox": [4, 4, 30, 30], "area": 900, "iscrowd": 0}
+    root = write([annotation], [{"id": 1, "file_name": "good.png"}], categories=("$_$", "\U00012000"))
+    check("--root", root, "--split", "train", "data.image_size=64", "--picture", tmp_path / "sizes.png")
+    assert (tmp_path / "sizes.png").stat().st_size > 10_000
+
+
 def test_sound_data_gives_status_0_counts_and_a_picture(check, shapes, tmp_path):
     picture = tmp_path / "sizes.png"
     arguments = ("--root", shapes, "--split", "train", "--split", "val", "data.image_size=64", "--picture", picture)

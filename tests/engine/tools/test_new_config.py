@@ -58,6 +58,15 @@ def test_a_checkpoint_brings_its_network(write, shapes, write_checkpoint, tmp_pa
     assert config.optimizer.lr == pytest.approx(0.01 / 2)  # half of that of the checkpoint, for batches of 4
 
 
+def test_a_checkpoint_brings_the_optimizer_that_its_rate_is_for(
+    write, shapes, write_checkpoint, write_config, tmp_path
+):
+    saved = load_config(write_config(tmp_path), ["optimizer.name=adamw", "optimizer.lr=0.001"])
+    checkpoint = write_checkpoint(tmp_path, ["a", "b"], config=saved.to_dict())
+    status, config, _ = write("--root", shapes, "--init-from", checkpoint)
+    assert status == 0 and (config.optimizer.name, config.optimizer.lr) == ("adamw", pytest.approx(0.0005))
+
+
 @pytest.mark.parametrize(
     ("overrides", "model", "loss"),
     [

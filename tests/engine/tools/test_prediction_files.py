@@ -117,6 +117,14 @@ def test_annotations_of_other_images_are_refused_before_the_work(predict_py, tmp
     assert not (tmp_path / "out").exists()
 
 
+def test_a_picture_longer_than_jpeg_can_be_is_drawn_smaller(predict_py, tmp_path):
+    Image.new("RGB", (70_000, 8)).save(tmp_path / "strip.png")
+    status, results = predict_py(tmp_path / "strip.png")
+    assert status == 0 and results
+    with Image.open(tmp_path / "out/strip.jpg") as drawn:
+        assert drawn.width == 65_500
+
+
 def test_one_line_says_what_was_found_and_how_fast(predict_py, tmp_path, capsys):
     Image.effect_noise((64, 64), 80).convert("RGB").save(tmp_path / "a\nb.png")
     status, results = predict_py(tmp_path / "a\nb.png")

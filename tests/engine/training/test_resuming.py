@@ -6,8 +6,9 @@ from in_process import ALONE, curve, train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from engine import load_config
-from engine.run.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from engine.run.checkpoint import CheckpointError, checkpoint_history, load_checkpoint, save_checkpoint
 from engine.run.run_folder import RunFolder
+from engine.training import validation
 from engine.training.trainer import Trainer
 
 
@@ -149,6 +150,27 @@ def test_random_numbers_of_a_step_do_not_depend_on_where_the_run_began(config_fi
             step(batches)
         draws.append(seen)
     assert draws[1] == draws[0][2:]
+
+
+@pytest.mark.slow
+def test_after_a_rewind_the_best_is_the_best_of_what_counts(config_file, monkeypatch, caplog):
+    steps, aps = ["run.checkpoint_every=1", "run.keep_checkpoints=4"], [0.30, 0.35, 0.20]
+    plain = validation.evaluate
+
+    def evaluate(*arguments, **options):
+        result = plain(*arguments, **options)
+        result.metrics["AP"] = aps.pop(0)
+        return result
+
+    monkeypatch.setattr(validation, "evaluate", evaluate)
+    _, folder = train(config_file, *steps, "evaluation.train_images=0")
+    early = next(path for path in checkpoint_history(folder.last) if load_checkpoint(path)["step"] == 4)
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        train(config_file, *steps, "evaluation.train_images=0", "schedule.max_steps=5", resume=str(early))
+    assert [(record["step"], record["AP"]) for record in folder.metrics()] == [(3, 0.3), (5, 0.2)]
+    assert load_checkpoint(folder.best)["step"] == 5 and "best AP on val: 0.200 at epoch 1" in caplog.text
+    assert load_checkpoint(folder.path / "earlier.1" / "best.pt")["step"] == 6
 
 
 @pytest.mark.slow

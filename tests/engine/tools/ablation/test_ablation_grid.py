@@ -60,6 +60,15 @@ def test_rates_may_be_searched_by_runs_of_their_own(searched):
     assert rates_at_the_edge(searched, found) == {"aLRP": 0.01, "Focal + GIoU": 0.01}
 
 
+def test_rates_that_tie_are_compared_on_the_seeds_that_all_have(searched):
+    searched = searched.model_copy(update={"search": searched.search.model_copy(update={"seeds": [0, 1, 2]})})
+    aps = {0.01: {0: 0.500, 2: 0.560}, 0.02: {0: 0.505, 1: 0.490, 2: 0.560}}  # 0.01 diverged once
+    found = dict(
+        result(Cell("aLRP", rate, seed, True), value) for rate, values in aps.items() for seed, value in values.items()
+    )
+    assert chosen_rate(searched, "aLRP", found) == 0.02
+
+
 def test_a_rate_that_leads_clearly_needs_no_second_seed(searched):
     aps = {0.01: 0.2, 0.02: 0.31, 0.04: 0.29}
     found = dict(result(cell, aps[cell.learning_rate]) for cell in search_cells(searched))
@@ -151,7 +160,8 @@ def test_correlation_is_of_the_true_positives(tmp_path):
         (("reference: aLRP", "reference: other"), "none of the variants"),
         (("seeds: [0, 1, 2]", "seeds: []"), "seeds"),
         (("seeds:", "sedes:"), "seeds"),
-        (("aLRP: []", "aLRP: [], alrp: []"), "rename one"),
+        (("aLRP: []", "aLRP: [], alrp: []"), "two cells would be called alrp_"),
+        (("seeds: [0, 1, 2]", "seeds: [0, 0]"), "seed0: rates and seeds must differ"),
         (("aLRP: []", "aLRP: {lr: [0.1]}"), r"variants\.aLRP\.lr"),
         (("config", "{"), "not valid YAML"),
         (("reference: aLRP", "reference: aLRP\nclaims: [aLRP]"), "claims"),
@@ -162,6 +172,14 @@ def test_unusable_grids_are_refused(tmp_path, change, message):
     path.write_text(GRID.replace(*change))
     with pytest.raises(ConfigError, match=message):
         load_grid(path)
+
+
+def test_a_grid_whose_cells_have_no_test_split_does_not_begin(write_config, tmp_path):
+    write_config(tmp_path)
+    (tmp_path / "grid.yaml").write_text(GRID)
+    line = [sys.executable, "scripts/ablation.py", "--grid", tmp_path / "grid.yaml", "--output", tmp_path / "out"]
+    ended = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 2 and "data.test_split is null" in ended.stderr and not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import threading
 
+import pytest
 from ablation_grids import result
 
 from engine.run.run_folder import RunFolder
@@ -87,6 +88,33 @@ def test_a_cell_that_is_tested_later_counts_once(grid, tmp_path, monkeypatch):
     assert runner.run(bar) == []
     assert bar.count == grid.size == len(ran) - 2  # the chosen two of the first seed ran again, for their test
     assert {cell for cell, test in ran if test} == set(chosen_cells(grid, found))
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [(None, ["0", "1", "0"]), ("2,3", ["2", "3", "2"]), ("GPU-a,GPU-b", ["GPU-a", "GPU-b", "GPU-a"])],
+)
+def test_cells_take_turns_on_the_gpus_that_the_user_gave(grid, tmp_path, monkeypatch, given, taken):
+    runner, seen = Runner(grid, tmp_path, 3, TimeLimit(None)), []
+
+    class Ended:
+        def __init__(self, command, env, **_):
+            seen.append(env["CUDA_VISIBLE_DEVICES"])
+
+        def wait(self, timeout=None):
+            return 0
+
+        poll = wait
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("subprocess.Popen", Ended)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given or "")
+    if given is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    for slot in range(3):
+        runner._call(["train.py"], Cell("aLRP", 0.01, slot), slot)
+    assert seen == taken
 
 
 def test_a_finished_run_of_other_settings_is_not_taken_for_the_cell(grid, write_config, tmp_path, caplog):

@@ -3,13 +3,18 @@
 import io
 import json
 import math
+import shutil
+import subprocess
+import sys
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from data.errors import DatasetError
 from engine.run.config import ConfigError
+from engine.tools.ablation import claims
 from engine.tools.ablation.cells import KeptCells
 from engine.tools.ablation.claims import claims_of, claims_table, parts_table
 from engine.tools.ablation.grid import Cell, load_grid
@@ -26,6 +31,7 @@ claims: [AP]
 variants: {aLRP: [], AP: [loss.name=ap], Focal: [loss.name=focal]}
 """
 NUM_IMAGES = 40
+ROOT = Path(__file__).resolve().parents[4]
 
 
 @pytest.fixture
@@ -136,12 +142,75 @@ def test_a_run_without_a_point_on_its_curves_is_kept_without_speed(grid, tmp_pat
     assert found.val_ap == 0.25 and math.isnan(found.step_ms) and found.clipped is None
 
 
+def test_a_cell_keeps_the_recipe_that_made_it(grid, tmp_path):
+    """An experiment that was edited since, or another in its place, is another recipe under the same overrides."""
+    cells, cell = KeptCells(grid, tmp_path / "cells"), Cell("AP", 0.01, 1)
+    _, config = grid.cell_config(cell, tmp_path / "runs")
+    run = tmp_path / "runs" / cell.name
+    run.mkdir(parents=True)
+    (run / "provenance.jsonl").write_text('{"step": 0, "revision": "abc"}\n')
+    (run / "metrics.jsonl").write_text('{"epoch": 3, "step": 9, "AP": 0.25}\n')
+    cells.keep(cell, config, run)
+    text = grid.config.read_text()
+    grid.config.write_text(text.replace("root: ", "root: /elsewhere"))
+    assert cells.results()
+    grid.config.write_text(text.replace("hvflip, batch_size: 4", "hvflip, batch_size: 2"))
+    with pytest.raises(ConfigError, match=r"other settings than the grid's \(data\.batch_size is 2 now and was 4\)"):
+        cells.results()
+
+
 @pytest.mark.parametrize("file", ["cell.json", "metrics.jsonl"])
 def test_damaged_cells_are_one_line(grid, tmp_path, file):
     cells = all_kept(grid, tmp_path / "a")
     (cells.folder / Cell("AP", 0.01, 2).name / file).write_text("{}\n")
     with pytest.raises(DatasetError, match="remove it to run it again"):
         cells.results()
+
+
+@pytest.mark.parametrize("harm", [b"", None])
+def test_damaged_matches_and_bundles_are_one_line(grid, tmp_path, harm):
+    """Cut to nothing, or one byte changed, anywhere, which the packing may find before its check sum does."""
+    cells, cell = all_kept(grid, tmp_path / "a"), Cell("AP", 0.01, 2)
+    cells.bundle(tmp_path / "cells.tar.gz")
+    there = KeptCells(grid, tmp_path / "b" / "cells")
+    for path, read in (
+        (cells.folder / cell.name / "matches.npz", lambda: cells.matches(cell)),
+        (tmp_path / "cells.tar.gz", lambda: there.merge(tmp_path / "cells.tar.gz")),
+    ):
+        whole, failed = path.read_bytes(), 0
+        for place in range(0, len(whole), len(whole) // 50):
+            changed = whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :]
+            path.write_bytes(changed if harm is None else harm)
+            try:
+                read()
+            except (ConfigError, DatasetError):
+                failed += 1
+        assert failed > 20
+
+
+def test_draws_of_images_without_objects_say_nothing(grid, tmp_path, monkeypatch):
+    cells = all_kept(grid, tmp_path / "a")
+    values = iter([0.5, 0.4, math.nan, 0.6])
+    monkeypatch.setattr(claims, "bootstrap_means", lambda runs, draws: np.array([next(values), next(values)]))
+    (claim,) = claims_of(cells, "tiny", draws=2)  # .5 less NaN, .4 less .6
+    assert claim.bootstrap == pytest.approx((-0.2, -0.2)) and claim.bootstrap_p == 1.0
+    monkeypatch.setattr(claims, "bootstrap_means", lambda runs, draws: np.full(2, math.nan))
+    with pytest.raises(ConfigError, match="no objects"):
+        list(claims_of(cells, "tiny", draws=2))
+
+
+def test_two_grids_of_one_name_are_two(grid, tmp_path):
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        all_kept(grid, folder)
+        shutil.copy(tmp_path / "grid.yaml", folder)
+        shutil.copy(tmp_path / "tiny.yaml", folder)
+    pairs = [f"{folder / 'grid.yaml'}={folder}" for folder in folders]
+    line = [sys.executable, ROOT / "scripts/claims.py", "--draws", "20", "--grid"]
+    both = subprocess.run([*line, *pairs], capture_output=True, text=True)
+    assert both.returncode == 0 and both.stdout.count("| aLRP – AP | 3 |") == 2 and f"| {pairs[1]} |" in both.stdout
+    twice = subprocess.run([*line, pairs[0], *pairs], capture_output=True, text=True)
+    assert twice.returncode == 2 and twice.stderr.startswith("error: ") and "given twice" in twice.stderr
 
 
 def test_claims_are_tested_over_seeds_and_images(grid, tmp_path):
