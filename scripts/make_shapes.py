@@ -29,6 +29,7 @@ def main() -> None:
 
     from data.counts import counted
     from data.output_folder import refuse_inputs
+    from engine.tools.sample_sheet import draw_samples
 
     with user_errors():
         files = generate_shapes(args.output, splits, image_size=args.size, seed=args.seed)
@@ -36,8 +37,6 @@ def main() -> None:
             print(f"{split}: {counted(splits[split], 'image')}, {file}")
         if args.samples:
             refuse_inputs([args.samples], [*files.values(), *Path(args.output).glob("*/*.jpg")])
-            from engine.tools.sample_sheet import draw_samples  # with PyTorch
-
             draw_samples(next(iter(files.values())), Path(args.samples))
 
 
