@@ -28,6 +28,16 @@ def test_files_and_links_exist(path):
         assert (path.parent / target).exists(), target
 
 
+def test_tests_that_prove_reliability_exist():
+    """Named by how they begin, the file only where it is another than before: `file.py::test_a_…`, `…test_b_…`."""
+    named = re.findall(r"`(?:([\w/]+\.py)::|…)(test_\w+?)_?…?`", (ROOT / "docs/reliability.md").read_text())
+    file = ""
+    for path, name in named:
+        file = path or file
+        assert f"\ndef {name}" in (ROOT / "tests" / file).read_text(), f"{file}::{name}"
+    assert len(named) > 45
+
+
 def test_every_document_is_in_the_index():
     index = (ROOT / "docs/README.md").read_text()
     linked = {(ROOT / "docs" / target).resolve() for target in re.findall(r"\]\(([^)#:]+)\)", index)}

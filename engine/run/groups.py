@@ -60,7 +60,7 @@ class DataConfig(Group):
     """Of training images: colours, expansion, crop and mirroring of SSD; or mirroring alone, left to right, or top to
     bottom as well; or nothing but a window of `image_size` anywhere in the image, at its own scale."""
     batch_size: int = Field(32, ge=1)
-    """Images per optimizer step, over all processes."""
+    """Images per optimizer step, over all processes; a multiple of processes × `accumulate`."""
     accumulate: int = Field(1, ge=1)
     """Micro-batches per step and process."""
     workers: int = Field(4, ge=0)
