@@ -102,8 +102,7 @@ def test_offline_one_line_has_url_and_folder(cache, name):
 @pytest.mark.parametrize(
     ("name", "build", "num_classes"),
     [
-        (V2, retinanet_resnet50_fpn_v2, 3),
-        (V2, retinanet_resnet50_fpn_v2, 80),
+        (V2, retinanet_resnet50_fpn_v2, 80),  # as many classes as there are names, of other columns
         (FCOS, fcos_resnet50_fpn, 3),
         (FASTER_RCNN, fasterrcnn_resnet50_fpn, 3),
     ],

@@ -1,5 +1,6 @@
 """A small generated data set and the commands that train and evaluate on it as a user would."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -8,10 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
+import eval as evaluation
+import train as training
 from data.synthetic.shapes import generate_shapes
 from detector import build_detector
 from engine.run.checkpoint import save_checkpoint
 from engine.run.config import load_config
+from engine.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,7 +25,7 @@ model:
 data: {train_split: train, val_split: val, image_size: 64, augmentation: hvflip, batch_size: 4, workers: 0}
 optimizer: {lr: 0.01, base_batch_size: 4, clip_grad_norm: 10.0}
 schedule: {epochs: 2, milestones: [1], warmup_steps: 2}
-evaluation: {batch_size: 4}
+evaluation: {batch_size: 4, train_images: 0}
 run: {device: cpu, precision: float32, log_every: 1}
 """
 
@@ -51,16 +55,24 @@ def write_config(shapes):
 @pytest.fixture(scope="session")
 def write_checkpoint(write_config):
     """Writes an untrained detector of 20 detections an image, scored around 0.5: write_checkpoint(folder, classes)."""
+    weights: dict[int, dict[str, torch.Tensor]] = {}  # by the number of classes
 
     def write(folder: Path, classes: list[str], **more: object) -> Path:
         config = load_config(write_config(folder), ["model.prior=0.5", "model.detections_per_img=20"])
-        torch.manual_seed(0)
-        detector = build_detector(config, len(classes))
-        state = {"model": detector.state_dict(), "config": config.to_dict(), "epoch": 1, "step": 3}
+        if len(classes) not in weights:
+            torch.manual_seed(0)
+            weights[len(classes)] = build_detector(config, len(classes)).state_dict()
+        state = {"model": weights[len(classes)], "config": config.to_dict(), "epoch": 1, "step": 3}
         save_checkpoint(folder / "best.pt", state | {"classes": classes} | more)
         return folder / "best.pt"
 
     return write
+
+
+@pytest.fixture
+def no_evaluation(monkeypatch) -> None:
+    """Trainings in this process leave out what takes them as long as three steps, for tests that do not look at it."""
+    monkeypatch.setattr(Trainer, "_evaluate", lambda trainer: setattr(trainer, "evaluated_step", trainer.step))
 
 
 @pytest.fixture
@@ -77,6 +89,26 @@ def call(monkeypatch):
         return module.main()
 
     return run
+
+
+@pytest.fixture
+def here(call, monkeypatch, capfd):
+    """As `command` for train.py and eval.py, in this process, which has imported already what takes seconds."""
+    root = logging.getLogger()
+    handlers = root.handlers[:]
+    monkeypatch.chdir(ROOT)
+
+    def run(script: str, *arguments: object) -> subprocess.CompletedProcess:
+        capfd.readouterr()  # what was said before
+        try:
+            status = call({"train.py": training, "eval.py": evaluation}[script], *arguments)
+        except SystemExit as end:
+            status = end.code
+        return subprocess.CompletedProcess([script], status or 0, *capfd.readouterr())
+
+    yield run
+    root.handlers[:] = handlers
+    logging.captureWarnings(False)
 
 
 @pytest.fixture

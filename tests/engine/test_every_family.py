@@ -83,6 +83,7 @@ def test_curves_and_diagnosis(run, variant):
     assert folder.metrics()[-1]["AR100"] >= 0
 
 
+@pytest.mark.usefixtures("no_evaluation")
 def test_resumes_bit_for_bit(run, call, tmp_path):
     folder, _, config_file, overrides = run
     again = [*overrides, f"run.dir={tmp_path}"]

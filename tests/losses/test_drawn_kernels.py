@@ -1,5 +1,6 @@
 """The kernels of aLRP and AP Loss on batches drawn by hypothesis."""
 
+import pytest
 import torch
 from drawn_batches import DELTAS, ENTRIES, TARGET_TYPES, as_tensors
 from hypothesis import given, settings
@@ -36,6 +37,7 @@ def test_low_precision_logits_are_read_as_they_are(device, entries, delta, dtype
         assert_close(results[index], expected[index], torch.finfo(dtype).eps)
 
 
+@pytest.mark.slow  # a part of what test_far_logits.py draws
 @FEW
 @given(st.lists(st.tuples(st.floats(-1e4, 1e4, width=32), st.sampled_from([1, 0, 0]), st.floats(0, 2, width=32))))
 def test_scattered_logits_stay_finite_balanced_and_exact(device, entries):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-import torch.multiprocessing as mp
+from fork_server import run_processes
 from group_worker import CASES, losses_and_gradients, make_case, work
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
@@ -11,7 +11,7 @@ TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 @pytest.fixture(scope="module")
 def by_rank(tmp_path_factory):
     folder = tmp_path_factory.mktemp("group")
-    mp.spawn(work, (str(folder),), nprocs=3)
+    run_processes(work, (str(folder),), 3)
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(3)]
 
 

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-import torch.multiprocessing as mp
+from fork_server import run_processes
 from module_worker import EVERY, LOSSES, STEPS, Head, train, work
 
 
 @pytest.fixture(scope="module")
 def by_rank(tmp_path_factory):
     folder = tmp_path_factory.mktemp("modules")
-    mp.spawn(work, (str(folder),), nprocs=2)
+    run_processes(work, (str(folder),), 2)
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 

@@ -61,7 +61,8 @@ def interpreter(monkeypatch):
     monkeypatch.setattr(GridExecutor, "__call__", launch_unrecorded)
     monkeypatch.setattr(triton_support, "usable", lambda logits: True)
     shrink_programs(monkeypatch)
-    monkeypatch.setattr("losses.ranking.triton_passes.BLOCK", 4096)
+    for module in ("ranking.triton_passes", "focal_triton"):
+        monkeypatch.setattr(f"losses.{module}.BLOCK", 4096)
     return launched
 
 

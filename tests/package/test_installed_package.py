@@ -89,6 +89,7 @@ def test_package_and_project_work_beside_each_other(site, project):
     assert_is_right(run(site, "main.py", cwd=project), site)
 
 
+@pytest.mark.slow
 def test_an_editable_install_does_too(copy, project, tmp_path):
     subprocess.run([*PIP, "--prefix", tmp_path / "prefix", "--editable", copy], check=True)
     (site,) = {file.parent for file in (tmp_path / "prefix").rglob("*.pth")}

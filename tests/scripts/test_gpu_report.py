@@ -77,8 +77,8 @@ def test_drawn_batches_are_as_a_criterion_makes_them():
 
 
 def test_batches_of_a_network_are_what_its_loss_is_given(images):
-    found = network_batches(images, CPU, steps=6, small=True)
-    assert list(found) == ["first step", "after 6 steps"]
+    found = network_batches(images, CPU, steps=2, small=True)
+    assert list(found) == ["first step", "after 2 steps"]
     for batches in found.values():
         assert [len(batch.entries) > 0 for batch in batches] == [True, True, False, True]
         for batch in batches:
@@ -195,6 +195,7 @@ def test_a_report_of_all_parts_is_one_page_and_one_small_archive(report, tmp_pat
 def test_what_the_minutes_do_not_reach_is_named(report, tmp_path):
     done = report("--tiny", "--minutes", "0", "loss", "profile")
     assert done.returncode == 0 and "## loss: not reached" in done.stdout and "## profile: not reached" in done.stdout
+    assert f"Python {sys.version.split()[0]}, torch {torch.__version__}" in done.stdout
     with tarfile.open(tmp_path / "report.tar.gz") as files:
         assert "report/page.md" in files.getnames()
 
@@ -205,7 +206,7 @@ def test_tests_run_in_several_processes_where_xdist_is_there(report, tmp_path, s
     python.write_text(
         "#!/usr/bin/env bash\n"
         f'case "$*" in *"import xdist"*) exit {status} ;; *pytest*) echo "ran $*" ;; '
-        f'*) exec {sys.executable} "$@" ;; esac'
+        "*) cat >/dev/null ;; esac"  # what the page begins with, which the test below has
     )
     python.chmod(0o755)
     done = report("--tiny", "tests", python=str(python))

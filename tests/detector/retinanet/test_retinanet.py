@@ -89,7 +89,7 @@ def test_channels_last_computes_the_same(make_detector, targets):
         torch.testing.assert_close(losses[key], value, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["alrp", "rs", "focal"])
+@pytest.mark.parametrize("name", ["alrp", pytest.param("rs", marks=pytest.mark.slow), "focal"])
 def test_one_image_is_learned(make_detector, make_target, name):
     detector = make_detector(loss={"name": name})
     images = torch.rand(1, 3, 64, 64) * 0.1

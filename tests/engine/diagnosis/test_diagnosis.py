@@ -28,7 +28,6 @@ SHORT = (
     "schedule.epochs=4",
     "schedule.milestones=[9]",
     "evaluation.every=9",
-    "evaluation.train_images=0",
 )
 
 
@@ -135,12 +134,7 @@ def test_the_training_result_is_the_same_to_the_bit(config_file, healthy):
     assert watched.metrics() == off.metrics()
 
 
-def test_twenty_times_the_rate_is_named(config_file):
-    (cause,) = found = causes(train(config_file, "optimizer.lr=0.2"))
-    assert cause == "learning_rate"
-    assert "now 0.2" in found[cause]
-
-
+@pytest.mark.usefixtures("no_evaluation")
 def test_anchors_that_are_too_large_are_named_before_the_first_step(config_file, caplog):
     folder = train(config_file, "model.anchor_base_scale=16.0", "schedule.max_steps=4")
     (cause,) = found = causes(folder)
@@ -165,9 +159,12 @@ def test_a_run_without_objects_is_named_and_goes_on(config_file, shapes, tmp_pat
     assert [line["precision"] for line in lines(folder) if "loss" in line] == [None] * 10
 
 
-def test_the_file_survives_interruption_and_names_a_cause_once(config_file):
+@pytest.mark.usefixtures("no_evaluation")
+def test_twenty_times_the_rate_is_named_once_and_the_file_survives_interruption(config_file):
     sick = ("optimizer.lr=0.2", "run.checkpoint_every=10")
     folder = train(config_file, *sick, "schedule.max_steps=11")
+    (cause,) = found = causes(folder)
+    assert cause == "learning_rate" and "now 0.2" in found[cause]
     checkpoint = folder.last.read_bytes()
     before = folder.diagnosis.read_text()
     train(config_file, *sick, resume="auto")
@@ -181,6 +178,7 @@ def test_the_file_survives_interruption_and_names_a_cause_once(config_file):
     assert sum("config" in line for line in lines(folder)) == 1
 
 
+@pytest.mark.usefixtures("no_evaluation")
 def test_overwriting_a_run_begins_a_new_file(config_file):
     folder = train(config_file, "schedule.max_steps=2", "schedule.epochs=4")
     config = load_config(config_file, SHORT)

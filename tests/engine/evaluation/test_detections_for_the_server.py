@@ -27,16 +27,16 @@ def test_dev(shapes, config_file, tmp_path):
     return ("eval.py", "--ckpt", tmp_path / "some.pt", "--split", "test-dev2017", f"data.root={root}"), content
 
 
-def test_without_annotations_and_detections_there_is_nothing_to_do(test_dev, command):
+def test_without_annotations_and_detections_there_is_nothing_to_do(test_dev, here):
     line, _ = test_dev
-    refused = command(*line)
+    refused = here(*line)
     assert refused.returncode == 2 and "Traceback" not in refused.stderr
     assert "image_info_test-dev2017.json: no annotations" in refused.stderr and "--detections" in refused.stderr
 
 
-def test_test_dev_gives_a_results_file_and_no_metrics(test_dev, command, tmp_path):
+def test_test_dev_gives_a_results_file_and_no_metrics(test_dev, here, tmp_path):
     line, content = test_dev
-    result = command(*line, "--detections", tmp_path / "detections.json", "--json", tmp_path / "metrics.json")
+    result = here(*line, "--detections", tmp_path / "detections.json", "--json", tmp_path / "metrics.json")
     assert result.returncode == 0, result.stderr
     assert "no metrics" in result.stdout and "nothing for --json or --report to write" in result.stderr
     assert not (tmp_path / "metrics.json").exists()

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 import torch
-import torch.multiprocessing as mp
+from fork_server import run_processes
 from optimal_lrp_worker import Images, batches, plain, work
 
 from engine.metrics import evaluate_lrp, match_detections
@@ -152,7 +152,7 @@ def test_a_refused_batch_leaves_nothing(metric):
 @pytest.fixture(params=BASES, scope="module")
 def by_rank(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     folder = tmp_path_factory.mktemp("group")
-    mp.spawn(work, (str(folder), request.param == "torchmetrics"), nprocs=2)
+    run_processes(work, (str(folder), request.param == "torchmetrics"), 2)
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
 
 

@@ -34,17 +34,18 @@ def processor_seconds() -> float:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_takes_less_than_a_second_of_the_processor(command):
-    seconds = []
     for _ in range(2):  # the second time warm
         before = processor_seconds()
         done = run("-X", "importtime", *command.split(), "--help")
-        seconds.append(processor_seconds() - before)
+        seconds = processor_seconds() - before
         assert done.returncode == 0, done.stderr
+        if seconds < MOST_PROCESSOR_SECONDS:
+            break
     assert done.stdout.startswith("usage: ")
     modules = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "argparse" in modules  # else nothing was measured
     assert not modules & {"torch", "torchvision", "matplotlib", "pycocotools.coco"}
-    assert min(seconds) < MOST_PROCESSOR_SECONDS
+    assert seconds < MOST_PROCESSOR_SECONDS
 
 
 @pytest.fixture

@@ -1,40 +1,16 @@
 """train.py and eval.py called wrongly: one `error:` line that says what, where and the remedy; exit status 2."""
 
 import json
-import logging
 import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 
-import eval as evaluation
-import train as training
 from engine.run.checkpoint import load_checkpoint, save_checkpoint
 
 
 @pytest.fixture(scope="module")
 def nothing(tmp_path_factory):
     return tmp_path_factory.mktemp("nothing")
-
-
-@pytest.fixture
-def here(call, monkeypatch, capfd):
-    """As `command`, in this process, which has imported already what takes seconds."""
-    root = logging.getLogger()
-    handlers = root.handlers[:]
-    monkeypatch.chdir(Path(__file__).resolve().parents[3])
-
-    def run(script: str, *arguments: object) -> subprocess.CompletedProcess:
-        try:
-            status = call({"train.py": training, "eval.py": evaluation}[script], *arguments)
-        except SystemExit as end:
-            status = end.code
-        return subprocess.CompletedProcess([script], status or 0, *capfd.readouterr())
-
-    yield run
-    root.handlers[:] = handlers
-    logging.captureWarnings(False)
 
 
 def fails(result, *expected, status=2):
@@ -46,10 +22,10 @@ def fails(result, *expected, status=2):
         assert part in lines[0]
 
 
-def test_missing_config_and_unknown_options(command, nothing):
+def test_missing_config_and_unknown_options(here, command, nothing):
     fails(command("train.py", "--config", nothing / "gone.yaml"), "gone.yaml", "configs/")
-    fails(command("train.py"), "--config")
-    fails(command("train.py", "--config", "configs/quickstart.yaml", "--fast"), "--fast")
+    fails(here("train.py"), "--config")
+    fails(here("train.py", "--config", "configs/quickstart.yaml", "--fast"), "--fast")
 
 
 def test_data_that_is_not_there(here, config_file, nothing):
@@ -58,14 +34,14 @@ def test_data_that_is_not_there(here, config_file, nothing):
 
 
 @pytest.mark.parametrize("crowd", [False, True])
-def test_a_training_split_without_objects_is_refused(command, config_file, shapes, tmp_path, crowd):
+def test_a_training_split_without_objects_is_refused(here, config_file, shapes, tmp_path, crowd):
     root = tmp_path / "data"
     shutil.copytree(shapes, root)
     path = root / "annotations/instances_train.json"
     document = json.loads(path.read_text())
     marked = [annotation | {"iscrowd": 1} for annotation in document["annotations"]]
     path.write_text(json.dumps(document | {"annotations": marked if crowd else []}))
-    result = command("train.py", "--config", config_file, f"data.root={root}")
+    result = here("train.py", "--config", config_file, f"data.root={root}")
     fails(result, "instances_train.json", "no object in 12 images")
 
 
@@ -136,6 +112,7 @@ def test_dry_run_writes_nothing(here, config_file, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.usefixtures("no_evaluation")
 def test_a_changed_recipe_does_not_resume(here, config_file):
     start = ("train.py", "--config", config_file, "schedule.max_steps=1")
     assert here(*start).returncode == 0

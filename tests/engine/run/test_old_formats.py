@@ -56,9 +56,9 @@ def test_the_detector_of_an_old_file_has_its_weights(write_old):
         assert torch.equal(weights[name.replace(BALANCE, "objective.loss.balance.")], value), name
 
 
-def test_an_old_file_evaluates(write_old, command):
+def test_an_old_file_evaluates(write_old, here):
     path, _ = write_old(name="focal")
-    done = command("eval.py", "--ckpt", path, "--json", path.parent / "metrics.json")
+    done = here("eval.py", "--ckpt", path, "--json", path.parent / "metrics.json")
     assert done.returncode == 0, done.stderr
     assert json.loads((path.parent / "metrics.json").read_text())["AP"] >= 0
 

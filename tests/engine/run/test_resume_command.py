@@ -30,13 +30,28 @@ def call(monkeypatch, capsys):
     return run
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory, write_config):
+    """The folder of a run of three of its six steps, started with two keys on the command line, and a copy of it."""
+    config_file = write_config(tmp_path_factory.mktemp("begun"))
+    with pytest.MonkeyPatch.context() as patch:
+        words = ["--config", str(config_file), "schedule.max_steps=3", "optimizer.lr=0.02"]
+        patch.setattr("sys.argv", ["train.py", *words])
+        assert train.main() == 0
+    folder = RunFolder(load_config(config_file)).path
+    return folder, shutil.copytree(folder, config_file.with_name("copy"))
+
+
 @pytest.fixture
-def begun(call, config_file):
-    """The folder of a run of three of its six steps, started with two keys on the command line."""
-    assert call("--config", config_file, "schedule.max_steps=3", "optimizer.lr=0.02")[0] == 0
-    return RunFolder(load_config(config_file))
+def begun(kept):
+    """The folder of that run as it was left, whatever another test did to it."""
+    folder, copy = kept
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(copy, folder)
+    return RunFolder(load_config(folder.parents[1] / "tiny.yaml"))
 
 
+@pytest.mark.usefixtures("no_evaluation")
 def test_a_run_goes_on_without_its_configuration_being_typed_again(call, begun):
     assert call("--resume", begun.path, "schedule.max_steps=6")[0] == 0
     state = load_checkpoint(begun.last)
@@ -44,6 +59,7 @@ def test_a_run_goes_on_without_its_configuration_being_typed_again(call, begun):
     assert "finished" in call("--resume", begun.path)[1]  # six steps are now what is stored
 
 
+@pytest.mark.usefixtures("no_evaluation")
 def test_a_folder_that_was_moved_is_where_the_run_goes_on(call, begun, tmp_path):
     moved = tmp_path / "elsewhere/renamed"
     moved.parent.mkdir()
@@ -53,6 +69,7 @@ def test_a_folder_that_was_moved_is_where_the_run_goes_on(call, begun, tmp_path)
     assert not begun.path.exists()
 
 
+@pytest.mark.usefixtures("no_evaluation")
 def test_a_run_without_a_checkpoint_starts_afresh_with_its_own_configuration(call, begun):
     shutil.rmtree(begun.last.parent)
     (begun.path / "metrics.jsonl").write_text("")

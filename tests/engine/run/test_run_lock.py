@@ -2,40 +2,41 @@
 
 import errno
 import fcntl
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
-from engine.run.config import ConfigError, load_config
-from engine.run.run_folder import RunFolder
+from engine.run.config import ConfigError
 from engine.run.run_lock import RunLock
 from scripts import ablation
 
 ROOT = Path(__file__).resolve().parents[3]
-HOLD = """
-import os, signal, sys, pathlib
-from engine.run.run_lock import RunLock
-with RunLock(pathlib.Path(sys.argv[1])):
-    worker = os.fork()  # as a loader process, which outlives its parent
-    if worker:
-        print(worker, flush=True)
-    signal.pause()
-"""
+
+
+def hold(folder: Path, ours: Connection) -> None:
+    with RunLock(folder):
+        worker = os.fork()  # as a loader process, which outlives its parent
+        if worker:
+            ours.send(worker)
+        signal.pause()
 
 
 @pytest.fixture
 def holder(tmp_path):
     """(process that holds the lock of tmp_path / "run" and has a child, the child's id)."""
-    line = [sys.executable, "-c", HOLD, str(tmp_path / "run")]
-    with subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        worker = int(process.stdout.readline())
-        yield process, worker
-        process.kill()
-        os.kill(worker, signal.SIGKILL)
+    here, there = multiprocessing.Pipe()
+    fork = multiprocessing.get_context("fork")  # in which nothing is imported anew
+    process = fork.Process(target=hold, args=(tmp_path / "run", there))
+    process.start()
+    worker = here.recv()
+    yield process, worker
+    process.kill()
+    process.join()
+    os.kill(worker, signal.SIGKILL)
 
 
 def test_the_second_run_is_refused_and_told_of_the_first(holder, tmp_path):
@@ -62,7 +63,7 @@ def test_a_second_ablation_in_a_folder_is_refused(holder, tmp_path, call, capsys
 def test_a_crash_releases_the_lock_though_its_loader_processes_live(holder, tmp_path):
     process, worker = holder
     process.kill()
-    process.wait()
+    process.join()
     with RunLock(tmp_path / "run"):
         os.kill(worker, 0)  # it is there
 
@@ -100,11 +101,10 @@ def test_a_file_system_without_locks_is_worth_one_warning(tmp_path, monkeypatch,
     assert "no locks on this file system" in record.getMessage()
 
 
-def test_train_refuses_a_folder_in_which_a_run_lives(command, config_file):
-    folder = RunFolder(load_config(config_file)).path
-    with RunLock(folder):
-        result = command("train.py", "--config", config_file, "--resume", "auto")
-        assert result.returncode == 2
-        (line,) = [text for text in result.stderr.splitlines() if text.startswith("error:")]
-        assert f"process {os.getpid()}" in line and str(folder) in line
-        assert [path.name for path in folder.iterdir()] == [".lock"]
+def test_train_refuses_a_folder_in_which_a_run_lives(holder, here, config_file, tmp_path):
+    folder = tmp_path / "run"
+    result = here("train.py", "--config", config_file, f"run.dir={tmp_path}", "run.name=run", "--resume", "auto")
+    assert result.returncode == 2
+    (line,) = [text for text in result.stderr.splitlines() if text.startswith("error:")]
+    assert f"process {holder[0].pid}" in line and str(folder) in line
+    assert [path.name for path in folder.iterdir()] == [".lock"]

@@ -12,14 +12,14 @@ SCRIPT = "scripts/check_dataset.py"
 
 
 @pytest.fixture
-def check(monkeypatch, capsys):
+def check(monkeypatch, capfd):
     """check(arguments …) -> (exit status, what it printed, its errors)."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", [SCRIPT, *map(str, arguments)])
         with pytest.raises(SystemExit) as stop:
             runpy.run_path(SCRIPT, run_name="__main__")
-        said = capsys.readouterr()
+        said = capfd.readouterr()
         return stop.value.code, said.out, said.err
 
     return run
@@ -235,11 +235,11 @@ def test_boxes_in_fractions_and_images_without_a_use_are_explained(check, write_
         ((SOUND, [{"id": 7, "name": "cat"}, {"id": 9, "name": "dog"}]), "unknown category_id"),
     ],
 )
-def test_splits_with_other_categories_are_refused_as_in_training(check, write_splits, config_file, command, val, words):
+def test_splits_with_other_categories_are_refused_as_in_training(check, write_splits, config_file, here, val, words):
     root = write_splits({"train": (SOUND, CAT_DOG), "val": val})
     status, out, _ = check("--root", root, "--split", "train", "--split", "val")
     assert status == 1 and words in out
-    trained = command("train.py", "--config", config_file, f"data.root={root}", "data.batch_size=1", "--dry-run")
+    trained = here("train.py", "--config", config_file, f"data.root={root}", "data.batch_size=1", "--dry-run")
     assert trained.returncode == 2 and words in trained.stderr
 
 

@@ -122,16 +122,15 @@ def test_a_torch_program_gives_the_detections_of_any_batch_and_size(family):
 
 
 def test_the_documented_example_gives_predictions_without_this_project(family, image, monkeypatch):
-    info = info_of(family, "short side", image)
+    info = info_of(family, "torchvision", image)
     monkeypatch.setattr(exporting, "_trace", lambda _: family[1])
     export_torch(family[0], info, image.parent / "detector.pt2")
     found = run_alone(EXAMPLES[0], image.parent, "onnxruntime")
     require_same(found, predict(family[0], info, image), pixels=0.05, score=1e-3)
 
 
-@pytest.mark.parametrize(
-    "rule", [pytest.param(rule, marks=() if rule == "torchvision" else pytest.mark.slow) for rule in RULES]
-)
+@pytest.mark.slow  # above the example resizes as torchvision does
+@pytest.mark.parametrize("rule", RULES)
 def test_the_documented_example_resizes_as_the_file_says(family, image, monkeypatch, capsys, rule):
     if "retinanet" not in family[3][0]:
         pytest.skip("the rules are the same for all families")

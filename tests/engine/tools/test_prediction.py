@@ -105,11 +105,12 @@ def test_pictures_and_results_of_files_and_folders(checkpoint, tmp_path, monkeyp
         assert picture.size == (90, 60)
 
 
-@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1", "I;16", "CMYK"])
-def test_images_of_any_mode(checkpoint, tmp_path, monkeypatch, mode):
-    path = write_image(tmp_path / ("image.tif" if mode == "CMYK" else "image.png"), mode=mode, color=0)
-    assert run(monkeypatch, "--ckpt", checkpoint, "--output", tmp_path / "out", path) == 0
-    assert (tmp_path / "out/image.jpg").exists()
+def test_images_of_any_mode(checkpoint, tmp_path, monkeypatch):
+    modes = ["L", "P", "RGBA", "LA", "1", "I;16", "CMYK"]
+    for number, mode in enumerate(modes):
+        write_image(tmp_path / f"in/{number}.{'tif' if mode == 'CMYK' else 'png'}", mode=mode, color=0)
+    assert run(monkeypatch, "--ckpt", checkpoint, "--output", tmp_path / "out", tmp_path / "in") == 0
+    assert all((tmp_path / f"out/{number}.jpg").exists() for number in range(len(modes)))
 
 
 @pytest.mark.parametrize(("exif", "turned"), [("turn", True), ("ignore", False), ("legacy", True)])

@@ -37,6 +37,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_too_many_stop_the_run(config_f
     assert [set(target) >= {"image_id", "boxes", "labels"} for target in targets] == [True] * 4
 
 
+@pytest.mark.usefixtures("no_evaluation")
 def test_a_full_disk_ends_training_and_leaves_the_last_checkpoint(config_file):
     _, folder = train(config_file, "schedule.max_steps=1")
     before = folder.last.read_bytes()
@@ -51,7 +52,11 @@ def test_a_full_disk_ends_training_and_leaves_the_last_checkpoint(config_file):
 
 @pytest.mark.parametrize(
     ("number", "status"),
-    [(signal.SIGTERM, 143), (signal.SIGINT, 130), pytest.param(signal.SIGUSR1, 138, marks=pytest.mark.slow)],
+    [
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),  # test_processes.py ends processes by it
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGUSR1, 138, marks=pytest.mark.slow),
+    ],
 )
 def test_signals_finish_the_step_and_write_a_checkpoint(config_file, tmp_path, number, status):
     line = [sys.executable, "train.py", "--config", str(config_file), "schedule.epochs=10000"]
@@ -95,6 +100,7 @@ def test_the_last_steps_are_saved_before_they_are_evaluated(config_file, monkeyp
     assert (state["step"], state["evaluated_step"]) == (2, 0)
 
 
+@pytest.mark.usefixtures("no_evaluation")
 def test_steps_go_on_while_a_checkpoint_is_written(config_file, monkeypatch):
     """The one after step 3 waits for step 4, and has the weights of step 3 all the same."""
     more = ("evaluation.every=9", "run.keep_checkpoints=3", "schedule.max_steps=4")

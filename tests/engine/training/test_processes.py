@@ -1,16 +1,14 @@
 """What one of several processes does to the others: it fails, dies, hangs, or meets bad data or a loss of NaN."""
 
-import multiprocessing
-import os
 import shutil
 import time
 from multiprocessing.connection import wait
-from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 import train_worker
+from fork_server import fork_server
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from engine import load_config
@@ -18,19 +16,8 @@ from engine.run.checkpoint import load_checkpoint
 from engine.run.run_folder import RunFolder
 
 
-@pytest.fixture(scope="module")
-def server():
-    root, here = Path(__file__).resolve().parents[3], Path(__file__).resolve().parent
-    os.environ["PYTHONPATH"] = f"{root}{os.pathsep}{here}"  # where the server finds what it imports beforehand
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["train_worker", "engine.training.dry_run", "torch.utils.tensorboard", "pycocotools.cocoeval"]
-    )
-    return context
-
-
 @pytest.fixture
-def launch(server, tmp_path):
+def launch(tmp_path):
     """launch(n, "--config", …, fault=f) -> (exit statuses, what each process said, seconds), as under torchrun."""
 
     def run(world_size: int, *arguments: object, fault: train_worker.Fault | None = None, survivors: int = 0):
@@ -38,7 +25,9 @@ def launch(server, tmp_path):
         outputs = [tmp_path / f"said-{rank}.txt" for rank in range(world_size)]
         words = [str(argument) for argument in arguments]
         workers = [
-            server.Process(target=train_worker.main, args=(rank, world_size, store.port, words, outputs[rank], fault))
+            fork_server().Process(
+                target=train_worker.main, args=(rank, world_size, store.port, words, outputs[rank], fault)
+            )
             for rank in range(world_size)
         ]
         start = time.monotonic()
@@ -61,12 +50,10 @@ def errors(said: list[str]) -> list[str]:
 
 
 def test_a_bug_on_one_process_ends_all_and_is_shown_once(launch, config_file):
-    statuses, said, seconds = launch(
-        3, "--config", config_file, "data.batch_size=3", fault=train_worker.raise_on_rank_1
-    )
-    assert statuses == [1, 1, 1]
+    statuses, said, seconds = launch(2, "--config", config_file, fault=train_worker.raise_on_rank_1)
+    assert statuses == [1, 1]
     assert seconds < 60
-    assert ["Traceback" in text for text in said] == [False, True, False]
+    assert ["Traceback" in text for text in said] == [False, True]
     assert said[1].count("ValueError: a bug on rank 1") == 1
     assert errors(said) == []
 
@@ -90,24 +77,15 @@ def test_a_process_that_hangs_is_given_up_after_the_configured_time(launch, conf
     assert "run.collective_minutes" in line
 
 
-def test_nan_on_one_process_is_skipped_by_all(launch, config_file):
-    arguments = ("--config", config_file, "schedule.max_steps=4", "evaluation.every=9", "data.accumulate=2")
-    statuses, said, _ = launch(2, *arguments, fault=train_worker.nan_on_rank_1)
-    assert statuses == [0, 0], said
-    assert said[0].count("not finite") == 2
-    assert "step 2: loss or gradient not finite" in said[0]
-    state = load_checkpoint(RunFolder(load_config(config_file)).last)
-    assert (state["step"], state["skipped"], state["skipped_in_a_row"]) == (4, 2, 0)
-    assert all(tensor.isfinite().all() for tensor in state["model"].values())
-
-
-def test_a_skipped_step_leaves_no_trace_in_running_statistics(launch, config_file):
+def test_nan_on_one_process_is_skipped_by_all_and_leaves_no_trace_in_running_statistics(launch, config_file):
     arguments = ("schedule.max_steps=4", "evaluation.every=9", "data.accumulate=2")
     arguments += ("model.norm=batch", "optimizer.ema_decay=0.5")
-    statuses, said, _ = launch(2, "--config", config_file, *arguments, fault=train_worker.nan_on_rank_0)
+    statuses, said, _ = launch(2, "--config", config_file, *arguments, fault=train_worker.nan_on_each_rank)
     assert statuses == [0, 0], said
+    assert said[0].count("not finite") == 2
+    assert all(f"step {step}: loss or gradient not finite" in said[0] for step in (2, 3))
     state = load_checkpoint(RunFolder(load_config(config_file)).last)
-    assert state["skipped"] == 2
+    assert (state["step"], state["skipped"], state["skipped_in_a_row"]) == (4, 2, 0)
     for weights in (state["model"], state["ema"]):
         assert all(tensor.isfinite().all() for tensor in weights.values())
         assert weights["backbone.bn1.num_batches_tracked"] == 4  # two micro-batches of each of the two other steps
@@ -170,10 +148,10 @@ def test_an_image_that_one_process_cannot_read_stops_all_with_its_name(launch, c
 
 
 def test_skipping_bad_images_keeps_the_processes_in_step(launch, config_file, broken_data):
-    arguments = ("data.batch_size=3", f"data.root={broken_data}", "data.on_error=skip", "evaluation.every=9")
-    statuses, said, _ = launch(3, "--config", config_file, *arguments, "schedule.max_steps=5")
-    assert statuses == [0, 0, 0], said
-    assert load_checkpoint(RunFolder(load_config(config_file)).last)["step"] == 5
+    arguments = (f"data.root={broken_data}", "data.on_error=skip", "evaluation.every=9", "schedule.max_steps=4")
+    statuses, said, _ = launch(2, "--config", config_file, *arguments)  # all images once, and a step more
+    assert statuses == [0, 0], said
+    assert load_checkpoint(RunFolder(load_config(config_file)).last)["step"] == 4
     assert "1 training image could not be read (1 damaged): skipped" in said[0]
 
 
@@ -189,9 +167,10 @@ def broken_data(shapes, tmp_path):
 
 @pytest.mark.parametrize("world_size", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_stopping_and_resuming_changes_nothing_on_several_processes(launch, config_file, world_size):
-    for name, last_steps in (("whole", [4]), ("resumed", [1, 4])):
+    recipe = ("schedule.epochs=4", "data.batch_size=6", "evaluation.every=9")  # two steps an epoch
+    for name, last_steps in (("whole", [3]), ("resumed", [1, 3])):
         for steps in last_steps:
-            words = (f"run.name={name}", f"schedule.max_steps={steps}", "schedule.epochs=4", "data.batch_size=6")
+            words = (f"run.name={name}", f"schedule.max_steps={steps}", *recipe)
             statuses, said, _ = launch(world_size, "--config", config_file, *words, "--resume", "auto")
             assert set(statuses) == {0}, said
     whole, resumed = (

@@ -1,5 +1,7 @@
 """A run that goes on is the run that never stopped."""
 
+import shutil
+
 import pytest
 import torch
 from in_process import ALONE, curve, train
@@ -10,6 +12,24 @@ from engine.run.checkpoint import CheckpointError, checkpoint_history, load_chec
 from engine.run.run_folder import RunFolder
 from engine.training import validation
 from engine.training.trainer import Trainer
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory, write_config):
+    """Configuration of a run of three of its six steps, and a copy of its folder."""
+    config_file = write_config(tmp_path_factory.mktemp("begun"))
+    _, folder = train(config_file, "schedule.max_steps=3")
+    return config_file, shutil.copytree(folder.path, config_file.with_name("copy"))
+
+
+@pytest.fixture
+def begun(kept):
+    """Configuration and folder of that run as it was left, whatever another test did to it."""
+    config_file, copy = kept
+    folder = RunFolder(load_config(config_file))
+    shutil.rmtree(folder.path, ignore_errors=True)
+    shutil.copytree(copy, folder.path)
+    return config_file, folder
 
 
 def test_an_optimizer_state_that_fits_no_parameter_is_refused(finished, write_config, tmp_path):
@@ -31,8 +51,8 @@ def test_stopping_anywhere_and_resuming_changes_nothing(config_file, finished):
     status, folder = train(config_file, "schedule.max_steps=2", "optimizer.ema_decay=0.9")
     assert status == 0
     assert folder.metrics()[-1]["step"] == 2
-    train(config_file, "schedule.max_steps=5", "optimizer.ema_decay=0.9", resume="auto")
-    train(config_file, "optimizer.ema_decay=0.9", resume="auto")
+    train(config_file, "schedule.max_steps=5", "optimizer.ema_decay=0.9", "evaluation.every=2", resume="auto")
+    train(config_file, "optimizer.ema_decay=0.9", "evaluation.train_images=12", resume="auto")
     resumed, whole = load_checkpoint(folder.last), load_checkpoint(finished.last)
     for part in ("model", "ema"):
         assert all(torch.equal(resumed[part][name], value) for name, value in whole[part].items())
@@ -42,42 +62,42 @@ def test_stopping_anywhere_and_resuming_changes_nothing(config_file, finished):
     assert folder.metrics()[-1] == finished.metrics()[-1]
 
 
-def test_resume_after_a_later_crash_drops_what_came_after_the_checkpoint(config_file):
-    _, folder = train(config_file, "schedule.max_steps=3")
-    early = folder.last.read_bytes()
-    train(config_file, resume="auto")
-    folder.last.write_bytes(early)
-    train(config_file, resume="auto")
-    assert [record["step"] for record in folder.metrics()] == [3, 6]
-    assert [step for step, _ in curve(folder, "train/loss")] == [1, 2, 3, 4, 5, 6]
-
-
-def test_resume_auto_starts_afresh_without_a_checkpoint_and_ends_at_once_when_finished(config_file, command):
+def test_resume_auto_starts_afresh_without_a_checkpoint_and_ends_at_once_when_finished(config_file, here):
     _, folder = train(config_file, "schedule.max_steps=1", resume="auto")
     folder.last.unlink()
     folder.best.unlink()
     train(config_file, "schedule.max_steps=1", resume="auto")
     before = folder.last.stat().st_mtime_ns
-    result = command("train.py", "--config", config_file, "--resume", "auto", "schedule.max_steps=1")
+    result = here("train.py", "--config", config_file, "--resume", "auto", "schedule.max_steps=1")
     assert result.returncode == 0
     assert "finished" in result.stdout
     assert folder.last.stat().st_mtime_ns == before
 
 
-def test_an_evaluation_that_was_interrupted_is_made_up_for(config_file):
-    _, folder = train(config_file, "schedule.max_steps=3")
+def test_an_evaluation_that_was_interrupted_is_made_up_for_and_leaves_one_point(begun):
+    config_file, folder = begun
     state = load_checkpoint(folder.last)
     save_checkpoint(folder.last, state | {"evaluated_step": 0, "thresholds": None})
     train(config_file, "schedule.max_steps=3", resume="auto")
     assert [record["step"] for record in folder.metrics()] == [3]
     assert load_checkpoint(folder.last)["thresholds"] == state["thresholds"]
+    train(config_file, resume="auto")
+    for path in folder.path.glob("events*"):  # what TensorBoard shows does not depend on its own repair
+        assert len(path.read_bytes()) > 0
+    everything = {"scalars": 0, "images": 0}
+    events = EventAccumulator(str(folder.path), everything, purge_orphaned_data=False).Reload()
+    for tag, steps in (("eval/AP", [3, 6]), ("train/loss", [1, 2, 3, 4, 5, 6])):
+        assert [point.step for point in events.Scalars(tag)] == steps
+    for tag in ("eval/examples/0", "curves/precision_recall", "curves/lrp"):
+        assert [picture.step for picture in events.Images(tag)] == [3, 6]
 
 
-def test_skipped_steps_are_counted_over_a_resume(config_file):
-    _, folder = train(config_file, "schedule.max_steps=1")
+@pytest.mark.usefixtures("no_evaluation")
+def test_skipped_steps_are_counted_over_a_resume(begun):
+    config_file, folder = begun
     state = load_checkpoint(folder.last)
     save_checkpoint(folder.last, state | {"skipped": 3, "skipped_in_a_row": 1})
-    train(config_file, "schedule.max_steps=2", resume="auto")
+    train(config_file, "schedule.max_steps=4", resume="auto")
     state = load_checkpoint(folder.last)
     assert (state["skipped"], state["skipped_in_a_row"]) == (3, 0)
 
@@ -88,7 +108,7 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_one_before_it(config_file, f
     content = bytearray(folder.last.read_bytes())
     content[len(content) // 2] ^= 1
     folder.last.write_bytes(content)
-    train(config_file, "optimizer.ema_decay=0.9", resume="auto")
+    train(config_file, "optimizer.ema_decay=0.9", "evaluation.every=2", resume="auto")
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert any("last.pt" in text and "checksum" in text for text in warnings)
     assert any("last.1.pt" in text and f"step {good['step']}" in text for text in warnings)
@@ -102,34 +122,20 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_one_before_it(config_file, f
         folder.find_checkpoint("auto", False)
 
 
-def test_an_evaluation_repeated_after_a_crash_leaves_one_point(config_file):
-    _, folder = train(config_file, "schedule.max_steps=3")
-    state = load_checkpoint(folder.last)
-    save_checkpoint(folder.last, state | {"evaluated_step": 0, "thresholds": None})
-    train(config_file, resume="auto")
-    for path in folder.path.glob("events*"):  # what TensorBoard shows does not depend on its own repair
-        assert len(path.read_bytes()) > 0
-    everything = {"scalars": 0, "images": 0}
-    events = EventAccumulator(str(folder.path), everything, purge_orphaned_data=False).Reload()
-    for tag, steps in (("eval/AP", [3, 6]), ("train/loss", [1, 2, 3, 4, 5, 6])):
-        assert [point.step for point in events.Scalars(tag)] == steps
-    for tag in ("eval/examples/0", "curves/precision_recall", "curves/lrp"):
-        assert [picture.step for picture in events.Images(tag)] == [3, 6]
-
-
-def test_what_killed_writers_left_is_removed(config_file):
-    _, folder = train(config_file, "schedule.max_steps=1")
+@pytest.mark.usefixtures("no_evaluation")
+def test_what_killed_writers_left_is_removed(begun):
+    config_file, folder = begun
     left = [folder.last.with_name(".last.pt.12345.tmp"), folder.path / ".metrics.jsonl.12345.tmp"]
     for path in left:
         path.write_bytes(b"half")
-    train(config_file, "schedule.max_steps=2", resume="auto")
+    train(config_file, "schedule.max_steps=4", resume="auto")
     assert not any(path.exists() for path in left)
 
 
-def test_after_torchrun_restarts_a_run_goes_on_whatever_the_options_said(config_file):
-    _, folder = train(config_file, "schedule.max_steps=1")
-    assert folder.find_checkpoint(None, False, restarted=True)["step"] == 1
-    assert folder.find_checkpoint("elsewhere.pt", False, restarted=True)["step"] == 1
+def test_after_torchrun_restarts_a_run_goes_on_whatever_the_options_said(begun):
+    config_file, folder = begun
+    assert folder.find_checkpoint(None, False, restarted=True)["step"] == 3
+    assert folder.find_checkpoint("elsewhere.pt", False, restarted=True)["step"] == 3
     assert folder.find_checkpoint(None, True, restarted=False) is None  # --overwrite, killed before it began
     assert folder.find_checkpoint(None, True, restarted=True) is None
     folder.begin(load_config(config_file), 0, 0)

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from in_process import curve
 
 import train as training
 from engine import load_config, load_detector
@@ -30,12 +31,12 @@ def lines(path) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory, write_config):
-    """A run of two epochs and one evaluation."""
-    return start(write_config(tmp_path_factory.mktemp("watched")), *LINE)
+    """A run of two epochs and one evaluation, of all training images too."""
+    return start(write_config(tmp_path_factory.mktemp("watched")), *LINE, "evaluation.train_images=12")
 
 
 def test_training_images_are_evaluated_without_a_trace_in_the_training(watched, write_config, tmp_path):
-    blind = start(write_config(tmp_path), *LINE, "evaluation.every=1", "evaluation.train_images=0")
+    blind = start(write_config(tmp_path), *LINE, "evaluation.every=1")
     own = ("seconds", "images_per_second", "data_wait", "memory_gb")
     with_it, without = (
         [{name: value for name, value in line.items() if name not in own} for line in lines(run.curves)]
@@ -82,6 +83,8 @@ def test_a_resumed_run_has_every_step_once(config_file):
     start(config_file, *LINE, "--resume", "auto", "schedule.max_steps=5")
     early.last.write_bytes(checkpoint)  # as if killed before the checkpoint
     start(config_file, *LINE, "--resume", "auto")
+    assert [record["step"] for record in early.metrics()] == [3, 6]
+    assert [step for step, _ in curve(early, "train/loss")] == [1, 2, 3, 4, 5, 6]
     assert [line["step"] for line in lines(early.curves)] == [1, 2, 3, 4, 5, 6]
     seconds = [line["seconds"] for line in lines(early.curves)]
     assert seconds == sorted(seconds)

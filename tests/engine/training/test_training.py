@@ -44,9 +44,9 @@ def test_without_an_object_to_find_the_newest_checkpoint_is_the_best(tmp_path, w
         document = json.loads((shapes / f"annotations/instances_{split}.json").read_text())
         document["annotations"] = document["annotations"] if split == "train" else []
         (root / f"annotations/instances_{split}.json").write_text(json.dumps(document))
-    status, folder = train(write_config(tmp_path), f"data.root={root}")
+    status, folder = train(write_config(tmp_path), f"data.root={root}", "schedule.max_steps=4")  # evaluates after 3 too
     assert status == 0
-    assert [load_checkpoint(path)["step"] for path in (folder.last, folder.best)] == [6, 6]
+    assert [load_checkpoint(path)["step"] for path in (folder.last, folder.best)] == [4, 4]
     assert len([text for text in caplog.messages if "nothing to compare checkpoints by" in text]) == 1
     training = root / "annotations/instances_train.json"
     training.write_text(json.dumps(json.loads(training.read_text()) | {"annotations": []}))
@@ -85,8 +85,9 @@ def test_the_balance_weight_starts_at_50_and_moves_after_the_epoch(finished):
     assert weights[3:] == pytest.approx([(sum(cls) + sum(loc)) / sum(loc)] * 3, rel=1e-5)
 
 
+@pytest.mark.usefixtures("no_evaluation")
 def test_the_balance_weight_can_move_every_few_steps(config_file):
-    _, folder = train(config_file, "loss.balance_every=2", "evaluation.every=2")
+    _, folder = train(config_file, "loss.balance_every=2")
     weights = [value for _, value in curve(folder, "train/self_balance")]
     cls, loc = ([value for _, value in curve(folder, f"train/loss_{part}")] for part in ("cls", "loc"))
     expected = [(sum(cls[i : i + 2]) + sum(loc[i : i + 2])) / sum(loc[i : i + 2]) for i in (0, 2)]
@@ -105,9 +106,9 @@ def test_load_detector_gives_the_evaluated_weights_and_names(finished, shapes):
     assert all(torch.equal(value, averaged[name]) for name, value in detector.state_dict().items())
 
 
-def test_eval_repeats_the_evaluation_of_training(finished, command, tmp_path):
+def test_eval_repeats_the_evaluation_of_training(finished, here, tmp_path):
     out, detections = tmp_path / "metrics.json", tmp_path / "detections.json"
-    result = command("eval.py", "--ckpt", finished.last, "--json", out, "--detections", detections)
+    result = here("eval.py", "--ckpt", finished.last, "--json", out, "--detections", detections)
     assert result.returncode == 0, result.stderr
     assert "oLRP" in result.stdout
     written, during = json.loads(out.read_text()), finished.metrics()[-1]
@@ -119,6 +120,7 @@ def test_eval_repeats_the_evaluation_of_training(finished, command, tmp_path):
 
 
 @pytest.mark.parametrize("loss", ["ap", "focal"])
+@pytest.mark.usefixtures("no_evaluation")
 def test_the_baselines_train(config_file, loss):
     status, folder = train(config_file, f"loss.name={loss}", "schedule.max_steps=2")
     assert status == 0
@@ -126,11 +128,13 @@ def test_the_baselines_train(config_file, loss):
     assert "objective.loss.balance.weight" not in load_checkpoint(folder.last)["model"]
 
 
+@pytest.mark.usefixtures("no_evaluation")
 def test_micro_batches_share_one_step(config_file):
     _, folder = train(config_file, "data.accumulate=2", "schedule.max_steps=2")
     assert [step for step, _ in curve(folder, "train/loss")] == [1, 2]
 
 
+@pytest.mark.usefixtures("no_evaluation")
 def test_images_without_objects_train(config_file, shapes, tmp_path):
     root = tmp_path / "empty"
     (root / "annotations").mkdir(parents=True)
@@ -163,6 +167,7 @@ def test_skipping_bad_annotations_holds_for_training_and_evaluation(config_file,
     assert [record["step"] for record in folder.metrics()] == [1]
 
 
+@pytest.mark.usefixtures("no_evaluation")
 def test_files_in_memory_change_nothing_but_where_they_are_read(config_file, caplog):
     caplog.set_level("INFO")
     weights = []

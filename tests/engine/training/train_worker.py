@@ -51,10 +51,15 @@ def hang_on_rank_1(step: TrainStep) -> None:
         signal.pause()
 
 
-def nan_on_rank_0(step: TrainStep) -> None:
-    """Steps 2 and 3 only."""
-    if step.processes.rank == 0:
-        step.detector.pixel_mean[:] = torch.nan if step.done in (1, 2) else 0.5
+def nan_on_each_rank(step: TrainStep) -> None:
+    """Of two: images of NaN in step 2 on the second, in step 3 on the first."""
+
+    def poison(_: object, inputs: tuple) -> tuple | None:
+        bad = {1: 1, 2: 0}.get(step.done) == step.processes.rank
+        return (inputs[0] * torch.nan, *inputs[1:]) if bad else None
+
+    if step.done == 0:
+        step.detector.register_forward_pre_hook(poison)
 
 
 def kill_a_loader_process(step: TrainStep) -> None:

@@ -2,8 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +11,8 @@ from engine.run.config import ConfigError
 from engine.tools.ablation.choice import chosen_cells, rates_at_the_edge
 from engine.tools.ablation.grid import Cell, Result, all_cells, load_grid, search_cells
 from engine.tools.ablation.lengths import crossings, differences, length_curves, length_table
+from scripts import ablation
 
-ROOT = Path(__file__).resolve().parents[4]
 GRID = """
 config: tiny.yaml
 learning_rates: [0.01, 0.02]
@@ -122,7 +120,7 @@ def test_lengths_go_without_search_and_claims(tmp_path, more):
         load_grid(tmp_path / "grid.yaml")
 
 
-def test_a_report_of_kept_cells_draws_the_lengths(grid, results, tmp_path):
+def test_a_report_of_kept_cells_draws_the_lengths(grid, results, tmp_path, call, capsys, monkeypatch):
     for cell, each in results.items():
         here = tmp_path / "out" / "cells" / cell.name
         here.mkdir(parents=True)
@@ -130,10 +128,11 @@ def test_a_report_of_kept_cells_draws_the_lengths(grid, results, tmp_path):
         record = {"overrides": overrides, "ran": {}, "epochs": cell.epochs, "step_ms": 10.0, "clipped": 0, "test": None}
         (here / "cell.json").write_text(json.dumps(record))
         (here / "metrics.jsonl").write_text(json.dumps(each.history[-1]) + "\n")
-    line = ["scripts/ablation.py", "--grid", tmp_path / "grid.yaml", "--output", tmp_path / "out", "--report"]
-    done = subprocess.run([sys.executable, *map(str, line)], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "| 283 steps |" in done.stdout and "27 of 27 cells" in done.stdout
+    monkeypatch.setattr(ablation, "log_to_console", lambda is_main: None)  # it would outlive the test
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # this as well
+    assert not call(ablation, "--grid", tmp_path / "grid.yaml", "--output", tmp_path / "out", "--report")
+    printed = capsys.readouterr().out
+    assert "| 283 steps |" in printed and "27 of 27 cells" in printed
     assert (tmp_path / "out/lengths.png").stat().st_size > 20_000 and not (tmp_path / "out/ap.png").exists()
 
 
