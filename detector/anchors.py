@@ -64,9 +64,10 @@ class AnchorGenerator(nn.Module):
         if torch.compiler.is_exporting():  # the shapes are symbols, and nothing made of them may be kept
             return self._generate(feature_shapes)
         key = (tuple(tuple(shape) for shape in feature_shapes), self.cell_anchors.device)
-        if self._latest is None or self._latest[0] != key:
-            self._latest = (key, self._generate(feature_shapes))
-        return list(self._latest[1])
+        latest = self._latest  # read once, as another thread may be at other shapes
+        if latest is None or latest[0] != key:
+            latest = self._latest = (key, self._generate(feature_shapes))
+        return list(latest[1])
 
     def of_image(self, image_size: tuple[int, int]) -> list[Tensor]:
         """Anchors of an image of (height, width), multiples of 32, whose maps have a cell for each begun stride."""

@@ -12,6 +12,7 @@ from torch.distributed import ProcessGroup
 
 from detector.boxes import MAX_PAIRS, pairwise_iou
 from losses.overlaps import paired_iou
+from losses.precision import at_least_float32
 from losses.ranking.ranking import Ranking
 
 GRADIENT_MASS = "grad_mass_"  # prefix of the statistics that belong to the scaled loss; all others are counts and sums
@@ -56,12 +57,12 @@ class Monitor:
         if delta is None:
             self.values["num_relevant_negatives"] = negative.sum()
         else:
-            seen = _all_digits(logits.detach())
+            seen = at_least_float32(logits.detach())
             lowest = seen.masked_fill(~positive, torch.inf).amin()
             self.values["num_relevant_negatives"] = (negative & (seen > lowest - delta)).sum()
 
         def add_grad_mass(grad: Tensor) -> None:
-            mass = _all_digits(grad.detach()).abs()
+            mass = at_least_float32(grad.detach()).abs()
             self.values[f"{GRADIENT_MASS}positive"] = (mass * positive).sum()
             self.values[f"{GRADIENT_MASS}negative"] = (mass * negative).sum()
 
@@ -82,8 +83,8 @@ class Monitor:
         self.values["num_negatives"] = (cls_targets == 0).sum()
         self.values["sum_precision"] = (positive_rank / rank).sum()
         self.values["hist_rank"] = _histogram(rank, RANK_EDGES)
-        self.values["hist_logit_positive"] = _histogram(_all_digits(logits[entries]), LOGIT_EDGES)
-        self.values["hist_logit_negative"] = _histogram(_all_digits(logits[cls_targets == 0]), LOGIT_EDGES)
+        self.values["hist_logit_positive"] = _histogram(at_least_float32(logits[entries]), LOGIT_EDGES)
+        self.values["hist_logit_negative"] = _histogram(at_least_float32(logits[cls_targets == 0]), LOGIT_EDGES)
 
     @torch.no_grad()
     def watch_levels(self, references_per_level: Sequence[Tensor], reference_index: Tensor) -> None:
@@ -122,10 +123,6 @@ def best_reference_ious(references: Tensor, gt_boxes: Tensor) -> Tensor:
     """IoU of each object with the reference box that fits it best: (A, 4), (G, 4) to (G,)."""
     chunks = gt_boxes.to(references.dtype).split(max(1, MAX_PAIRS // max(1, len(references))))
     return torch.cat([pairwise_iou(chunk, references).amax(dim=1) for chunk in chunks])
-
-
-def _all_digits(values: Tensor) -> Tensor:
-    return values if values.dtype == torch.float64 else values.float()
 
 
 def _histogram(values: Tensor, edges: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from detector.boxes import pairwise_iou
+from losses.precision import at_least_float32
 
 _BLOCK = 128  # boxes of one class that are settled together
 _MAX_PAIRS = 2**21  # IoUs at once, padding included: a limit on memory
@@ -43,6 +44,7 @@ def nms_of_images(
     """
     if len(boxes) == 0:
         return torch.empty(0, dtype=torch.int64, device=boxes.device)
+    boxes = at_least_float32(boxes)  # shifted by class, half the digits say nothing
     threshold = round_down(iou_threshold, boxes.dtype)
     boxes = boxes + _shifts(boxes, labels, images, num_images)[:, None]
 
@@ -129,7 +131,7 @@ def _settle(boxes: Tensor, alive: Tensor, threshold: Tensor) -> Tensor:
 
 def round_down(threshold: float, dtype: torch.dtype) -> Tensor:
     """Largest number of that type ≤ threshold: an IoU of that type exceeds both or neither."""
-    rounded = torch.tensor(threshold, dtype=dtype)
+    rounded = torch.tensor(threshold, dtype=dtype, device="cpu")  # a number, whatever device is the default
     if rounded.double() > threshold:
         rounded = torch.nextafter(rounded, rounded.new_tensor(-math.inf))
     return rounded

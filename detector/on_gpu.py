@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -27,10 +27,10 @@ def _kernel_works(device: torch.device) -> bool:
     """Tries it once against the operators."""
     if not triton_works(device):
         return False
-    generator = torch.Generator().manual_seed(0)
-    corners = 60 * torch.rand(2, 500, 2, generator=generator)
-    boxes = torch.cat([corners, corners + 60 * torch.rand(2, 500, 2, generator=generator)], dim=2)
-    scores, labels = torch.rand(2, 500, generator=generator), torch.randint(0, 3, (2, 500), generator=generator)
+    drawn: Any = {"generator": torch.Generator("cpu").manual_seed(0), "device": "cpu"}  # as another may be the default
+    corners = 60 * torch.rand(2, 500, 2, **drawn)
+    boxes = torch.cat([corners, corners + 60 * torch.rand(2, 500, 2, **drawn)], dim=2)
+    scores, labels = torch.rand(2, 500, **drawn), torch.randint(0, 3, (2, 500), **drawn)
 
     def same_boxes() -> bool:
         from detector.nms_triton import search_best_kernel

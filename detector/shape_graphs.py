@@ -39,8 +39,8 @@ class ShapeGraphs:
         self._weights: tuple[int, ...] = ()  # where they lay in the latest call
         self._seen: set[tuple[object, ...]] = set()
         self._captured: dict[tuple[object, ...], Captured] = {}
-        # memory that all graphs share, and the stream on which they are captured
-        self._place: tuple[Any, torch.cuda.Stream] | None = None
+        # by stream: memory that its graphs share, as they run one after the other, and where they are captured
+        self._places: dict[int, tuple[Any, torch.cuda.Stream]] = {}
 
     def __reduce__(self) -> tuple[type["ShapeGraphs"], tuple[bool]]:
         return ShapeGraphs, (self.allowed,)
@@ -57,6 +57,7 @@ class ShapeGraphs:
             self._weights = weights
             self._seen.clear()
             self._captured.clear()
+            self._places.clear()  # the weights may be on another device
         key = _key(images)
         if key in self._captured:
             graph, own_images, outputs = self._captured[key]
@@ -84,10 +85,10 @@ class ShapeGraphs:
             self._captured.clear()
 
     def _capture(self, function: Callable[[Tensor], Any], images: Tensor) -> Captured:
-        device = images.device
-        if self._place is None:
-            self._place = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
-        (pool, stream), graph, current = self._place, torch.cuda.CUDAGraph(), torch.cuda.current_stream(device)
+        graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(images.device)
+        if current.cuda_stream not in self._places:
+            self._places[current.cuda_stream] = torch.cuda.graph_pool_handle(), torch.cuda.Stream(images.device)
+        pool, stream = self._places[current.cuda_stream]
         # casts of weights that autocast keeps for a while would be gone when the graph runs
         autocast = torch.autocast(
             "cuda", torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda"), cache_enabled=False

@@ -13,11 +13,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .balance import SelfBalance
-from .flat import Flat, at_least_float32, refuse_both
+from .flat import Flat, refuse_both
 from .group_sums import ratio_over_group
 from .loss import RANKED_HEADS, LossSettings, equal_parts, require_positive, weighted_sum
 from .matched import Matched
 from .module import Group, RankingLoss
+from .precision import at_least_float32
 from .ranking import Ranking
 
 TAU = 0.5  # IoU from which a detection is a true positive in the LRP error

@@ -13,6 +13,7 @@ from .finite import nan_unless_finite
 from .group_sums import ratio_over_group
 from .loss import Loss, LossSettings, require_from_zero, require_positive, weighted_sum
 from .matched import Matched
+from .precision import at_least_float32
 
 UNSEEN = -100  # label of a row that F.cross_entropy leaves out
 
@@ -43,7 +44,7 @@ def cross_entropy_loss(
         >>> round(cross_entropy_loss(logits, targets, torch.tensor([1]), 2).item(), 4)
         1.6691
     """
-    logits = logits if logits.dtype == torch.float64 else logits.float()
+    logits = at_least_float32(logits)
     rows = F.pad(logits.view(-1, num_classes), (1, 0))  # background first
     labels = torch.zeros_like(rows[:, 0], dtype=torch.int64)
     labels[entries // num_classes] = entries % num_classes + 1

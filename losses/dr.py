@@ -18,6 +18,7 @@ from .finite import nan_unless_finite
 from .group_sums import sum_over_group
 from .loss import Loss, LossSettings, require_positive, weighted_sum
 from .matched import Matched
+from .precision import at_least_float32
 
 NEGATIVE_LAMBDA = 0.1 / math.log(3.5)  # released code: h = 3.5 in the paper's section 4.1
 MARGIN = 0.5
@@ -67,7 +68,7 @@ def dr_loss(
         [-0.9526, 0.9526, 0.0]
     """
     require_flat(logits, targets)
-    logits = logits if logits.dtype == torch.float64 else logits.float()
+    logits = at_least_float32(logits)
     probabilities = logits.sigmoid()
     negative = targets == 0
     entries = positive_entries(targets) if positives is None else positives

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .entries import positive_entries
 from .matched import OVERLAPS
+from .precision import at_least_float32
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,6 @@ class Flat:
     def overlaps(self, kind: str, pred_boxes: Tensor | None, gt_boxes: Tensor | None) -> Tensor:
         """(P,) IoU, DIoU or GIoU of predicted box and object; gradients reach the predictions."""
         return OVERLAPS[kind](*self.boxes(pred_boxes, gt_boxes))
-
-
-def at_least_float32(values: Tensor) -> Tensor:
-    return values if values.dtype == torch.float64 else values.float()
 
 
 def refuse_both(pred_boxes: Tensor | None, gt_boxes: Tensor | None, values: Tensor | None, name: str) -> None:

@@ -15,6 +15,7 @@ from .finite import nan_unless_finite
 from .group_sums import ratio_over_group
 from .loss import Loss, LossSettings, require_from_zero, require_share, weighted_sum
 from .matched import Matched
+from .precision import at_least_float32
 
 # Losses are summed in this unit, so that the sum of large ones is finite until the number of positives divides it.
 # A power of two rounds nothing.
@@ -59,7 +60,7 @@ def focal_loss(
 
         total, num_positives = FocalSum.apply(logits, targets, alpha, gamma)
         return ratio_over_group(total, num_positives, group).float()
-    logits = logits if logits.dtype == torch.float64 else logits.float()
+    logits = at_least_float32(logits)
     positive = targets == 1
     margin = torch.where(positive, logits, -logits)  # log-odds of the right answer
     weight = alpha / UNIT * positive.to(logits.dtype) + (1 - alpha) / UNIT * (targets == 0)

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from .finite import nan_unless_finite
 from .group_sums import ratio_over_group
@@ -65,6 +66,7 @@ class _BackgroundSum(torch.autograd.Function):
         return (modulation * surprise).sum(dtype=torch.float64)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * grad_output.to(gradient.dtype), None, None

@@ -12,11 +12,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .box_loss import weighted_mean
-from .flat import Flat, at_least_float32, refuse_both
+from .flat import Flat, refuse_both
 from .loss import RANKED_HEADS, LossSettings, equal_parts, require_positive, weighted_sum
 from .matched import OVERLAPS, Matched
 from .module import RankingLoss
 from .overlaps import paired_iou
+from .precision import at_least_float32
 from .ranking.ranking import Ranking
 from .ranking.smaller_keys import sum_over_smaller_keys
 

@@ -1,11 +1,11 @@
 """Smooth L1 loss of box deltas (Girshick, arXiv 1504.08083, Eq. 3)."""
 
-import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
 from .group_sums import ratio_over_group
+from .precision import at_least_float32
 
 
 def smooth_l1_loss(pred: Tensor, target: Tensor, beta: float = 1.0, group: dist.ProcessGroup | None = None) -> Tensor:
@@ -30,6 +30,6 @@ def smooth_l1_loss(pred: Tensor, target: Tensor, beta: float = 1.0, group: dist.
     """
     if pred.shape != target.shape:
         raise ValueError(f"pred and target must have one shape, got {tuple(pred.shape)} and {tuple(target.shape)}")
-    pred = pred if pred.dtype == torch.float64 else pred.float()
+    pred = at_least_float32(pred)
     total = F.smooth_l1_loss(pred, target.to(pred.dtype), beta=beta, reduction="sum") / 4
     return ratio_over_group(total, total.new_full((), len(pred)), group)

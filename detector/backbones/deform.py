@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
+from losses.precision import at_least_float32
+
 
 class ModulatedDeformConv2d(nn.Module):
     """3×3 convolution that samples its input at learned places, each with a learned weight in 0..1.
@@ -32,10 +34,10 @@ class ModulatedDeformConv2d(nn.Module):
             nn.init.zeros_(self.conv_offset.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, h, w) to (B, out_channels, h / stride, w / stride), float32."""
+        """(B, in_channels, h, w) to (B, out_channels, h / stride, w / stride), in float32, of float64 in that."""
         # bfloat16 resolves no more than whole pixels beyond 128, and the operator has no CPU kernel for it
         with torch.autocast(x.device.type, enabled=False):
-            x = x.float()
+            x = at_least_float32(x)
             num_places = self.KERNEL**2
             offsets, weights = self.conv_offset(x).split([2 * num_places, num_places], dim=1)
             return deform_conv2d(x, offsets, self.weight, stride=self.stride, padding=1, mask=weights.sigmoid())

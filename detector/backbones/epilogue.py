@@ -55,15 +55,15 @@ def _kernels_work(device: torch.device) -> bool:
     """Tries them once against PyTorch's operators, as no other part of a training would notice a wrong one."""
     if not triton_works(device):
         return False
-    generator = torch.Generator().manual_seed(0)  # of its own: the run draws as it would have drawn
+    generator = torch.Generator("cpu").manual_seed(0)  # of its own: the run draws as it would have drawn
 
     def same_results() -> bool:
         results = []
         # the first use may be in inference mode, whose tensors have no gradients
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cuda", enabled=False):
-            maps = torch.randn(2, 2, 48, 9, 7, generator=generator).to(device)
+            maps = torch.randn(2, 2, 48, 9, 7, generator=generator, device="cpu").to(device)
             x, shortcut = (each.contiguous(memory_format=torch.channels_last) for each in maps)
-            bias = torch.randn(48, generator=generator).to(device)
+            bias = torch.randn(48, generator=generator, device="cpu").to(device)
             for function, plain in ((epilogue, add_bias), (by_operators, bias_by_operators)):
                 inputs = [each.detach().clone().requires_grad_() for each in (x, bias, shortcut)]
                 y = function(inputs[0] * 1, *inputs[1:]) + plain(inputs[0] * 1, inputs[1])

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
@@ -13,6 +12,7 @@ from detector.centernet.objective import CenterNetObjective
 from detector.contract import Detections, Targets
 from detector.monitor import Monitor
 from detector.pyramid import DenseDetector
+from losses.precision import at_least_float32
 
 
 class CenterNet(DenseDetector):
@@ -44,7 +44,7 @@ class CenterNet(DenseDetector):
     def raw_outputs(self, images: Tensor) -> Maps:
         """What the network says of images (B, 3, H, W) in 0..1, in either mode: maps of H / 4 × W / 4, float32."""
         maps: Maps = self.head(self.features(images))
-        return Maps(*(each if each.dtype == torch.float64 else each.float() for each in maps))
+        return Maps(*map(at_least_float32, maps))
 
     def losses(
         self,

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from detector.assignment import CROWD_COVERAGE
 from detector.boxes import MAX_PAIRS
 from losses.overlaps import box_center
 
 MIN_IOU = 0.7  # of an object and a box whose corners lie within the radius of its own, or about that
 DIAMETERS_PER_SIGMA = (6.0, 6.0, 5.0)  # of the heat around corners and, as in the released code, around centres
-IGNORED_COVERAGE = 0.5  # of a cell by a crowd region
 
 
 class KeypointTargets(NamedTuple):
@@ -113,5 +113,5 @@ def _covered(regions: Tensor, plane: Tensor, like: Tensor) -> Tensor:
         shares.append(overlap.clamp(min=0))
     covered = torch.zeros(like.shape, dtype=torch.bool, device=like.device)
     for index, (columns, rows) in enumerate(zip(*shares, strict=True)):
-        covered[plane[index]] |= rows[:, None] * columns >= IGNORED_COVERAGE
+        covered[plane[index]] |= rows[:, None] * columns >= CROWD_COVERAGE
     return covered

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detector.towers import by_reference, initialise
+from losses.precision import at_least_float32
 
 POOLED_SIDE = 7  # of a region, as of the maps that the second head takes
 
@@ -37,7 +38,7 @@ class RPNHead(nn.Module):
         hidden = [F.relu(self.conv(x)) for x in features]
         logits = [by_reference(self.logits(x), 1) for x in hidden]
         box_deltas = [by_reference(self.box_deltas(x), 4) for x in hidden]
-        return full(torch.cat(logits, dim=1)), full(torch.cat(box_deltas, dim=1))
+        return at_least_float32(torch.cat(logits, dim=1)), at_least_float32(torch.cat(box_deltas, dim=1))
 
 
 class RoIHead(nn.Module):
@@ -69,12 +70,7 @@ class RoIHead(nn.Module):
             cls_logits (R, K), before the sigmoid, or with softmax less that of background; box_deltas (R, K, 4).
         """
         hidden = F.relu(self.fc2(F.relu(self.fc1(pooled.flatten(1)))))
-        logits = full(self.cls_logits(hidden))
+        logits = at_least_float32(self.cls_logits(hidden))
         if self.softmax:
             logits = logits[:, :-1] - logits[:, -1:]
-        return logits, full(self.box_deltas(hidden)).view(-1, self.num_classes, 4)
-
-
-def full(values: Tensor) -> Tensor:
-    """At least float32, whatever the network computes in."""
-    return values if values.dtype == torch.float64 else values.float()
+        return logits, at_least_float32(self.box_deltas(hidden)).view(-1, self.num_classes, 4)

@@ -6,6 +6,7 @@ from typing import Any
 from detector.released import (
     CATEGORIES,
     COCO_IDS,
+    TORCHVISION_NAMES,
     Released,
     ReleasedError,
     Rename,
@@ -40,11 +41,9 @@ ALRP_NAMES: list[Rename] = [
     (r"roi_head\.bbox_head\.fc_cls\.(.+)", r"roi_head.cls_logits.\1"),
     (r"roi_head\.bbox_head\.fc_reg\.(.+)", r"roi_head.box_deltas.\1"),
 ]
-TORCHVISION_NAMES: list[Rename] = [
-    (r"backbone\.body\.(.+)", r"backbone.\1"),
-    # up to torchvision 0.12, of which the released weights are, there was no ".0" in the pyramid and the first head
-    (r"backbone\.fpn\.inner_blocks\.(\d)\.(?:0\.)?(weight|bias)", r"fpn.lateral_convs.\1.\2"),
-    (r"backbone\.fpn\.layer_blocks\.(\d)\.(?:0\.)?(weight|bias)", r"fpn.output_convs.\1.\2"),
+FASTER_RCNN_NAMES: list[Rename] = [
+    *TORCHVISION_NAMES,
+    # up to torchvision 0.12, of which the released weights are, there was no ".0.0" in the first head either
     (r"rpn\.head\.conv\.(?:0\.0\.)?(weight|bias)", r"head.conv.\1"),
     (r"rpn\.head\.cls_logits\.(.+)", r"head.logits.\1"),
     (r"rpn\.head\.bbox_pred\.(.+)", r"head.box_deltas.\1"),
@@ -91,7 +90,7 @@ def from_torchvision(state: object) -> Released:
             f"{rows} class rows, expected torchvision's {len(CATEGORIES)} of COCO; a model of other classes says "
             "nothing of their names"
         )
-    weights = renamed(theirs, TORCHVISION_NAMES)
+    weights = renamed(theirs, FASTER_RCNN_NAMES)
     for kind in ("weight", "bias"):
         logits, deltas = (weights.get(f"roi_head.{name}.{kind}") for name in ("cls_logits", "box_deltas"))
         if logits is not None and len(logits) == rows:

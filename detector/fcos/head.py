@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from detector.towers import Tower, by_reference, convolve, initialise
+from losses.precision import at_least_float32
 
 Branch = Literal["box", "cls"]
 
@@ -61,16 +62,12 @@ class FCOSHead(nn.Module):
         for x, scale in zip(features, self.level_scales, strict=True):
             of_classes, of_boxes = self.cls_tower(x), self.box_tower(x)
             cls_logits.append(by_reference(convolve(self.cls_logits, of_classes), self.num_classes))
-            scaled = scale * _full(by_reference(self.distances(of_boxes), 4))
+            # the exponential of bfloat16 would be coarse
+            scaled = scale * at_least_float32(by_reference(self.distances(of_boxes), 4))
             distances.append(scaled.exp() if self.exponential else scaled.relu())
             if self.centerness is not None:
                 tower_out = of_boxes if self.branch == "box" else of_classes
-                centerness.append(_full(by_reference(convolve(self.centerness, tower_out), 1)).squeeze(-1))
+                centerness.append(at_least_float32(by_reference(convolve(self.centerness, tower_out), 1)).squeeze(-1))
         logits = torch.cat(cls_logits, 1)
-        logits = logits if self.training else _full(logits)
+        logits = logits if self.training else at_least_float32(logits)
         return logits, torch.cat(distances, 1), *([torch.cat(centerness, 1)] if centerness else [])
-
-
-def _full(values: Tensor) -> Tensor:
-    """At least float32: an exponential of bfloat16 would be coarse."""
-    return values if values.dtype == torch.float64 else values.float()

@@ -18,6 +18,7 @@ from detector.monitor import Monitor
 from detector.objectives.matched import compare, watch
 from losses.free_anchor import FreeAnchorLoss, background_sum
 from losses.overlaps import box_area
+from losses.precision import at_least_float32
 
 
 class FreeAnchor(nn.Module):
@@ -61,8 +62,8 @@ class FreeAnchor(nn.Module):
         """
         levels = [anchors_per_level] if isinstance(anchors_per_level, Tensor) else list(anchors_per_level)
         anchors, (num_images, _, num_classes) = torch.cat(levels), cls_logits.shape
-        logits = _at_least_float32(cls_logits).flatten()
-        cls_logits, box_deltas = logits.view(cls_logits.shape), _at_least_float32(box_deltas)
+        logits = at_least_float32(cls_logits).flatten()
+        cls_logits, box_deltas = logits.view(cls_logits.shape), at_least_float32(box_deltas)
         boxes, labels, crowd = padded_targets(targets)
         boxes = boxes.to(anchors.dtype)
         objects = _Objects.pick(boxes, labels, ~crowd & (box_area(boxes) > 0))
@@ -174,7 +175,3 @@ def _chosen(anchors: Tensor, objects: _Objects, bags: Tensor, log_likelihoods: T
     cls_targets.view(-1).index_fill_(0, entries, 1)
     boxes = anchors[best[order]]
     return Assignment(cls_targets, objects.images[order], best[order], entries, boxes, objects.boxes[order])
-
-
-def _at_least_float32(values: Tensor) -> Tensor:
-    return values if values.dtype == torch.float64 else values.float()

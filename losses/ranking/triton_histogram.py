@@ -15,6 +15,7 @@ from .triton_cells import find_bin
 # Numbers of 8 bytes in all copies of the histogram together, 8 MiB: it stays in the cache.
 MAX_COPIED = 1 << 20
 MAX_COPIES = 1024
+MOST_COUNTED = 1 << 25  # entries of a copy, so that the unit of a distance stays below 2**-10 * delta
 COPIES, BINS = 32, 32  # of them that a program adds up at a time
 # Contents of a block above the first edge.
 NOTHING, NO_IGNORED, IGNORED = (tl.constexpr(code) for code in range(3))
@@ -61,7 +62,7 @@ class Zeros(NamedTuple):
     ) -> "Zeros":
         """For so many blocks of entries, and logits located in float32 or float64."""
         each = num_bins if dtype == torch.float32 else 2 * num_bins
-        num_copies = max(1, min(MAX_COPIES, num_blocks, MAX_COPIED // each))
+        num_copies = max(1, min(MAX_COPIES, num_blocks, MAX_COPIED // each), ceil_div(num_blocks * block, MOST_COUNTED))
         zeros = torch.zeros(4 * num_bins + 1 + num_copies * each, dtype=torch.int64, device=device)
         among, not_finite, copies = zeros.split([4 * num_bins, 1, num_copies * each])
         copies = copies.view(num_copies, each) if dtype == torch.float32 else copies.view(dtype).view(-1, 2, num_bins)

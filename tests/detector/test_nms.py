@@ -83,6 +83,21 @@ def test_a_chain_keeps_every_other_box():
     assert kept.tolist() == list(range(0, 1500, 2))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_boxes_of_other_types_keep_what_float32_keeps(dtype):
+    """A class far up would be shifted beyond float16, and to where bfloat16 resolves 512 pixels."""
+    boxes = torch.tensor([[1000.0, 1000, 1096, 1096], [1008, 1000, 1104, 1096], [8, 8, 24, 24]])
+    scores, labels = torch.tensor([0.9, 0.8, 0.7]), torch.tensor([79, 79, 79])
+    assert batched_nms(boxes.to(dtype), scores, labels, 0.5).tolist() == [0, 2]
+
+
+def test_the_default_device_is_nothing_to_it():
+    boxes, scores, labels = random_input(50, 3)
+    expected = batched_nms(boxes, scores, labels, 0.5)
+    with torch.device("meta"):
+        assert torch.equal(batched_nms(boxes, scores, labels, 0.5), expected)
+
+
 def test_nothing_in_nothing_out():
     kept = batched_nms(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), 0.5)
     assert kept.shape == (0,) and kept.dtype == torch.int64

@@ -81,6 +81,8 @@ def test_a_kernel_that_keeps_other_boxes_is_not_used(monkeypatch):
             assert not on_gpu._kernel_works.__wrapped__(torch.device("cpu"))
     monkeypatch.setattr(kernel, "search_best_kernel", search_best)
     assert on_gpu._kernel_works.__wrapped__(torch.device("cpu"))
+    with torch.device("meta"):  # whatever device is the default
+        assert on_gpu._kernel_works.__wrapped__(torch.device("cpu"))
 
 
 def random_outputs(num_images: int, device: str):

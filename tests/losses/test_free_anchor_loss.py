@@ -77,3 +77,11 @@ def test_settings_out_of_range_are_refused_by_name(keys):
     (name,) = keys
     with pytest.raises(ValueError, match=f"^{name} must be"):
         FreeAnchorSettings(**keys)
+
+
+def test_a_second_derivative_of_the_background_is_refused():
+    logits = torch.tensor([0.3, -1.0], dtype=torch.float64, requires_grad=True)
+    value = background_sum(2 * logits, torch.zeros_like(logits), 2.0) * logits.sum()
+    (gradient,) = torch.autograd.grad(value, logits, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from detector.backbones.deform import ModulatedDeformConv2d
@@ -34,6 +35,15 @@ def test_it_learns_and_stays_float32_under_autocast():
     out.square().sum().backward()
     assert out.dtype == torch.float32
     assert all(parameter.grad.abs().sum() > 0 for parameter in conv.parameters())
+
+
+def test_a_network_in_float64_stays_in_it():
+    conv, x = ModulatedDeformConv2d(4, 4), torch.randn(1, 4, 6, 6)
+    with torch.no_grad():
+        nn.init.normal_(conv.conv_offset.weight)
+        expected, found = conv(x), conv.double()(x.double())
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found.float(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_last_three_stages_of_a_backbone_are_deformable_and_start_undeformed():

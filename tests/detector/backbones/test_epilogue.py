@@ -163,6 +163,8 @@ def test_kernels_that_give_other_numbers_are_not_used(monkeypatch):
         assert not module._kernels_work.__wrapped__(torch.device("cpu"))
     monkeypatch.setattr(module, "epilogue", by_operators)
     assert module._kernels_work.__wrapped__(torch.device("cpu"))
+    with torch.device("meta"):  # whatever device is the default
+        assert module._kernels_work.__wrapped__(torch.device("cpu"))
 
 
 @pytest.mark.slow
