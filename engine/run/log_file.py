@@ -36,7 +36,7 @@ class LogFile:
     """The file, which goes on where an earlier start of the run ended. Takes the lines held so far."""
 
     def __init__(self, path: Path) -> None:
-        self._handler = _LogHandler(path, encoding="utf-8")
+        self._handler = _LogHandler(path, encoding="utf-8", errors="backslashreplace")
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         root = logging.getLogger()
         for held in [handler for handler in root.handlers if isinstance(handler, _HeldLines)]:

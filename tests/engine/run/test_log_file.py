@@ -33,6 +33,13 @@ def test_lines_held_before_are_first_and_a_later_start_goes_on(tmp_path):
     assert texts == ["before the folder", "in the run", "error: wrong key"]
 
 
+def test_names_that_utf_8_cannot_write_are_escapes(tmp_path):
+    log = LogFile(tmp_path / "log.txt")
+    logging.getLogger("a").warning("unreadable: %s", "caf\udce9.jpg")  # as Python reads a Latin-1 name
+    log.close()
+    assert (tmp_path / "log.txt").read_text().endswith("unreadable: caf\\udce9.jpg\n")
+
+
 def test_a_full_disk_costs_the_lines_and_nothing_else(tmp_path, capsys):
     if not Path("/dev/full").exists():
         pytest.skip("the system has no /dev/full")

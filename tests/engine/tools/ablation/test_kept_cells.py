@@ -59,6 +59,18 @@ def keep(cells: KeptCells, cell: Cell, share: float) -> None:
     (here / "metrics.jsonl").write_text(json.dumps({"epoch": 3, "step": 9, "AP": 0.4}) + "\n")
 
 
+def keep_a_run(grid, folder) -> KeptCells:
+    """Of one cell, whose run was evaluated once and drew no curves."""
+    cells, cell = KeptCells(grid, folder / "cells"), Cell("AP", 0.01, 1)
+    _, config = grid.cell_config(cell, folder / "runs")
+    run = folder / "runs" / cell.name
+    run.mkdir(parents=True)
+    (run / "provenance.jsonl").write_text('{"step": 0, "revision": "abc"}\n')
+    (run / "metrics.jsonl").write_text('{"epoch": 3, "step": 9, "AP": 0.25}\n')
+    cells.keep(cell, config, run)
+    return cells
+
+
 def all_kept(grid, folder) -> KeptCells:
     cells = KeptCells(grid, folder / "cells")
     for seed in grid.seeds:
@@ -131,26 +143,14 @@ def test_a_bundle_writes_nowhere_else(grid, tmp_path):
 
 
 def test_a_run_without_a_point_on_its_curves_is_kept_without_speed(grid, tmp_path):
-    cells, cell = KeptCells(grid, tmp_path / "cells"), Cell("AP", 0.01, 1)
-    _, config = grid.cell_config(cell, tmp_path / "runs")
-    run = tmp_path / "runs" / cell.name
-    run.mkdir(parents=True)
-    (run / "provenance.jsonl").write_text('{"step": 0, "revision": "abc"}\n')
-    (run / "metrics.jsonl").write_text('{"epoch": 3, "step": 9, "AP": 0.25}\n')
-    cells.keep(cell, config, run)
+    cells = keep_a_run(grid, tmp_path)
     (found,) = cells.results().values()
     assert found.val_ap == 0.25 and math.isnan(found.step_ms) and found.clipped is None
 
 
 def test_a_cell_keeps_the_recipe_that_made_it(grid, tmp_path):
     """An experiment that was edited since, or another in its place, is another recipe under the same overrides."""
-    cells, cell = KeptCells(grid, tmp_path / "cells"), Cell("AP", 0.01, 1)
-    _, config = grid.cell_config(cell, tmp_path / "runs")
-    run = tmp_path / "runs" / cell.name
-    run.mkdir(parents=True)
-    (run / "provenance.jsonl").write_text('{"step": 0, "revision": "abc"}\n')
-    (run / "metrics.jsonl").write_text('{"epoch": 3, "step": 9, "AP": 0.25}\n')
-    cells.keep(cell, config, run)
+    cells = keep_a_run(grid, tmp_path)
     text = grid.config.read_text()
     grid.config.write_text(text.replace("root: ", "root: /elsewhere"))
     assert cells.results()
