@@ -25,6 +25,7 @@ def smooth_l1_loss(pred: Tensor, target: Tensor, beta: float = 1.0, group: dist.
     Example:
         Quadratic below beta, linear above: (0.5 * 0.4**2 + 2 - 0.5) / 4.
 
+        >>> import torch
         >>> round(smooth_l1_loss(torch.tensor([[0.4, 0.0, 0.0, 2.0]]), torch.zeros(1, 4)).item(), 4)
         0.395
     """

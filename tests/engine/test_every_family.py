@@ -52,7 +52,7 @@ def variant(request):
 def run(variant, tmp_path_factory, write_config):
     """A diagnosed run of two steps and an evaluation: its folder, configuration, file of that and overrides."""
     config_file = write_config(tmp_path_factory.mktemp("family"))
-    overrides = [*variant[0], "schedule.epochs=1", "data.batch_size=6", "run.diagnose=true", "schedule.milestones=[9]"]
+    overrides = [*variant[0], "schedule.epochs=1", "data.batch_size=6", "run.diagnose=true", "schedule.milestones=[]"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["train.py", "--config", str(config_file), *overrides])
         assert training.main() == 0

@@ -26,7 +26,7 @@ SHORT = (
     "run.diagnose=true",
     "model.anchor_base_scale=1.0",
     "schedule.epochs=4",
-    "schedule.milestones=[9]",
+    "schedule.milestones=[]",
     "evaluation.every=9",
 )
 

@@ -46,6 +46,7 @@ def test_a_full_disk_costs_the_lines_and_nothing_else(tmp_path, capsys):
     if not Path("/dev/full").exists():
         pytest.skip("the system has no /dev/full")
     (tmp_path / "log.txt").symlink_to("/dev/full")
+    logging.getLogger().handlers[:] = []
     log = LogFile(tmp_path / "log.txt")
     logging.getLogger("a").warning("one")
     logging.getLogger("a").warning("two")

@@ -122,7 +122,7 @@ def test_steps_go_on_while_a_checkpoint_is_written(config_file, monkeypatch):
     monkeypatch.setattr(RunFolder, "save_last", save)
     _, beside = train(config_file, *more, "run.name=beside")
     assert saved[0] == (3, True)
-    states = [load_checkpoint(next(folder.last.parent.glob("last.2.pt"))) for folder in (plain, beside)]
+    states = [load_checkpoint(next(folder.last.parent.glob("last.1.pt"))) for folder in (plain, beside)]
     assert [state["step"] for state in states] == [3, 3]
     assert all(torch.equal(value, states[1]["model"][name]) for name, value in states[0]["model"].items())
     momenta = [state["optimizer"]["state"] for state in states]
