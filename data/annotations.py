@@ -60,6 +60,11 @@ class Annotations:
         start, stop = self.box_offsets[index : index + 2]
         return {name: getattr(self, name)[start:stop].clone() for name in OBJECT_KEYS}
 
+    def images_with_objects(self) -> list[int]:
+        """Indices of the images with an object that is no crowd region, ascending."""
+        owners = np.repeat(np.arange(len(self.image_ids)), np.diff(self.box_offsets))
+        return np.unique(owners[~self.crowd.numpy()]).tolist()
+
     def subset(self, indices: Sequence[int]) -> "Annotations":
         """Those of some of the images, in the order given."""
         names = [self.file_names[self.name_offsets[i] : self.name_offsets[i + 1]] for i in indices]

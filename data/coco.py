@@ -153,6 +153,10 @@ class CocoDetection(Dataset):
         """Whether any image has an object that is no crowd region."""
         return not bool(self._annotations.crowd.all())
 
+    def images_with_objects(self) -> list[int]:
+        """Indices of the images with an object that is no crowd region, ascending."""
+        return self._annotations.images_with_objects()
+
     def images_shared_with(self, other: "CocoDetection") -> int:
         """Number of images that are the same files as those of the same name in another data set."""
         indices = {other._annotations.file_name(index): index for index in range(len(other))}

@@ -159,9 +159,12 @@ class VocFolder:
         own = name_below(xml_file, self.annotations)
         for key in (str(xml_file.with_suffix("")), own, _without_suffix(named)):
             stem = PurePosixPath(key).name
-            beside = self._image_index.alone(stem, lambda path: self._folders(path) == self._folders(xml_file))
-            alone = [path for path in self._image_index.alone(stem) if self._go_together(xml_file, path)]
-            if found := self._image_index.named(key) or beside or alone:
+            found = (
+                self._image_index.named(key)
+                or self._image_index.alone(stem, lambda path: self._folders(path) == self._folders(xml_file))
+                or [path for path in self._image_index.alone(stem) if self._go_together(xml_file, path)]
+            )
+            if found:
                 exact = [path for path in found if path.name == PurePosixPath(named).name]
                 # of several formats, the one that comes first in our list
                 return min(exact or found, key=lambda path: IMAGE_SUFFIXES.index(path.suffix.lower()))

@@ -26,8 +26,8 @@ class LabelFolders:
         the image itself lies. None where there is no such file.
         """
         for path in dict.fromkeys((image, Path(os.path.realpath(image)))):
+            stem = _composed(path.stem)
             for folder in (*self._labels_folders(path), path.parent):
-                stem = _composed(path.stem)
                 names = self._names_in(folder).get(f"{stem}.txt".lower(), [])
                 if names := [name for name in names if _composed(name[:-4]) == stem]:
                     return folder / max(names)  # of a.txt and a.TXT the usual one

@@ -74,7 +74,7 @@ class _Image(NamedTuple):
 
 def _sample(dataset: CocoDetection, data: DataConfig, num_images: int) -> list[_Image]:
     transform, images = training_resize(data), []
-    with_objects = [index for index in range(len(dataset)) if not dataset.objects(index)["crowd"].all()] or [0]
+    with_objects = dataset.images_with_objects() or [0]
     for index in with_objects[:: -(-len(with_objects) // num_images)]:
         target, (height, width) = dataset.objects(index), dataset.sizes[index].tolist()
         objects, size = ~target["crowd"], transform.output_size((height, width))
