@@ -5,15 +5,21 @@ imports this module and what its options need; its main() parses, and only then 
 PyTorch alone takes seconds. This module imports neither PyTorch nor anything that does.
 """
 
+import atexit
 import io
 import os
 import sys
 import threading
 from types import TracebackType
 
+NOBODY_READS = 141  # what a shell says of a program whose output nobody reads any more: 128 + SIGPIPE
+
 
 def _report_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """sys.excepthook of the commands: Ctrl-C is one line and status 130, whatever it interrupts."""
+    """sys.excepthook of the commands: Ctrl-C is one line and status 130, whatever it interrupts; where `| head` has
+    seen enough, no line and status 141."""
+    if isinstance(error, BrokenPipeError) and not _is_output_read("\n"):  # else it is another pipe
+        raise SystemExit(NOBODY_READS)
     if not _is_interrupt(error):
         sys.__excepthook__(kind, error, trace)
         return
@@ -35,6 +41,16 @@ def _is_interrupt(error: BaseException | None) -> bool:
     return error is not None
 
 
+def _is_output_read(text: str = "") -> bool:
+    """Whether standard output takes this text, and what was printed before it; if not, nothing of it goes anywhere."""
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
+
+
 def _say_interrupted() -> None:
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
         print("error: interrupted", file=sys.stderr, flush=True)
@@ -47,6 +63,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 threading.excepthook = _report_uncaught_in_thread
+atexit.register(_is_output_read)  # Python's own flush comes after it, and would complain
 sys.excepthook = _report_uncaught  # before the imports below: Ctrl-C may come while they are still at work
 for _stream in (sys.stdout, sys.stderr):
     if isinstance(_stream, io.TextIOWrapper):  # names of classes and files may hold what the terminal cannot show
@@ -189,6 +206,6 @@ def run_process(main: Callable[[], int]) -> NoReturn:
             _say_interrupted()
         else:
             traceback.print_exc()
-    sys.stdout.flush()
+    _is_output_read()
     sys.stderr.flush()
     os._exit(status)

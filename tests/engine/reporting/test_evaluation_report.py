@@ -1,10 +1,7 @@
 """eval.py --report: the page's numbers are those of the metrics, for any number of classes, whatever their names."""
 
-import importlib
 import json
 import re
-import shutil
-import sys
 import warnings
 from html.parser import HTMLParser
 from pathlib import Path
@@ -224,22 +221,14 @@ def test_svg_takes_the_pages_colours_and_is_described(tmp_path):
     assert not re.search(r'(fill|stroke)="var', svg)  # only CSS knows variables
 
 
-def evaluate_with_report(monkeypatch, checkpoint, tmp_path, *more) -> int:
-    line = ["eval.py", "--ckpt", checkpoint, "--report", tmp_path / "report", "--json", tmp_path / "m.json", *more]
-    monkeypatch.setattr("sys.argv", [str(part) for part in line])
-    command = importlib.import_module("eval")
-    monkeypatch.setattr(command, "log_to_console", lambda is_main: None)  # it would outlive the test
-    return command.main()
-
-
-def test_eval_writes_page_and_pictures(write_checkpoint, shapes, tmp_path, monkeypatch, capsys):
+def test_eval_writes_page_and_pictures(evaluate_with_report, write_checkpoint, tmp_path, capsys):
     classes = ["circle", "square", "triangle", "star", "cross", "ring"]
     checkpoint = write_checkpoint(tmp_path, classes)
     (tmp_path / "report").mkdir()
     for name in ("worst_4.png", "best_holiday.png"):  # of an earlier report, and somebody's own
         (tmp_path / "report" / name).write_text("old")
     (tmp_path / "report" / LIST_NAME).write_text(f'{json.dumps(HEADER)}\n"worst_4.png"\n')
-    assert evaluate_with_report(monkeypatch, checkpoint, tmp_path) == 0
+    assert evaluate_with_report(checkpoint) == 0
     assert "report/index.html" in capsys.readouterr().out
     metrics = json.loads((tmp_path / "m.json").read_text())
     page = Page((tmp_path / "report/index.html").read_text(encoding="utf-8"))
@@ -251,78 +240,3 @@ def test_eval_writes_page_and_pictures(write_checkpoint, shapes, tmp_path, monke
     assert sum(reference.startswith("data:image/jpeg") for reference in page.references) == 2 * len(examples)
     with Image.open(tmp_path / "report/best_1.png") as picture:
         assert picture.width == 2 * 960 + 8
-
-
-@pytest.mark.parametrize("name", ["index.html", "lrp.png"])
-def test_a_report_never_replaces_what_was_not_written_there(
-    write_checkpoint, shapes, tmp_path, monkeypatch, capsys, name
-):
-    checkpoint = write_checkpoint(tmp_path, ["circle", "square", "triangle", "star", "cross", "ring"])
-    (tmp_path / "report").mkdir()
-    (tmp_path / "report" / name).write_text("mine")
-    with pytest.raises(SystemExit) as stop:
-        evaluate_with_report(monkeypatch, checkpoint, tmp_path)
-    assert stop.value.code == 2 and f"{name}: exists and was not written there" in capsys.readouterr().err
-    assert [path.read_text() for path in (tmp_path / "report").iterdir()] == ["mine"]
-    assert not (tmp_path / "m.json").exists()  # said before the work begins
-
-
-@pytest.mark.parametrize("option", ["--json", "--detections"])
-def test_a_result_never_replaces_an_input(write_checkpoint, shapes, tmp_path, monkeypatch, capsys, option):
-    checkpoint = write_checkpoint(tmp_path, ["circle", "square", "triangle", "star", "cross", "ring"])
-    inputs = [checkpoint, shapes / "annotations/instances_val.json", next((shapes / "val").glob("*.jpg"))]
-    before = [path.read_bytes() for path in inputs]
-    link = tmp_path / "link"
-    link.symlink_to(inputs[1])
-    for output in (*inputs, link):
-        with pytest.raises(SystemExit) as stop:
-            evaluate_with_report(monkeypatch, checkpoint, tmp_path, option, output)
-        assert stop.value.code == 2 and "is an input, or a link to one" in capsys.readouterr().err
-    assert [path.read_bytes() for path in inputs] == before and link.is_symlink()
-
-
-def test_a_report_that_cannot_be_written_is_one_line(write_checkpoint, shapes, tmp_path, monkeypatch, capsys):
-    checkpoint = write_checkpoint(tmp_path, ["circle", "square", "triangle", "star", "cross", "ring"])
-    (tmp_path / "report").write_text("a file")
-    with pytest.raises(SystemExit) as stop:
-        evaluate_with_report(monkeypatch, checkpoint, tmp_path)
-    assert stop.value.code == 2
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
-    assert f"{tmp_path}/report is no folder" in line
-    assert not (tmp_path / "m.json").exists()  # said before the work begins
-
-
-def test_all_files_are_written_before_anything_is_printed(write_checkpoint, tmp_path, monkeypatch):
-    def fail(*_, **__):
-        raise BrokenPipeError(32, "Broken pipe")
-
-    checkpoint = write_checkpoint(tmp_path, ["circle", "square", "triangle", "star", "cross", "ring"])
-    monkeypatch.setattr("engine.metrics.report.format_report", fail)
-    with pytest.raises(BrokenPipeError):
-        evaluate_with_report(monkeypatch, checkpoint, tmp_path)
-    assert (tmp_path / "m.json").exists() and (tmp_path / "report/index.html").exists()
-
-
-def test_the_table_is_printed_where_the_report_fails(write_checkpoint, tmp_path, monkeypatch, capsys):
-    def fail(*_):
-        raise OSError(28, "No space left on device")
-
-    checkpoint = write_checkpoint(tmp_path, ["circle", "square", "triangle", "star", "cross", "ring"])
-    monkeypatch.setattr("engine.reporting.evaluation_report.write_report", fail)
-    with pytest.raises(SystemExit):
-        evaluate_with_report(monkeypatch, checkpoint, tmp_path)
-    assert "oLRP_loc" in capsys.readouterr().out
-
-
-def test_half_of_a_surrogate_pair_in_a_class_name_is_an_escape(write_checkpoint, shapes, tmp_path, monkeypatch, capsys):
-    names = ["circle", "square", "triangle", "star", "cross", "\udcff"]
-    shutil.copytree(shapes, tmp_path / "data")
-    file = tmp_path / "data/annotations/instances_val.json"
-    content = json.loads(file.read_text())
-    for category, name in zip(sorted(content["categories"], key=lambda each: each["id"]), names, strict=True):
-        category["name"] = name
-    file.write_text(json.dumps(content))
-    checkpoint = write_checkpoint(tmp_path, names)
-    sys.stdout.reconfigure(errors="backslashreplace")  # as that of a command is
-    assert evaluate_with_report(monkeypatch, checkpoint, tmp_path, f"data.root={tmp_path}/data") == 0
-    assert "\\udcff" in (tmp_path / "report/index.html").read_text(encoding="utf-8")

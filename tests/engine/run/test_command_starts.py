@@ -98,6 +98,30 @@ def test_an_interrupt_that_becomes_another_error_is_one_line_too():
     assert (done.returncode, done.stderr) == (130, "error: interrupted\n")
 
 
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        (1, 0),  # fails when Python ends and writes out what it holds
+        (100_000, 141),  # fails in print
+    ],
+)
+def test_what_nobody_reads_any_more_is_not_complained_of(lines, status):
+    reader, writer = os.pipe()
+    os.close(reader)
+    program = f"import engine.run.cli\nfor _ in range({lines}):\n    print('a line')"
+    buffered = os.environ | {"PYTHONUNBUFFERED": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=buffered, stdout=writer, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (status, "")
+
+
+def test_another_broken_pipe_keeps_its_traceback():
+    done = run("-c", "import engine.run.cli\nraise BrokenPipeError(32, 'Broken pipe')")
+    assert done.returncode == 1 and "Traceback" in done.stderr
+
+
 def test_other_uncaught_errors_keep_their_traceback():
     done = run("-c", "import engine.run.cli\nNone.gone")
     assert done.returncode == 1
