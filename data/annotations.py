@@ -6,16 +6,16 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from data.boxes import FRACTION_TOLERANCE, to_xyxy
+from data.coco_document import usable_document
 from data.errors import DatasetError
-from data.text_files import read_json
-from data.validation import Problem, record_problems, repeated_objects
+from data.validation import repeated_objects
 
 OBJECT_KEYS = ("boxes", "labels", "crowd")  # of a target: the tensors with a row per object
 
@@ -148,46 +148,6 @@ def read_annotations(
         crowd=torch.from_numpy(crowd[rows]),
         box_offsets=np.searchsorted(owners[rows], np.arange(len(image_ids) + 1)),
     )
-
-
-def read_document(path: Path, images_only: bool = False) -> dict[str, Any]:
-    """The lists "images", "categories" and "annotations" of a COCO file, their entries unchecked; without annotations
-    where `images_only`. Raises DatasetError."""
-    document = read_json(path)
-    if not isinstance(document, dict):
-        raise DatasetError(f"{path}: not a COCO annotation file: its top level is not an object")
-    if images_only:
-        document["annotations"] = []
-    for section in ("images", "annotations", "categories"):
-        if not isinstance(document.get(section), list):
-            raise DatasetError(f"{path}: not a COCO annotation file: it has no list {section!r}")
-        if not document[section] and section != "annotations":
-            raise DatasetError(f"{path}: {section!r} is empty")
-    return document
-
-
-def usable_document(
-    path: Path, images_only: bool = False, on_error: Literal["stop", "skip"] = "stop", warn: bool = True
-) -> dict[str, Any]:
-    """`read_document` with nothing but usable entries; `on_error` and errors as of `read_annotations`, warnings only
-    if `warn`."""
-    document = read_document(path, images_only)
-    unusable: dict[str, list[Problem]] = {}  # by kind
-    for problem in record_problems(document):
-        if problem.section == "categories":
-            raise DatasetError(f"{path}: {problem.message}")
-        if on_error == "stop":
-            raise DatasetError(f"{path}: {problem.message}; mend it, or leave such entries out: data.on_error=skip")
-        unusable.setdefault(problem.kind, []).append(problem)
-    for kind, problems in unusable.items() if warn else ():
-        logger.warning("%s: left out %d of %s (the first: %s)", path, len(problems), kind, problems[0].message)
-    for section in ("images", "annotations"):
-        positions = {p.position for problems in unusable.values() for p in problems if p.section == section}
-        document[section] = [record for i, record in enumerate(document[section]) if i not in positions]
-    if not document["images"]:
-        reasons = "; ".join(f"{len(found)} × {found[0].message}" for found in unusable.values())
-        raise DatasetError(f"{path}: not one entry of 'images' can be used ({reasons})")
-    return document
 
 
 def _select_classes(

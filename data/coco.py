@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data.annotations import OBJECT_KEYS, read_annotations, usable_document
+from data.annotations import OBJECT_KEYS, read_annotations
 from data.augment import Target
 from data.boxes import to_xywh
 from data.cache import FileCache
+from data.coco_document import usable_document
 from data.errors import DatasetError, ImageError
 from data.exif import Exif
 from data.images import blank_images, read_image

@@ -7,9 +7,7 @@ python scripts/to_one_class.py datasets/muscima --output datasets/muscima_one_cl
 python scripts/to_one_class.py datasets/mine --split train --split val --output datasets/mine_one_class
 """
 
-import json
 import sys
-from operator import methodcaller
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -32,12 +30,10 @@ def main() -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier call wrote there")
     args = parser.parse_args()
 
-    from data.annotations import usable_document
+    from data.coco_document import usable_document
     from data.counts import counted
     from data.errors import DatasetError
-    from data.files import write_atomically
-    from data.formats.convert import place
-    from data.output_folder import OutputFolder
+    from data.formats.coco import write_documents
 
     with user_errors():
         found = sorted((args.root / "annotations").glob("instances_*.json"))
@@ -53,14 +49,11 @@ def main() -> None:
                 raise DatasetError(
                     f"{args.root / split}: no such image folder; name the splits that have one by --split"
                 )
-        folder, inputs = OutputFolder(args.output), [args.root / file for file in files.values()]
-        folder.claim([*files.values(), *splits], inputs, args.overwrite)
+        parts = {split: (document, args.root / split) for split, document in documents.items()}
+        written = write_documents(args.output, parts, [args.root / file for file in files.values()], args.overwrite)
         for split, document in documents.items():
-            text = json.dumps(document).encode()
-            write_atomically(args.output / files[split], methodcaller("write", text))
-            place(args.root / split, args.output / split, copy=False)
             objects = counted(len(document["annotations"]), "object")
-            print(f"{split}: {counted(len(document['images']), 'image')}, {objects}, {args.output / files[split]}")
+            print(f"{split}: {counted(len(document['images']), 'image')}, {objects}, {written[split]}")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Other annotation formats, converted to COCO's: Pascal VOC and YOLO."""
+"""Annotations of other formats (Pascal VOC, YOLO) or layouts, as data sets in COCO format."""

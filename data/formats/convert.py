@@ -4,7 +4,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,21 +76,37 @@ def write_splits(
         )
     _refuse_other_classes(splits, class_names)
     files = {split: root / "annotations" / f"instances_{split}.json" for split in splits}
-    names = [f"annotations/{file.name}" for file in files.values()]
-    for split, images in splits.items():
-        names += _image_names(split, images)
+    names = [name for split, images in splits.items() for name in _image_names(split, images)]
+    inputs = [image.path for images in splits.values() for image in images]
+    claim_outputs(root, list(files.values()), names, inputs, overwrite)
+    return {split: _write_split(root, split, files[split], splits[split], class_names, copy) for split in splits}
+
+
+def claim_outputs(
+    root: Path, annotation_files: Sequence[Path], names: Sequence[str], inputs: Iterable[Path], overwrite: bool
+) -> None:
+    """Makes room in `root` for these annotation files and these names of images or folders of images; what an earlier
+    conversion wrote there is removed.
+
+    Args:
+        inputs: files that are read.
+        overwrite: whether there may be an earlier conversion.
+    Raises:
+        DatasetError: the folder cannot be written.
+        OutputError: a file is in the way; nothing is changed then.
+    """
+    names = [*(file.relative_to(root).as_posix() for file in annotation_files), *names]
+    inputs = list(inputs)
     folder = OutputFolder(root)
     earlier = [name for name in sorted(folder.listed().difference(names)) if os.path.lexists(root / name)]
     # annotations first: none may be there that tells of images which are gone or replaced
     earlier.sort(key=lambda name: not name.startswith("annotations/"))
-    inputs = [image.path for images in splits.values() for image in images]
     try:
         folder.check([*names, *earlier], inputs, replace=overwrite)
         folder.claim(names, inputs, replace=overwrite)
-        folder.discard([*names[: len(files)], *earlier])
+        folder.discard([*names[: len(annotation_files)], *earlier])
     except OSError as error:
         raise DatasetError(f"{root}: cannot write there ({error}); make room or change --output") from error
-    return {split: _write_split(root, split, files[split], splits[split], class_names, copy) for split in splits}
 
 
 def split_at_random(paths: Sequence[Path], shares: Mapping[str, float], seed: int) -> dict[str, list[Path]]:

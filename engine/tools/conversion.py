@@ -27,6 +27,11 @@ def add_conversion_options(parser: argparse.ArgumentParser) -> None:
         help="ignore: labels were drawn on images without the turn that EXIF asks for; train with data.exif=ignore",
     )
     parser.add_argument("--inside-only", action="store_true", help="refuse images outside of the folder")
+    add_split_options(parser)
+
+
+def add_split_options(parser: argparse.ArgumentParser) -> None:
+    """--val, --test and --seed of a random split."""
     parser.add_argument("--val", type=float, default=0.2, metavar="SHARE", help="of a random split (default: 0.2)")
     parser.add_argument("--test", type=float, default=0.0, metavar="SHARE", help="of a random split (default: 0)")
     parser.add_argument("--seed", type=int, default=0, metavar="K", help="of a random split (default: 0)")

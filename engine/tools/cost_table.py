@@ -7,7 +7,7 @@ from typing import Any
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from data.annotations import read_document
+from data.coco_document import read_document
 from data.synthetic.scene import CLASSES
 from data.text_files import read_json
 from engine.run.checkpoint import load_checkpoint

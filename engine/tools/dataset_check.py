@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from data import CocoDetection, DatasetError, TrainBatchSampler, padded_size
-from data.annotations import read_document
 from data.boxes import scale_boxes
+from data.coco_document import read_document
 from data.counts import counted
 from data.outside import outside_line
 from data.transforms import Resizing

@@ -18,6 +18,9 @@ WITHOUT_TORCH = "import runpy, sys; sys.modules['torch'] = None; sys.argv = sys.
 WITHOUT_TORCH += "runpy.run_path(sys.argv[0], run_name='__main__')"
 VOC = """<annotation><object><name>cat</name><bndbox>
 <xmin>1</xmin><ymin>1</ymin><xmax>8</xmax><ymax>8</ymax></bndbox></object></annotation>"""
+COCO = """{"images": [{"id": 1, "file_name": "a.png", "height": 8, "width": 16}],
+"annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 7, 7], "area": 49, "iscrowd": 0}],
+"categories": [{"id": 1, "name": "cat"}]}"""
 
 
 def run(*line: object, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
@@ -57,6 +60,7 @@ def unconverted(tmp_path):
     (image.parent / "a.xml").write_text(VOC)
     (image.parent / "a.txt").write_text("0 0.5 0.5 0.5 0.5")
     (image.parent / "classes.txt").write_text("cat")
+    (image.parent / "labels.json").write_text(COCO)
     (tmp_path / "coco/annotations").mkdir(parents=True)
     for name in ("val2017", "annotations/instances_train2017.json", "annotations/instances_val2017.json"):
         (tmp_path / "coco" / name).touch()
@@ -68,6 +72,7 @@ def unconverted(tmp_path):
     [
         ("voc_to_coco.py labelled/images --val 0 --output out", "1 image, 1 object,"),
         ("yolo_to_coco.py labelled/images --val 0 --output out", "1 image, 1 object,"),
+        ("import_coco.py labelled/images --val 0 --output out", "1 image, 1 object,"),
         ("download_coco.py --splits val --output coco", "coco: complete"),
         ("make_shapes.py --train 1 --val 0 --test 0 --size 64 --output out --samples sheet.png", "1 image,"),
     ],
