@@ -77,16 +77,28 @@ def _size(path: Path) -> int:
 
 
 def _available_memory() -> int | None:
-    """Bytes that processes can still claim, at most their container's limit; None where the system says neither."""
+    """Bytes that processes can still claim, here and in their container; None where the system says neither."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
         return None
     known = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
     for folder in control_groups("memory"):
-        for name in ("memory.max", "memory.limit_in_bytes"):  # of version 2 and 1
+        for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
             try:
-                known.append(int((folder / name).read_text()))
-            except (OSError, ValueError):  # no such group, or "max"
+                most = int((folder / limit).read_text())
+            except (OSError, ValueError):  # not of this version of control groups, or "max"
                 continue
+            known.append(most - _claimed(folder, used))
     return min(known, default=None)
+
+
+def _claimed(group: Path, used: str) -> int:
+    """Bytes of a control group, without those of files that nobody reads now, which the system takes back; 0 where it
+    does not say."""
+    try:
+        counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        given_back = int(counts.get("total_inactive_file", counts.get("inactive_file", 0)))
+        return max(0, int((group / used).read_text()) - given_back)
+    except (OSError, ValueError):
+        return 0

@@ -59,12 +59,14 @@ def train_loader(
     world_size: int = 1,
     accumulate: int = 1,
     start_step: int = 0,
+    pinned: bool = False,
 ) -> DataLoader:
     """Gives endless (images, targets) micro-batches of this process, in the order of TrainBatchSampler.
 
     Args:
         batch_size: images of a step, over all processes and micro-batches.
         start_step: the first step to give batches of.
+        pinned: in memory from which a GPU copies while the host goes on.
 
     Raises:
         DatasetError: the batch size suits neither the data set nor the number of processes.
@@ -78,22 +80,28 @@ def train_loader(
         accumulate=accumulate,
         start_step=start_step,
     )
-    return _loader(dataset, batches, workers)
+    return _loader(dataset, batches, workers, pinned)
 
 
 def eval_loader(
-    dataset: CocoDetection, batch_size: int, *, workers: int = 0, rank: int = 0, world_size: int = 1
+    dataset: CocoDetection,
+    batch_size: int,
+    *,
+    workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    pinned: bool = False,
 ) -> DataLoader:
     """Gives (images, targets) of this process's share of the data set: each image exactly once over all processes.
 
-    The data set's transform must be a `Resizing`.
+    The data set's transform must be a `Resizing`; `pinned` as of `train_loader`.
     """
     resize = dataset.transform
     assert isinstance(resize, Resizing)
     batches = eval_batches(
         dataset.sizes, batch_size, lambda size: padded_size(resize.output_size(size)), rank, world_size
     )
-    return _loader(dataset, batches, workers)
+    return _loader(dataset, batches, workers, pinned)
 
 
 def worker_count(workers: int) -> int:
@@ -116,7 +124,9 @@ def kill_workers() -> None:
         worker.kill()
 
 
-def _loader(dataset: CocoDetection, batches: TrainBatchSampler | list[list[int]], workers: int) -> DataLoader:
+def _loader(
+    dataset: CocoDetection, batches: TrainBatchSampler | list[list[int]], workers: int, pinned: bool
+) -> DataLoader:
     return DataLoader(
         dataset,
         batch_sampler=batches,
@@ -124,7 +134,7 @@ def _loader(dataset: CocoDetection, batches: TrainBatchSampler | list[list[int]]
         num_workers=worker_count(workers),
         timeout=TIMEOUT if workers else 0,
         worker_init_fn=_init_worker,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pinned,
         persistent_workers=workers > 0,
         prefetch_factor=PREFETCH if workers else None,
         generator=torch.Generator(),  # a start draws from it, and must not change the default one

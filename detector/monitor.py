@@ -3,7 +3,7 @@
 B images, A reference boxes of one image, K classes, P positives, M = B·A·K logits, of this process.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ REACHED_IOU = 0.4  # of an object with its best reference box, which then fits; 
 LOGIT_EDGES = torch.linspace(-16, 16, 129)  # bins of a quarter
 RANK_EDGES = torch.logspace(0, 8, 65)  # eight bins per power of ten
 IOU_EDGES = torch.linspace(0, 1, 21)
+PIECE = 1 << 24  # entries at a time: float32 copies of all would be more memory than the training takes
 
 
 class Monitor:
@@ -57,14 +58,16 @@ class Monitor:
         if delta is None:
             self.values["num_relevant_negatives"] = negative.sum()
         else:
-            seen = at_least_float32(logits.detach())
-            lowest = seen.masked_fill(~positive, torch.inf).amin()
-            self.values["num_relevant_negatives"] = (negative & (seen > lowest - delta)).sum()
+            lowest = torch.stack(
+                [seen.masked_fill(~kept, torch.inf).amin() for seen, kept in _pieces(logits.detach(), positive)]
+            ).amin()
+            relevant = [(kept & (seen > lowest - delta)).sum() for seen, kept in _pieces(logits.detach(), negative)]
+            self.values["num_relevant_negatives"] = torch.stack(relevant).sum()
 
         def add_grad_mass(grad: Tensor) -> None:
-            mass = at_least_float32(grad.detach()).abs()
-            self.values[f"{GRADIENT_MASS}positive"] = (mass * positive).sum()
-            self.values[f"{GRADIENT_MASS}negative"] = (mass * negative).sum()
+            for name, entries in (("positive", positive), ("negative", negative)):
+                masses = [(mass.abs() * kept).sum() for mass, kept in _pieces(grad.detach(), entries)]
+                self.values[f"{GRADIENT_MASS}{name}"] = torch.stack(masses).sum()
 
         if logits.requires_grad:
             logits.register_hook(add_grad_mass)
@@ -84,7 +87,8 @@ class Monitor:
         self.values["sum_precision"] = (positive_rank / rank).sum()
         self.values["hist_rank"] = _histogram(rank, RANK_EDGES)
         self.values["hist_logit_positive"] = _histogram(at_least_float32(logits[entries]), LOGIT_EDGES)
-        self.values["hist_logit_negative"] = _histogram(at_least_float32(logits[cls_targets == 0]), LOGIT_EDGES)
+        negatives = (_histogram(seen[kept], LOGIT_EDGES) for seen, kept in _pieces(logits, cls_targets == 0))
+        self.values["hist_logit_negative"] = torch.stack(list(negatives)).sum(dim=0)
 
     @torch.no_grad()
     def watch_levels(self, references_per_level: Sequence[Tensor], reference_index: Tensor) -> None:
@@ -123,6 +127,12 @@ def best_reference_ious(references: Tensor, gt_boxes: Tensor) -> Tensor:
     """IoU of each object with the reference box that fits it best: (A, 4), (G, 4) to (G,)."""
     chunks = gt_boxes.to(references.dtype).split(max(1, MAX_PAIRS // max(1, len(references))))
     return torch.cat([pairwise_iou(chunk, references).amax(dim=1) for chunk in chunks])
+
+
+def _pieces(values: Tensor, kept: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Both (M,), `PIECE` entries at a time; the values as float32, or float64 if they are."""
+    for piece, its_kept in zip(values.split(PIECE), kept.split(PIECE), strict=True):
+        yield at_least_float32(piece), its_kept
 
 
 def _histogram(values: Tensor, edges: Tensor) -> Tensor:

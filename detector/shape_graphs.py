@@ -41,6 +41,7 @@ class ShapeGraphs:
         self._captured: dict[tuple[object, ...], Captured] = {}
         # by stream: memory that its graphs share, as they run one after the other, and where they are captured
         self._places: dict[int, tuple[Any, torch.cuda.Stream]] = {}
+        self._capturing = threading.Lock()  # threads on one stream share its place, which captures one graph at a time
 
     def __reduce__(self) -> tuple[type["ShapeGraphs"], tuple[bool]]:
         return ShapeGraphs, (self.allowed,)
@@ -66,7 +67,8 @@ class ShapeGraphs:
             return outputs
         outputs = function(images)
         if key in self._seen and len(self._captured) < MOST_GRAPHS:
-            self._try(key, function, images, outputs)
+            with self._capturing:
+                self._try(key, function, images, outputs)
         self._seen.add(key)
         return outputs
 

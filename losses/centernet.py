@@ -152,5 +152,5 @@ def pull_and_push(tags: Tensor, image: Tensor, num_images: int, margin: float = 
 def offset_loss(pred: Tensor, target: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
     """Smooth L1, cut-off 1, of offsets (N, 3, 2), summed over maps and coordinates, over the N of the group."""
     total = F.smooth_l1_loss(pred, target.to(pred.dtype), reduction="sum")
-    total, count = sum_over_group(torch.stack([total, total.new_tensor(float(len(pred)))]), group)
+    total, count = sum_over_group(torch.stack([total, total.new_full((), len(pred))]), group)
     return total / (count + EPS)

@@ -54,7 +54,7 @@ def main() -> int:
         grid, output = load_grid(args.grid), Path(args.output).resolve()
         for cell in search_cells(grid):
             _, config = grid.cell_config(cell, output)  # a mistake in any shows before hours of work
-            if config.data.test_split is None and not grid.lengths:
+            if config.data.test_split is None and not (grid.lengths or args.report):
                 raise ConfigError(f"{args.grid}: cells are tested, and data.test_split is null; add it to overrides")
         OutputFolder(output).check(REPORT_FILES)
         refuse_inputs([args.bundle], args.merge)

@@ -105,11 +105,20 @@ def _coco_files(folder: Path, output: Path | None, notes: list[str]) -> list[Pat
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such file or folder; check the path")
     candidates = sorted(path for path in inputs_below(folder, output) if path.suffix.lower() == ".json")
-    files = [path for path in candidates if _is_coco(read_json(path))]
+    files, damaged = [], []
+    for path in candidates:
+        try:
+            files += [path] if _is_coco(read_json(path)) else []
+        except DatasetError as error:
+            damaged.append(error)
     if not files:
-        raise DatasetError(
-            f"{folder}: no COCO file there: none of {counted(len(candidates), 'JSON file')} has the lists "
-            f"{', '.join(SECTIONS)}"
+        raise (
+            damaged[0]
+            if damaged
+            else DatasetError(
+                f"{folder}: no COCO file there: none of {counted(len(candidates), 'JSON file')} has the lists "
+                f"{', '.join(SECTIONS)}"
+            )
         )
     if others := [path for path in candidates if path not in files]:
         notes.append(f"left out: {counted(len(others), 'JSON file')} of another kind, the first {others[0]}")
@@ -148,15 +157,18 @@ def _split_in_name(stem: str) -> str | None:
 def _leave_out_parents(documents: Sequence[dict[str, Any]]) -> list[str]:
     """Takes out the category that stands above all others and has no object anywhere, as Roboflow writes it: it is no
     class, and often has the name of one."""
-    left_out: dict[Any, None] = {}
+    left_out: dict[str, None] = {}
     for document in documents:
         categories = [record for record in document["categories"] if isinstance(record, dict)]
         for category in categories:
             others = [record for record in categories if record is not category]
-            is_parent = others and all(record.get("supercategory") == category.get("name") for record in others)
+            name = category.get("name")
+            if not isinstance(name, str) or not others:
+                continue
+            is_parent = all(each.get("supercategory") == name for each in others)
             if is_parent and not any(_has_object(each, category.get("id")) for each in documents):
                 document["categories"] = others
-                left_out[category.get("name")] = None
+                left_out[name] = None
                 break
     return [f"no class, but the name of all others together: category {name!r}" for name in left_out]
 
@@ -175,9 +187,10 @@ def _image_folder(file_name: str, file: Path, split: str | None, top: Path) -> P
     split."""
     if _found(file.parent, file_name):
         return file.parent
-    near = [folder for folder in _folders(top) if _found(folder, file_name)]
-    of_split = [folder for folder in near if split and split_of(folder / "image", top) == split]
-    found = of_split if len(of_split) == 1 else near
+    splits = {folder: split_of(folder / "image", top) for folder in _folders(top) if _found(folder, file_name)}
+    of_split = [folder for folder, its in splits.items() if split and its == split]
+    # never those of another split, whose images often have the same names
+    found = of_split or [folder for folder, its in splits.items() if split is None or its is None]
     if len(found) == 1:
         return found[0]
     where = f"it is in {found[0]} and in {found[1]}" if found else f"it is in no folder near {top}"
@@ -207,7 +220,7 @@ def _use_names_in(folder: Path, records: Sequence[dict[str, Any]], file: Path) -
         if name is None:
             missing.append(written)
             continue
-        if taken.setdefault(name, written) != written:
+        if _slashes(taken.setdefault(name, written)) != _slashes(written):
             raise DatasetError(
                 f"{file}: {taken[name]} and {written} are not in {folder}, and {name} there would be both; put them "
                 "there, or name another folder by --images"
@@ -224,6 +237,10 @@ def _use_names_in(folder: Path, records: Sequence[dict[str, Any]], file: Path) -
 
 def _found(folder: Path, name: str) -> str | None:
     """The name, or its last parts, by which an image is in the folder: tools write paths of another machine."""
-    parts = [part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("/", "..")]
+    parts = [part for part in PurePosixPath(_slashes(name)).parts if part not in ("/", "..")]
     names = (name, *("/".join(parts[first:]) for first in range(len(parts))))
     return next((each for each in names if os.path.isfile(folder / each)), None)
+
+
+def _slashes(name: str) -> str:
+    return name.replace("\\", "/")

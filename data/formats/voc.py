@@ -45,6 +45,7 @@ class VocFolder:
         self.xml_files = sorted(path for path in unique_files(found) if _is_xml(path))
         if not self.xml_files:
             raise DatasetError(f"{self.annotations}: no .xml files; name the folder that holds Annotations/")
+        self._xml_folders = {path.parent for path in self.xml_files}
         self.tally.see(found)
         self._xml_index = FileIndex(self.xml_files, self.annotations)
         self._image_index = FileIndex(unique_files(filter(is_image, found)), self.images)
@@ -174,7 +175,8 @@ class VocFolder:
         """Whether files that have but their names in common may be of one image, by the folders that they are in."""
         if self.annotations == self.images:
             splits = {split_of(path, self.root) for path in (xml_file, image)}
-            return len(splits) == 1 or None in splits
+            # side by side with other XML files, it is an image of theirs
+            return image.parent not in self._xml_folders - {xml_file.parent} and (len(splits) == 1 or None in splits)
         ours, theirs = self._folders(xml_file), self._folders(image)
         return _is_tail(ours, theirs) or _is_tail(theirs, ours)
 
@@ -213,10 +215,13 @@ def _image_lists(root: Path) -> dict[str, Path]:
     if image_sets == root:
         return {}
     folder = _folder_in(image_sets, "main")
+    found = [path for path in files_below(folder) if path.suffix.lower() == ".txt"]
+    own = [path for path in found if path.parent == folder]
+    # those in folders below count only where there is no list of a split above them
+    has_own = any(path.stem.lower() in (*SPLITS, "trainval") for path in own)
     lists: dict[str, Path] = {}
-    for path in files_below(folder):  # those in folders below come last, and count only where there are no others
-        if path.suffix.lower() == ".txt":
-            lists.setdefault(path.stem.lower(), path)
+    for path in own if has_own else found:
+        lists.setdefault(path.stem.lower(), path)
     return lists
 
 

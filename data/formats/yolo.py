@@ -46,7 +46,7 @@ class YoloFolder:
         self._description = read_description(root, self.tally)
         self.class_names = self._description.class_names
         self.of_folders = False
-        self._moved: dict[Path, str] = {}  # what is read in place of a source that is not there → that source
+        self._read_for: dict[Path, tuple[str, bool]] = {}  # what is read → the source, and whether it is there
         self._bases: dict[str, Path] = {}  # split → the folder that names of its images are relative to
 
     def image_sets(self) -> dict[str, list[Path]]:
@@ -113,16 +113,18 @@ class YoloFolder:
         base = self._description.base
         bases = [self.root] if base is None else [self.root / base, self.root]
         where = f"{self._description.path}: {split}"
-        if (path := _as_written(source, bases)) is None:
-            if (path := self._by_last_parts(source)) is None:
-                raise DatasetError(
-                    f"{where}: {source}: no such folder or list of images; put it there, or remove the key"
-                )
-            if (other := self._moved.setdefault(path, source)) != source:
-                raise DatasetError(
-                    f"{where}: {source} is not there, and neither is {other}: both would be {path}; put them there, or "
-                    "remove the keys for splits at random"
-                )
+        is_there = (path := _as_written(source, bases)) is not None
+        if path is None and (path := self._by_last_parts(source)) is None:
+            raise DatasetError(f"{where}: {source}: no such folder or list of images; put it there, or remove the key")
+        other, other_is_there = self._read_for.setdefault(path, (source, is_there))
+        if other != source and not (is_there and other_is_there):
+            missing = [text for text, there in ((other, other_is_there), (source, is_there)) if not there]
+            are = "is" if len(missing) == 1 else "are"
+            raise DatasetError(
+                f"{where}: {' and '.join(missing)} {are} not there, and {path} would be read for {other} and {source} "
+                "alike; put it there, or remove the keys for splits at random"
+            )
+        if not is_there:
             self.tally.notes.append(f"{where}: {source} is not there; {path} is read in its place")
         if path.is_dir():
             return self._images_in(path, where), path

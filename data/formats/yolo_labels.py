@@ -29,7 +29,8 @@ class LabelFolders:
             stem = _composed(path.stem)
             for folder in (*self._labels_folders(path), path.parent):
                 names = self._names_in(folder).get(f"{stem}.txt".lower(), [])
-                if names := [name for name in names if _composed(name[:-4]) == stem]:
+                alike = [name for name in names if _composed(name[:-4]) == stem]
+                if names := [name for name in alike if name[:-4] == path.stem] or alike:
                     return folder / max(names)  # of a.txt and a.TXT the usual one
         return None
 

@@ -29,11 +29,12 @@ class FrozenBatchNorm2d(nn.BatchNorm2d):
 
 
 def running_statistics(network: nn.Module) -> list[Tensor]:
-    """Running means and variances that a forward pass in training updates."""
+    """Running means and variances that a forward pass updates, of the norms that are in training mode."""
     return [
         statistic
         for module in network.modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, FrozenBatchNorm2d)
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
+        if not isinstance(module, FrozenBatchNorm2d)
         for statistic in (module.running_mean, module.running_var)
         if statistic is not None
     ]

@@ -59,7 +59,8 @@ class Proposer(NamedTuple):
         index = torch.cat([found.indices[:, :most] + first for found, first in zip(best, firsts, strict=True)], dim=1)
         scores = torch.cat([found.values[:, :most] for found in best], dim=1)  # (B, n)
         counts = torch.tensor([min(size, most) for size in sizes], device=logits.device)
-        levels = torch.arange(len(sizes), device=logits.device).repeat_interleave(counts).expand(num_images, -1)
+        levels = torch.arange(len(sizes), device=logits.device)
+        levels = levels.repeat_interleave(counts, output_size=index.shape[1]).expand(num_images, -1)
         images = torch.arange(num_images, device=logits.device)[:, None].expand_as(levels)
 
         anchors = torch.cat(list(anchors_per_level))[index]

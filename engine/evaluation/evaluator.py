@@ -113,6 +113,7 @@ def _loader(dataset: CocoDetection, config: Config, processes: Processes) -> Dat
         workers=config.data.workers,
         rank=processes.rank,
         world_size=processes.world_size,
+        pinned=processes.device.type == "cuda",
     )
 
 

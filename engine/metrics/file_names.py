@@ -36,8 +36,9 @@ class ImagesByName:
     def find(self, file_name: str) -> list[int]:
         """Ids of the images that the name may mean: one, none, or several that fit equally well."""
         parts = _parts(file_name)
-        if same := self._by_name.get(tuple(parts)):  # videos' images have but a few last parts among them
-            return same
+        for count in range(len(parts), 0, -1):  # videos' images have but a few last parts among them
+            if whole := self._by_name.get(tuple(parts[:count])):
+                return whole
         named = self._by_last.get(parts[0], []) if parts else []
         shared = [_num_shared(parts, other) for other, _ in named]
         fits = [(count == len(other), count) for count, (other, _) in zip(shared, named, strict=True)]

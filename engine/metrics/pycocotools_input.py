@@ -31,7 +31,12 @@ def instances_of(coco_eval: "COCOeval") -> tuple[GroundTruth, Detections, int]:
     image_ids, category_ids = np.asarray(params.imgIds).tolist(), np.asarray(params.catIds).tolist()
     image_of, label_of = ({key: place for place, key in enumerate(ids)} for ids in (image_ids, category_ids))
     objects, detections = (
-        [(image_of[image], label_of[label], entry) for (image, label), entries in held.items() for entry in entries]
+        [
+            (image_of[image], label_of[label], entry)
+            for (image, label), entries in held.items()
+            if image in image_of and label in label_of  # of an empty selection pycocotools loads all
+            for entry in entries
+        ]
         for held in (coco_eval._gts, coco_eval._dts)
     )
     truth = GroundTruth(

@@ -1,6 +1,7 @@
 """Checks of a resumed run: which settings it may change, and what it must have in common with its checkpoint."""
 
 import logging
+from collections.abc import Iterable, Set
 from pathlib import Path
 from typing import Any
 
@@ -111,13 +112,19 @@ def warn_of_other_processes(state: dict[str, Any], processes: Processes) -> None
         )
 
 
-def config_differences(now: dict[str, Any], before: dict[str, Any]) -> list[str]:
-    """Keys that make another training, as text with both values; arguments as of `Config.to_dict`."""
-    names = [(group, key) for group in FIXED_GROUPS for key in now[group] | before[group]]
+def config_differences(
+    now: dict[str, Any],
+    before: dict[str, Any],
+    groups: Iterable[str] = FIXED_GROUPS,
+    free: Set[str] = FREE_ON_RESUME,
+) -> list[str]:
+    """Keys of these groups, but for free ones, and the seed, where they differ: text with both values; the first two
+    as of `Config.to_dict`."""
+    names = [(group, key) for group in groups for key in now[group] | before[group]]
     return [
         f"{group}.{key} is {now[group].get(key)!r} now and was {before[group].get(key)!r}"
         for group, key in [*names, ("run", "seed")]
-        if f"{group}.{key}" not in FREE_ON_RESUME and now[group].get(key) != before[group].get(key)
+        if f"{group}.{key}" not in free and now[group].get(key) != before[group].get(key)
     ]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class RunFolder:
         self.source: Path | None = None
         self.rewound = False
         self._set_aside: Path | None = None  # where results go that have no checkpoint
-        self._saved_step: int | None = None  # of last.pt, as far as this process wrote it
+        self._saved_step: int | None = None  # of last.pt, as far as this process read or wrote it
         self._given_up: list[Path] = []  # checkpoints of this run that are later than the one it is rewound to
         self._is_fork = False  # whether `source` is a checkpoint of another run
 
@@ -90,7 +91,8 @@ class RunFolder:
                     "run.name, or continue that run with --resume auto"
                 )
             self.source, self._is_fork, state = Path(resume), not own, load_checkpoint(resume)
-            self.rewound = own and self.source.resolve() != self.last.resolve()
+            is_last = self.source.resolve() == self.last.resolve()
+            self.rewound, self._saved_step = own and not is_last, state["step"] if is_last else None
             if self.rewound:
                 others = [*checkpoint_history(self.last), self.best]
                 self._given_up = [path for path in others if _is_later(path, state["step"])]
@@ -120,7 +122,7 @@ class RunFolder:
                 problems.append(error)
                 self._damaged.append(path)
                 continue
-            self.source = path
+            self.source, self._saved_step = path, state["step"] if path == self.last else None
             for problem in problems:
                 log.warning("%s", problem)
             if problems:
@@ -179,14 +181,25 @@ class RunFolder:
 
     def rewind(self, state: dict[str, Any]) -> None:
         """Puts the checkpoint that was asked for in the place of the newest, and those after it into a folder of their
-        own: given again, the same command must not find one of them under the name that it asks for."""
+        own: given again, the same command must not find one of them under the name that it asks for. Beside them are
+        copies of the lines about metrics and steps, of which `begin` drops what came later."""
         if self._given_up:
             aside = _free_folder(self.path)
             aside.mkdir()
+            for path in (self._metrics, self.curves, self.diagnosis):
+                if path.exists():
+                    shutil.copyfile(path, aside / path.name)
             for path in self._given_up:
                 path.rename(aside / path.name)
-            log.info("%s: goes back to step %d; the checkpoints after it are in %s", self.path, state["step"], aside)
+            log.info(
+                "%s: goes back to step %d; what came after it is in %s, and a run of another run.name can go on from "
+                "there (--resume)",
+                self.path,
+                state["step"],
+                aside,
+            )
         save_checkpoint(self.last, state)
+        self._saved_step = state["step"]
 
     def save_last(self, state: dict[str, Any]) -> None:
         # The weights of a step are saved before their evaluation and after it: one of the checkpoints that are kept.

@@ -99,7 +99,8 @@ def _figure(reports: dict[str, SplitReport], model: ModelConfig) -> "Figure":
     by_class.set_title("Objects per class", fontsize=10)
     by_anchors.set(xlabel="mean number")
     by_anchors.set_title("Positive anchors per object", fontsize=10)
-    names = [drawable(name, f"class {number}") for number, name in enumerate(classes, start=1)]
+    places = {name: place for place, name in enumerate(first.classes, start=1)}  # as `class_caption` counts
+    names = [drawable(name, f"class {places[name]}") for name in classes]
     for axes in (by_class, by_anchors):
         axes.set_yticks(np.arange(len(classes)) + 0.4 - height / 2, names, fontsize=8 if len(classes) < 20 else 5)
         axes.invert_yaxis()

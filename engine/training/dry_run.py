@@ -38,7 +38,8 @@ def dry_run(trainer: Trainer) -> str:
     to_do = max(0, trainer.stop_step - trainer.step)  # before the steps below, which count as taken
     while len(seconds) < 2 or (len(seconds) < MAX_STEPS and sum(seconds) < ENOUGH):
         start = time.monotonic()
-        stats, _ = trainer.train_step([next(batches) for _ in range(data.accumulate)])
+        # a logged step needs the most memory, and takes longer: the one that is not timed
+        stats, _ = trainer.train_step([next(batches) for _ in range(data.accumulate)], watched=not seconds)
         # the main process's clock, so that all take equally many steps
         seconds.append(processes.from_main(time.monotonic() - start))
         if len(seconds) == 1:

@@ -18,7 +18,7 @@ from engine.training.step_buffers import StepBuffers
 from losses.triton_support import passes_trial
 
 MOST_DIFFERENT = 0.1  # relative L2 distance, which garbage exceeds and other roundings in bfloat16 do not
-COMPARED = 1 << 24  # numbers at a time: all logits in float32 would be more memory than the training ever takes
+COMPARED = 1 << 24  # numbers at a time: all logits in float32 would be more memory than the training takes
 
 
 def can_be_captured(detector: Detector, config: Config, device: torch.device) -> bool:
@@ -65,8 +65,10 @@ def capture_network(detector: Detector, images: Tensor, precision: str, compiled
             functions = tuple(part.of for part in parts)
             _run_by_itself(functions, _places(parts, samples))
             torch.cuda.empty_cache()  # graphs take memory of their own
-            # Not its own first runs: they leave what belongs to their stream alive in the capture.
-            graphed = torch.cuda.make_graphed_callables(functions, _places(parts, samples), num_warmup_iters=0)
+            # A capture that fails would leave its own stream the current one.
+            with torch.cuda.stream(torch.cuda.current_stream(images.device) if images.is_cuda else None):
+                # Not its own first runs: they leave what belongs to their stream alive in the capture.
+                graphed = torch.cuda.make_graphed_callables(functions, _places(parts, samples), num_warmup_iters=0)
             for part, graph, sample in zip(parts, graphed, samples, strict=True):
                 part.run_as(_by_shape(part, graph, sample))
             buffers.restore()

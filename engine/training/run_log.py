@@ -125,8 +125,8 @@ class RunLog:
         if self.diagnosis is not None:
             self.diagnosis.add(step, stats, train_step.statistics, self.logger)
 
-    def add_evaluation(self, result: Evaluation, epoch: int, step: int) -> None:
-        """Shows an evaluation that has ground truth, and adds its numbers to metrics.jsonl."""
+    def add_evaluation(self, result: Evaluation, epoch: int, step: int, best_ap: float | None) -> None:
+        """Shows an evaluation that has ground truth, and adds its numbers to metrics.jsonl; best_ap as of `finish`."""
         if not self.processes.is_main or result.metrics is None:
             return
         assert result.matches is not None and result.thresholds is not None  # they come with the metrics
@@ -138,7 +138,7 @@ class RunLog:
         self.logger.images("eval/examples", pictures, step)
         record = {name: value for name, value in result.metrics.items() if name != "per_class"}
         self.folder.add_metrics({"epoch": epoch, "step": step, **record})
-        log.info("%s", self._accuracy_line(record))
+        log.info("%s", self._accuracy_line(record, best_ap))
         if self.diagnosis is not None:
             self.diagnosis.evaluated(self._generalisation(record, step))
 
@@ -146,7 +146,7 @@ class RunLog:
         """Says how the training ended: time, best result, what stands in its way, and what to do next.
 
         Args:
-            best_ap: of best.pt, which after a rewind may not be the best of metrics.jsonl.
+            best_ap: of best.pt, which after a rewind may not be the best of metrics.jsonl; None where there is none.
         """
         spent = duration(self._seconds())
         log.info("done after %d steps in %s; results are in %s", self.stop_step, spent, self.folder.path)
@@ -156,8 +156,7 @@ class RunLog:
         finding = self._generalisation(records[-1], self.stop_step)
         if finding is not None and self.diagnosis is None:  # else it has said so
             log.warning("%s: %s", finding.cause, finding.message)
-        kept = [record for record in records if best_ap is None or record["AP"] <= best_ap]
-        best = max(kept or records, key=lambda record: record["AP"])
+        best = _best(records, best_ap)
         if best["AP"] >= 0:  # else there was no object to find
             log.info(
                 "best AP on val: %s at epoch %d, in %s", format_number(best["AP"]), best["epoch"], self.folder.best
@@ -165,9 +164,9 @@ class RunLog:
         checkpoint, report = shlex.quote(str(self.folder.best)), shlex.quote(str(self.folder.path / "report"))
         log.info("next: python eval.py --ckpt %s --report %s", checkpoint, report)
 
-    def _accuracy_line(self, record: dict[str, Any]) -> str:
+    def _accuracy_line(self, record: dict[str, Any], best_ap: float | None) -> str:
         """AP on both kinds of images, and the best so far."""
-        best = max(self.folder.metrics(), key=lambda earlier: earlier["AP"])
+        best = _best(self.folder.metrics(), max(record["AP"], record["AP"] if best_ap is None else best_ap))
         text = f"AP {format_number(record['AP'])} on val"
         if "train_AP" in record:
             count = min(self.config.evaluation.train_images, len(self.dataset))
@@ -201,3 +200,9 @@ class RunLog:
         self.logger.close()
         if self.log_file is not None:
             self.log_file.close(error)
+
+
+def _best(records: list[dict[str, Any]], best_ap: float | None) -> dict[str, Any]:
+    """The evaluation that best.pt, of this AP, is of; the best of all where there is no best.pt."""
+    kept = [record for record in records if best_ap is None or record["AP"] <= best_ap]
+    return max(kept or records, key=lambda record: record["AP"])

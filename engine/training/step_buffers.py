@@ -17,12 +17,7 @@ class StepBuffers:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        by_dtype: dict[torch.dtype, list[Tensor]] = {}  # the fused copies take one type at a time
-        for module in model.modules():
-            if not isinstance(module, FrozenBatchNorm2d):
-                for buffer in module.buffers(recurse=False):
-                    by_dtype.setdefault(buffer.dtype, []).append(buffer)
-        self._pairs = [(live, [buffer.clone() for buffer in live]) for live in by_dtype.values()]
+        self._pairs = [(live, [buffer.clone() for buffer in live]) for live in changing_buffers(model)]
         self._statistics = running_statistics(model)
 
     @torch.no_grad()
@@ -52,3 +47,13 @@ class StepBuffers:
             return True
         largest = torch._foreach_norm(self._statistics, float("inf"))
         return bool(torch.stack(largest).isfinite().all())
+
+
+def changing_buffers(model: nn.Module) -> list[list[Tensor]]:
+    """The buffers but those of frozen BatchNorm, by type: fused copies take one type at a time."""
+    by_dtype: dict[torch.dtype, list[Tensor]] = {}
+    for module in model.modules():
+        if not isinstance(module, FrozenBatchNorm2d):
+            for buffer in module.buffers(recurse=False):
+                by_dtype.setdefault(buffer.dtype, []).append(buffer)
+    return list(by_dtype.values())

@@ -101,7 +101,7 @@ class TrainStep:
         return self.detector if self.ema is None else self.ema.module
 
     def __call__(
-        self, micro_batches: list[MicroBatch], stop: bool = False, void: bool = False
+        self, micro_batches: list[MicroBatch], stop: bool = False, void: bool = False, watched: bool = False
     ) -> tuple[dict[str, float], bool]:
         """One optimizer step on the micro-batches of this process.
 
@@ -113,6 +113,7 @@ class TrainStep:
             stop: whether this process was asked to stop.
             void: the micro-batches stand in for those of this step, only to take part in the collectives of the other
                 processes. No process then takes the step, and `done` stays.
+            watched: collect what a logged step does, if it is none too.
         Returns:
             (numbers of the step, the same on every process; whether any process was asked to stop).
         """
@@ -122,7 +123,7 @@ class TrainStep:
         for param_group in self.optimizer.param_groups:
             param_group["lr"] = rate
         self._clear_gradients()
-        watched = (self.done + 1) % self.config.run.log_every == 0
+        watched = watched or (self.done + 1) % self.config.run.log_every == 0
         self.buffers.keep()
         stats, norm, stop = self.forward_backward(micro_batches, stop, watched, void)
         if stats.pop("void") > 0:  # the same number on every process, so all leave here or none

@@ -61,6 +61,7 @@ class Trainer:
             world_size=processes.world_size,
             accumulate=config.data.accumulate,
             start_step=0 if state is None else state["step"],
+            pinned=processes.device.type == "cuda",
         )
         self.schedule = build_schedule(config, len(self.dataset))
         num_classes = len(self.dataset.class_names)
@@ -79,7 +80,7 @@ class Trainer:
         total = self.schedule.total_steps
         self.stop_step = min(total, config.schedule.max_steps or total)
         self.validation = Validation(config, processes, self.dataset, self.eval_set)
-        self._rewound = state if folder.rewound else None
+        self._rewound = state if folder.rewound and processes.is_main else None
         self.run_log = RunLog(config, processes, folder, self.schedule, self.dataset, self.stop_step)
         self.writer = CheckpointWriter()
 
@@ -218,7 +219,7 @@ class Trainer:
         self.thresholds, self.evaluated_step = result.thresholds, self.step
         metrics = result.metrics or {}
         self.evaluated_ap = {name: metrics[name] for name in ("AP", "train_AP") if name in metrics}
-        self.run_log.add_evaluation(result, self.epoch, self.step)
+        self.run_log.add_evaluation(result, self.epoch, self.step, self.best_ap)
         ap = metrics.get("AP", -1.0)
         if self.best_ap is None or ap > self.best_ap or ap == -1:  # without an object to find, the newest is the best
             self.best_ap = ap

@@ -15,7 +15,7 @@ from .triton_cells import find_bin
 # Numbers of 8 bytes in all copies of the histogram together, 8 MiB: it stays in the cache.
 MAX_COPIED = 1 << 20
 MAX_COPIES = 1024
-MOST_COUNTED = 1 << 25  # entries of a copy, so that the unit of a distance stays below 2**-10 * delta
+MOST_COUNTED = 1 << 25  # entries of a copy, so that the unit of a distance is at most 2**-8 * delta
 COPIES, BINS = 32, 32  # of them that a program adds up at a time
 # Contents of a block above the first edge.
 NOTHING, NO_IGNORED, IGNORED = (tl.constexpr(code) for code in range(3))

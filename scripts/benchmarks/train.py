@@ -1,5 +1,6 @@
 """A training step: images and objects to updated weights, torchvision's RetinaNet against ours."""
 
+import gc
 from collections.abc import Callable
 from functools import partial
 
@@ -28,6 +29,8 @@ def benchmark_train(size: tuple[int, int], batch_size: int, device: torch.device
     rows = []
     for precision in ("float32", "bfloat16"):
         for name, loss in LOSSES.items():
+            peer = own = steps = None
+            gc.collect()  # a detector with graphs is in a cycle
             peer, own = make_models(size, loss, device)
             speed_up(own, own_images, precision)
             steps = {

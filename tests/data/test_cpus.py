@@ -56,6 +56,12 @@ def test_the_memory_of_a_container_counts(usable, tmp_path, monkeypatch):
     assert cache._available_memory() == 1000
     usable({"memory/docker/memory.limit_in_bytes": "500\n"}, "9:memory:/docker\n4:cpu:/\n0::/job\n")
     assert cache._available_memory() == 500
+    files = {"memory.current": "700\n", "memory.stat": "anon 250\ninactive_file 400\n"}  # files that nobody reads
+    usable({f"job/{name}": text for name, text in files.items()} | {"job/memory.max": "1000\n"}, "0::/job\n")
+    assert cache._available_memory() == 700
+    files = {"limit_in_bytes": "500\n", "usage_in_bytes": "450\n", "stat": "inactive_file 9\ntotal_inactive_file 50\n"}
+    usable({f"memory/memory.{name}": text for name, text in files.items()}, "9:memory:/docker\n")
+    assert cache._available_memory() == 100
     monkeypatch.setattr(cpus, "CGROUPS", tmp_path / "none")
     assert cache._available_memory() is None or cache._available_memory() > 1000
 

@@ -22,8 +22,8 @@ def objective(name="alrp") -> MatchedObjective:
     return MatchedObjective(MaxIoUMatcher(), build_loss(loss_settings({"name": name})))
 
 
-@pytest.fixture
-def watched(make_target):
+@pytest.fixture(params=[1 << 24, 1000])  # all entries at once, and in pieces
+def watched(make_target, monkeypatch, request):
     """Monitor, logits (M,), box offsets (P, 4) and assignment of two images, one object of which no anchor fits."""
     targets = [
         make_target((10, 10, 60, 60), (50, 40, 53, 43), labels=(1, 3)),
@@ -32,9 +32,13 @@ def watched(make_target):
     generator = torch.Generator().manual_seed(0)
     cls_logits = (torch.randn(2, len(ANCHORS), K, generator=generator) - 2).requires_grad_()
     box_deltas = torch.randn(2, len(ANCHORS), 4, generator=generator) * 0.5
+    monkeypatch.setattr("detector.monitor.PIECE", request.param)
     monitor = Monitor(detailed=True)
     objective()(cls_logits, box_deltas, LEVELS, targets, monitor=monitor)["loss"].backward()
     assignment = assign_targets(MaxIoUMatcher(), LEVELS, targets, K, ignore_crowd=False)
+    for name, target in (("positive", 1), ("negative", 0)):
+        mass = cls_logits.grad.flatten()[assignment.cls_targets.flatten() == target].abs().sum()
+        assert monitor.values[f"grad_mass_{name}"].item() == pytest.approx(mass.item(), rel=1e-5)
     return monitor.values, cls_logits.detach().flatten(), assignment.of_positives(box_deltas), assignment
 
 
@@ -50,6 +54,7 @@ def test_ranks_and_scores(watched):
         ranks.append(rank)
         precision.append(step.sum() / rank)
     assert values["num_negatives"] == len(negative)
+    assert values["num_relevant_negatives"] == (negative > positive.min() - 1).sum() < len(negative)
     assert values["sum_precision"].item() == pytest.approx(sum(precision).item(), rel=1e-6)
     expected = torch.histogram(torch.stack(ranks).float(), RANK_EDGES).hist
     assert torch.equal(values["hist_rank"], expected.long())

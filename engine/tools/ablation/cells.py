@@ -21,7 +21,7 @@ from data.files import write_atomically
 from data.text_files import read_text
 from engine.metrics.coco_metrics import match_detections
 from engine.run.config import Config, ConfigError, parse_config
-from engine.run.resume import FIXED_GROUPS, config_differences
+from engine.run.resume import FIXED_GROUPS, FREE_ON_RESUME, config_differences
 from engine.run.run_folder import RunFolder
 from engine.run.step_lines import read_step_lines
 from engine.tools.ablation.grid import Cell, Grid, Result, Results, all_cells
@@ -29,6 +29,8 @@ from engine.tools.ablation.kept_matches import KeptMatches
 from engine.tools.ablation.tables import metrics_on_test
 
 CELL, HISTORY, MATCHES = "cell.json", "metrics.jsonl", "matches.npz"
+GROUPS = (*FIXED_GROUPS, "evaluation")  # of the recipe, on which results depend
+FREE = FREE_ON_RESUME - {"schedule.max_steps"} | {"evaluation.batch_size"}  # keys on which they do not
 MOST_BYTES = 64 << 20  # of a file in a bundle; a stranger's could unpack to anything
 
 
@@ -50,16 +52,15 @@ class KeptCells:
     def keep(self, cell: Cell, config: Config, run: Path) -> None:
         """Keeps a run that ended, `run` being its folder: with its test where it was evaluated there."""
         here = self.folder / cell.name
-        test = None
+        test, matches = None, None
         if (run / "test_detections.json").exists():
             annotations = Path(config.data.root) / "annotations" / f"instances_{config.data.test_split}.json"
-            matches = match_detections(annotations, run / "test_detections.json")
-            test = metrics_on_test(matches)
-            KeptMatches.of(matches).save(here / MATCHES)
+            found = match_detections(annotations, run / "test_detections.json")
+            test, matches = metrics_on_test(found), KeptMatches.of(found)
         whole = config.to_dict()
         record = {
             "overrides": self._overrides(cell)[0],
-            "config": {name: whole[name] for name in FIXED_GROUPS} | {"run": {"seed": config.run.seed}},
+            "config": {name: whole[name] for name in GROUPS} | {"run": {"seed": config.run.seed}},
             "ran": read_step_lines(run / "provenance.jsonl")[-1],
             "epochs": config.schedule.epochs,
             **_speed_and_clipping(config, RunFolder(config).curves),
@@ -68,7 +69,9 @@ class KeptCells:
         history = "".join(json.dumps(each) + "\n" for each in RunFolder(config).metrics())
         write_atomically(here / HISTORY, lambda file: file.write(history.encode()))
         text = json.dumps(record, indent=1) + "\n"
-        write_atomically(here / CELL, lambda file: file.write(text.encode()))  # last: with it the cell is there
+        write_atomically(here / CELL, lambda file: file.write(text.encode()))  # now the cell is there
+        if matches is not None:
+            matches.save(here / MATCHES)  # and now it is tested
 
     def results(self) -> Results:
         """Results of the cells that are kept, in the order of the grid.
@@ -120,7 +123,7 @@ class KeptCells:
             if MATCHES in own:
                 _load_matches(io.BytesIO(own[MATCHES]), where)
         for cell, own in taken.items():
-            for name in (MATCHES, HISTORY, CELL):
+            for name in (HISTORY, CELL, MATCHES):  # as `keep`
                 if name in own:
                     write_atomically(self.folder / cell.name / name, methodcaller("write", own[name]))
         return len(taken)
@@ -145,10 +148,15 @@ class KeptCells:
             arithmetic = _arithmetic(record["ran"])
             result = Result(cell, history, test, float(record["step_ms"]), record["clipped"], arithmetic)
             result.val_ap  # noqa: B018  a cell without an evaluation is none
-            stored = parse_config(record["config"], where) if "config" in record else config  # since 0.2
+            groups = record.get("config", {})  # since 0.2; of the evaluation a little later
+            stored = parse_config(groups, where) if groups else config
+        except ConfigError as error:
+            raise ConfigError(f"{error}; the cell is of another version of this project") from error
         except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
             raise DatasetError(f"{where}: not a kept cell ({error!r}); remove it to run it again") from error
-        differing = sorted(set(made_by) ^ set(overrides)) + config_differences(config.to_dict(), stored.to_dict())
+        differing = sorted(set(made_by) ^ set(overrides))
+        of_both = [name for name in GROUPS if name in groups]
+        differing += config_differences(config.to_dict(), stored.to_dict(), of_both, FREE)
         if differing:
             raise ConfigError(
                 f"{where}: was made by other settings than the grid's ({', '.join(differing)}); take another --output, "

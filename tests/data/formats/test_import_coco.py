@@ -205,6 +205,30 @@ def test_images_that_are_not_there_are_refused(refused, tmp_path):
     assert "pictures" in line and "thumbnails" in line and "--images" in line
 
 
+def test_a_split_without_its_images_takes_none_of_another(refused, tmp_path):
+    for split in ("train", "val"):
+        export(tmp_path / f"in/annotations/instances_{split}.json", tmp_path / f"in/images/{split}", ["1.jpg"])
+    (tmp_path / "in/images/train/1.jpg").unlink()
+    line = refused(tmp_path / "in")
+    assert "instances_train.json" in line and "no folder near" in line
+
+
+def test_both_slashes_are_one_name(call, tmp_path):
+    document = export(tmp_path / "in/labels.json", tmp_path / "in", ["a/1.jpg", "a/2.jpg"])
+    document["images"].append(document["images"][1] | {"id": 7, "file_name": "a\\2.jpg"})
+    (tmp_path / "in/labels.json").write_text(json.dumps(document))
+    (tmp_path / "in/notes.json").touch()  # which no COCO file is
+    call(tmp_path / "in", "--val", "0.5")
+    assert sorted(sizes(tmp_path).values()) == [1, 2]
+
+
+@pytest.mark.parametrize("name", [None, ["animal"]])
+def test_a_parent_without_a_name_is_refused_as_any_category(refused, tmp_path, name):
+    categories = [PARENT | {"name": name}, *(each | {"supercategory": name} for each in CLASSES)]
+    export(tmp_path / "in/labels.json", tmp_path / "in", ["a.jpg", "b.jpg"], categories=categories)
+    assert "'name' must be a string" in refused(tmp_path / "in")
+
+
 def test_two_names_are_never_one_image(refused, tmp_path):
     file = tmp_path / "in/labels.json"
     document = export(file, tmp_path / "in", ["a.jpg", "b.jpg"])

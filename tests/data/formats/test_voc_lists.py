@@ -62,3 +62,6 @@ def test_a_list_in_a_folder_below_is_another(tmp_path, folder, below):
         (tmp_path / "ImageSets" / place / "val.txt").write_text(val)
     names, _ = convert(tmp_path)
     assert {split: [name[0] for name in found] for split, found in names.items()} == {"train": ["1", "2"], "val": ["3"]}
+    (tmp_path / "ImageSets" / folder / "train.txt").rename(tmp_path / "ImageSets" / folder / "trainval.txt")
+    names, _ = convert(tmp_path)  # trainval.txt less val.txt, and not the older train.txt
+    assert {split: [name[0] for name in found] for split, found in names.items()} == {"train": ["1", "2"], "val": ["3"]}

@@ -57,6 +57,16 @@ def test_a_name_alone_finds_no_image_of_another_folder(tmp_path, images, xml, im
             convert(tmp_path)
 
 
+@pytest.mark.parametrize(("beside", "found"), [("day2/2.xml", False), ("day2/2.txt", True)])
+def test_side_by_side_an_image_is_of_the_annotations_beside_it(tmp_path, beside, found):
+    write(tmp_path, "day1/1.xml", "day2/1.jpg", "day2/2.jpg", beside)
+    if found:
+        assert convert(tmp_path)[0] == {"train": ["day2/1.jpg"]}
+    else:
+        with pytest.raises(DatasetError, match=r"day1/1\.xml: no image day1/1\.\*"):
+            convert(tmp_path)
+
+
 def test_a_file_name_with_its_folder_finds_an_image_of_another_folder(tmp_path):
     write(tmp_path, "Annotations/a/1.xml", "JPEGImages/b/1.jpg")
     (tmp_path / "Annotations/a/1.xml").write_text(annotation("b/1.jpg"))

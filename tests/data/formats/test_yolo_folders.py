@@ -4,6 +4,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from yolo_files import ROW, convert, described, write
 
 from data.errors import DatasetError
@@ -238,8 +239,14 @@ def test_descriptions_of_other_names(tmp_path, name):
 
 def test_two_splits_do_not_fall_back_to_one_folder(tmp_path):
     described(write(tmp_path, "images/a.jpg", "labels/a.txt"), "train: train/images\nval: valid/images\nnames: [cat]")
-    with pytest.raises(DatasetError, match=r"valid/images is not there, and neither is train/images: both would be"):
+    with pytest.raises(DatasetError, match=r"train/images and valid/images are not there, and .*images would be read"):
         convert(tmp_path)
+    for train, val in (("images", "../valid/images"), ("../train/images", "images")):
+        described(tmp_path, f"train: {train}\nval: {val}\nnames: [cat]")
+        with pytest.raises(DatasetError, match=r"\.\./(valid|train)/images is not there, and .*images would be read"):
+            convert(tmp_path)
+    described(tmp_path, "train: images\nval: ./images\nnames: [cat]")  # in two spellings
+    assert convert(tmp_path)[0] == {"train": {"a.jpg": 1}, "val": {"a.jpg": 1}}
     described(tmp_path, "train: train/images\nval: train/images\nnames: [cat]")  # as wanted
     assert convert(tmp_path)[0] == {"train": {"a.jpg": 1}, "val": {"a.jpg": 1}}
 
@@ -249,3 +256,15 @@ def test_letters_that_macos_takes_apart_are_the_same_letters(tmp_path):
     assert apart != whole
     described(write(tmp_path, f"images/{apart}.jpg", f"labels/{whole}.txt"), "names: [cat]")
     assert convert(tmp_path)[0] == {"train": {f"{apart}.jpg": 1}}
+
+
+def test_names_that_differ_in_such_letters_alone_have_labels_of_their_own(tmp_path):
+    apart, whole = (unicodedata.normalize(form, "é") for form in ("NFD", "NFC"))
+    write(tmp_path, *(f"{folder}/{name}" for name in (apart, whole) for folder in ("images", "labels")))
+    for name, label in ((apart, 0), (whole, 1)):
+        Image.new("RGB", (16, 12)).save(tmp_path / f"images/{name}.jpg")
+        (tmp_path / f"labels/{name}.txt").write_text(f"{label} 0.5 0.5 0.5 0.5")
+    described(tmp_path, "names: [cat, dog]")
+    folder = YoloFolder(tmp_path)
+    read = {image.file_name: image.objects[0].name for image in folder.read(folder.all_images())}
+    assert read == {f"{apart}.jpg": "cat", f"{whole}.jpg": "dog"}

@@ -239,6 +239,14 @@ def test_needs_a_matching_at_half_overlap(capsys):
         evaluate_lrp(coco_eval)
 
 
+@pytest.mark.parametrize("name", ["imgIds", "catIds"])
+def test_an_empty_selection_has_nothing_to_detect(capsys, name):
+    coco_eval = COCOeval(coco(1, 1, [box_object(1, 1, [0, 0, 10, 10])]), coco(1, 1, []), "bbox")
+    setattr(coco_eval.params, name, [])
+    coco_eval.evaluate()
+    assert evaluate_lrp(coco_eval)["oLRP"] == -1
+
+
 def test_needs_an_evaluation_by_class(capsys):
     coco_eval = COCOeval(coco(1, 1, []), coco(1, 1, []), "bbox")
     coco_eval.params.useCats = 0

@@ -144,8 +144,27 @@ def test_weights_that_are_saved_twice_are_one_checkpoint(config_file):
     folder = RunFolder(config)
     for step, evaluated in ((3, 0), (3, 3), (6, 3), (6, 6)):
         folder.save_last(checkpoint_of(config) | {"step": step, "evaluated_step": evaluated})
-    kept = [load_checkpoint(path) for path in sorted(folder.last.parent.iterdir())]
-    assert [(state["step"], state["evaluated_step"]) for state in kept] == [(3, 3), (6, 6)]
+    assert steps_kept(folder) == [(3, 3), (6, 6)]
+
+
+@pytest.mark.parametrize("resume", ["auto", "last.pt", "last.1.pt"])
+def test_weights_that_are_evaluated_after_a_resume_are_one_checkpoint_too(config_file, resume):
+    config = load_config(config_file, ["run.keep_checkpoints=3"])
+    folder = RunFolder(config)
+    for step, evaluated in ((3, 3), (6, 3)):
+        folder.save_last(checkpoint_of(config) | {"step": step, "evaluated_step": evaluated})
+    again = RunFolder(config)
+    state = again.find_checkpoint(resume if resume == "auto" else str(folder.last.with_name(resume)), False)
+    if again.rewound:
+        again.rewind(state)
+    again.save_last(state | {"evaluated_step": state["step"]})
+    assert steps_kept(again) == [(3, 3), (3, 3) if again.rewound else (6, 6)]  # last.1.pt stays as it was
+
+
+def steps_kept(folder: RunFolder) -> list[tuple[int, int]]:
+    """Steps of the checkpoints, and those of their latest evaluations."""
+    kept = [load_checkpoint(path) for path in sorted(folder.last.parent.iterdir(), reverse=True)]
+    return sorted((state["step"], state["evaluated_step"]) for state in kept)
 
 
 def test_the_curves_of_a_run_that_died_are_not_those_of_one_that_goes_on_in_its_folder(two_runs, config_file):

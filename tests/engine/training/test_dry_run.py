@@ -36,6 +36,31 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(monkeypatch, config_file, 
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_dry_run_counts_the_steps_to_do_and_takes_a_logged_one(monkeypatch, config_file, capsys):
+    watched = []
+    monkeypatch.setattr("engine.training.train_step.Monitor", lambda detailed: watched.append(detailed))
+    monkeypatch.setattr("engine.training.dry_run.median", lambda _: 100.0)  # seconds a step
+    assert call(monkeypatch, "--config", config_file, "--dry-run", "run.log_every=1000") == 0
+    lines = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
+    assert "about 1e+02 s a step, 5.0 minutes an epoch, 10 minutes in all" in lines["time"]
+    assert watched == [False]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "warning"),
+    [
+        (["schedule.milestones=[2]"], "the learning rate never falls: schedule.milestones begin at epoch 2, of 2"),
+        (["schedule.warmup_steps=4"], "the warm-up takes 4 of 6 steps"),
+        (["data.short_side=64", "data.long_side=64"], "evaluation stretches them to data.image_size"),
+        ([], ""),
+    ],
+)
+def test_a_plan_that_does_not_fit_itself_is_warned_of(monkeypatch, config_file, caplog, overrides, warning):
+    assert call(monkeypatch, "--config", config_file, "--dry-run", *overrides) == 0
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == len(overrides[:1]) and all(warning in each for each in warnings)
+
+
 def test_a_dry_run_of_crops_names_the_size_of_the_windows(monkeypatch, config_file, capsys):
     crops = ("data.augmentation=crop", "data.image_size=[32, 64]")
     assert call(monkeypatch, "--config", config_file, "--dry-run", *crops) == 0

@@ -77,6 +77,7 @@ BATCH_NORM = ("model.norm=batch",)  # whose statistics the capture must leave as
     ("processes", "overrides"),
     [
         *((1, ()), (1, ALL), (1, BATCH_NORM), (2, (*BATCH_NORM, *ALL))),
+        (1, (*BATCH_NORM, "model.frozen_stages=5")),  # none of the backbone's statistics moves
         pytest.param(2, ALL, marks=pytest.mark.slow),
     ],
 )

@@ -1,5 +1,6 @@
 """A run that goes on is the run that never stopped."""
 
+import json
 import shutil
 
 import pytest
@@ -176,7 +177,10 @@ def test_after_a_rewind_the_best_is_the_best_of_what_counts(config_file, monkeyp
         train(config_file, *steps, "evaluation.train_images=0", "schedule.max_steps=5", resume=str(early))
     assert [(record["step"], record["AP"]) for record in folder.metrics()] == [(3, 0.3), (5, 0.2)]
     assert load_checkpoint(folder.best)["step"] == 5 and "best AP on val: 0.200 at epoch 1" in caplog.text
-    assert load_checkpoint(folder.path / "earlier.1" / "best.pt")["step"] == 6
+    assert "AP 0.200 on val; best 0.200 at epoch 1" in caplog.text
+    aside = folder.path / "earlier.1"
+    assert load_checkpoint(aside / "best.pt")["step"] == 6
+    assert [json.loads(line)["step"] for line in (aside / "metrics.jsonl").read_text().splitlines()] == [3, 6]
 
 
 @pytest.mark.slow

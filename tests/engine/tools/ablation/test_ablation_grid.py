@@ -180,6 +180,8 @@ def test_a_grid_whose_cells_have_no_test_split_does_not_begin(write_config, tmp_
     line = [sys.executable, "scripts/ablation.py", "--grid", tmp_path / "grid.yaml", "--output", tmp_path / "out"]
     ended = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 2 and "data.test_split is null" in ended.stderr and not (tmp_path / "out").exists()
+    reported = subprocess.run([*line, "--report"], cwd=ROOT, capture_output=True, text=True)
+    assert reported.returncode == 0 and "0 of" in reported.stdout, reported.stderr
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ import pytest
 
 from data.errors import DatasetError
 from engine.run.config import ConfigError
+from engine.tools.ablation import cells as cells_module
 from engine.tools.ablation import claims
 from engine.tools.ablation.cells import KeptCells
 from engine.tools.ablation.claims import claims_of, claims_table, parts_table
@@ -160,6 +161,54 @@ def test_a_cell_keeps_the_recipe_that_made_it(grid, tmp_path):
 
 
 @pytest.mark.parametrize("file", ["cell.json", "metrics.jsonl"])
+@pytest.mark.parametrize("override", ["schedule.max_steps=5", "evaluation.flip=true"])
+def test_a_cell_of_other_steps_or_evaluations_is_refused(grid, tmp_path, override):
+    cells = keep_a_run(grid, tmp_path)
+    other = grid.model_copy(update={"overrides": [*grid.overrides, override]})
+    cell = Cell("AP", 0.01, 1)
+    record = json.loads((cells.folder / cell.name / "cell.json").read_text())
+    record["overrides"].append(override)  # as if the base file said so
+    (cells.folder / cell.name / "cell.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match=rf"{override.partition('=')[0]} is .* now and was"):
+        KeptCells(other, cells.folder).results()
+
+
+def test_a_cell_of_another_version_is_said_to_be(grid, tmp_path):
+    cells = keep_a_run(grid, tmp_path)
+    file = cells.folder / Cell("AP", 0.01, 1).name / "cell.json"
+    record = json.loads(file.read_text())
+    record["config"]["schedule"]["of_tomorrow"] = 1
+    file.write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match=r"of_tomorrow.*the cell is of another version of this project"):
+        cells.results()
+
+
+def test_a_cell_is_tested_only_when_all_of_its_test_is_kept(grid, tmp_path, monkeypatch):
+    cells, cell = KeptCells(grid, tmp_path / "cells"), Cell("AP", 0.01, 1)
+    keep(cells, cell, 0.5)
+    record = json.loads((cells.folder / cell.name / "cell.json").read_text())
+    cells.bundle(tmp_path / "cells.tar.gz")
+    there = KeptCells(grid, tmp_path / "there" / "cells")
+    keep(there, cell, 0.5)  # untested so far
+    (there.folder / cell.name / "matches.npz").unlink()
+    (there.folder / cell.name / "cell.json").write_text(json.dumps(record | {"test": None}))
+    written, plain = [], cells_module.write_atomically
+
+    def die_at_the_last(path, write):
+        written.append(path.name)
+        if len(written) == 3:
+            raise OSError(28, "No space left on device")
+        plain(path, write)
+
+    monkeypatch.setattr(cells_module, "write_atomically", die_at_the_last)
+    with pytest.raises(OSError, match="No space"):
+        there.merge(tmp_path / "cells.tar.gz")
+    monkeypatch.undo()
+    assert not there.has(cell, tested=True)
+    assert there.merge(tmp_path / "cells.tar.gz") == 1 and there.has(cell, tested=True)
+    assert there.results()[cell].test == record["test"]
+
+
 def test_damaged_cells_are_one_line(grid, tmp_path, file):
     cells = all_kept(grid, tmp_path / "a")
     (cells.folder / Cell("AP", 0.01, 2).name / file).write_text("{}\n")
