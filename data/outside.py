@@ -28,7 +28,9 @@ def outside_line(folder: Path, paths: Iterable[Path], inside_only: bool = False)
     lie = "1 image lies" if len(outside) == 1 else f"{len(outside)} images lie"
     line = f"{folder}: {lie} outside of it, in {where} (the first: {os.path.basename(outside[0])})"
     if inside_only:
-        raise DatasetError(f"{line}; move them into the folder (converters: --copy), or leave out --inside-only")
+        raise DatasetError(
+            f"{line}; move them into the folder (converters with --copy: copy them), or leave out --inside-only"
+        )
     return f"{line}; --inside-only refuses them"
 
 

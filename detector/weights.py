@@ -15,6 +15,7 @@ from detector.state_file import StateFileError, read_state_file
 
 logger = logging.getLogger(__name__)
 
+MOST_SHOWN = 10  # names of classes
 OBJECTIVE = "objective"  # the part of a detector whose state is that of its training, not of the network
 
 
@@ -89,6 +90,9 @@ def load_detector_weights(
     if skipped:
         which = "class head of another size" if class_head else "class head of other classes"
         logger.warning("model.init_from: %s, starts afresh (%s)", which, ", ".join(skipped))
+    elif names := checkpoint.get("classes"):
+        shown = ", ".join(names[:MOST_SHOWN]) + (", …" if len(names) > MOST_SHOWN else "")
+        logger.info("model.init_from: with its class head, of %s", shown)
     return skipped
 
 

@@ -2,7 +2,7 @@
 
 A folder with a file for each split keeps its splits: by the files' names (instances_train2017.json) or their folders
 (valid/_annotations.coco.json). A single file is split at random, the same way for the same seed. Annotations stay as
-they are, with their ids, areas and masks; the folders of the images are links to the original ones.
+they are, with their ids, areas and masks; images are links to the original ones, or to their folders.
 
 python scripts/import_coco.py exported --output datasets/mine
 python scripts/import_coco.py labels.json --images photos --output datasets/mine --val 0.2 --test 0.1 --seed 1
@@ -34,7 +34,7 @@ def main() -> None:
         exports, notes = read_exports(args.source, args.images, args.output)
         by_split = {each.split: each for each in exports if each.split is not None}
         named = {split: by_split[split].file_names() for split in SPLIT_NAMES if split in by_split}
-        splits = complete_splits(named, of_folders=True, every=exports[0].file_names, args=args)
+        splits = complete_splits(named, exports[0].file_names, args)
         source_of = {split: by_split.get(split) or by_split.get("train") or exports[0] for split in splits}
         parts = {split: (source_of[split].part(names), source_of[split].folder) for split, names in splits.items()}
         files = write_documents(args.output, parts, [each.file for each in exports], args.overwrite)
@@ -43,7 +43,7 @@ def main() -> None:
             print(f"{split}: {images}, {objects}, {files[split]}")
         names = [category["name"] for category in exports[0].document["categories"]]
         print(f"{counted(len(names), 'class')}: {', '.join(names)}", *notes, sep="\n")
-        print("the folders of the images are links: keep the original ones")
+        print("the images are links: keep the original folder")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def main() -> None:
     with user_errors():
         voc = VocFolder(args.folder, args.output, args.exif)
         named = voc.image_sets()
-        parts = complete_splits(named, voc.of_folders, lambda: voc.xml_files, args)
+        parts = complete_splits(named, lambda: voc.xml_files, args)
         splits = {split: voc.read(files, args.difficult) for split, files in parts.items()}
         paths = (image.path for images in splits.values() for image in images)
         if line := outside_line(args.folder, paths, args.inside_only):

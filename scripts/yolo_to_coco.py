@@ -31,7 +31,7 @@ def main() -> None:
     with user_errors():
         yolo = YoloFolder(args.folder, args.output, args.exif)
         named = yolo.image_sets()
-        parts = complete_splits(named, yolo.of_folders, yolo.all_images, args)
+        parts = complete_splits(named, yolo.all_images, args)
         images = (image for images in parts.values() for image in images)
         if line := outside_line(args.folder, images, args.inside_only):
             print(line)

@@ -90,12 +90,26 @@ def test_what_a_diff_adds_trains_evaluates_and_resumes(tree, tmp_path, name):
 def test_what_a_diff_adds_converts(tree, tmp_path):
     generate_shapes(tmp_path / "shapes", {"train": 2}, image_size=64, seed=1)
     first, second = sorted((tmp_path / "shapes/train").iterdir())
+    first.with_name("notes.txt").write_text("is left out")
     table = first.with_name("train.csv")
     table.write_text(f"image,class,x1,y1,x2,y2\n{first.name},cat,1,2,30,40\n{second.name},,,,,\n")
-    run(tree, ["scripts/csv_to_coco.py", str(table.parent), "--output", str(tmp_path / "coco")])
+    printed = run(tree, ["scripts/csv_to_coco.py", str(table.parent), "--output", str(tmp_path / "coco")])
+    assert "1 file of another kind (notes.txt)" in printed
     document = json.loads((tmp_path / "coco/annotations/instances_train.json").read_text())
     assert [image["file_name"] for image in document["images"]] == [first.name, second.name]
     assert [record["bbox"] for record in document["annotations"]] == [[1, 2, 29, 38]]
+
+
+@pytest.mark.slow
+def test_the_tests_of_every_loss_and_configuration_hold_for_the_added_ones(tree):
+    shutil.copytree(ROOT / "tests", tree / "tests", dirs_exist_ok=True)
+    shutil.copytree(ROOT / "docs", tree / "docs", dirs_exist_ok=True)
+    tests = ["tests/losses/test_table1.py", "tests/engine/run/test_shipped_configs.py"]
+    line = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, "-k", "zero or blank"]
+    ended = subprocess.run(line, cwd=tree, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout[-3000:]
+    typed = subprocess.run([sys.executable, "-m", "mypy"], cwd=tree, capture_output=True, text=True, check=False)
+    assert typed.returncode == 0, typed.stdout[-3000:]
 
 
 def test_the_lint_rules_hold_for_the_added_files(tree):

@@ -77,7 +77,8 @@ def read_exports(
 def write_documents(
     root: Path, parts: Mapping[str, tuple[dict[str, Any], Path]], inputs: Iterable[Path], overwrite: bool = False
 ) -> dict[str, Path]:
-    """Writes root/annotations/instances_<split>.json of every split, and root/<split>, a link to its images' folder.
+    """Writes root/annotations/instances_<split>.json of every split, and root/<split>: a link to its images' folder, or
+    where splits share one, a folder of links to the images.
 
     Args:
         parts: split → document, folder of its images.
@@ -90,15 +91,30 @@ def write_documents(
         OutputError: a file is in the way; nothing is written then.
     """
     files = {split: root / "annotations" / f"instances_{split}.json" for split in parts}
-    claim_outputs(root, list(files.values()), list(parts), inputs, overwrite)
-    for split, (document, folder) in parts.items():
+    placed = {split: _places(split, document, folder, parts) for split, (document, folder) in parts.items()}
+    names = [name for places in placed.values() for name in places]
+    claim_outputs(root, list(files.values()), names, inputs, overwrite)
+    for split, (document, _) in parts.items():
         text = json.dumps(document).encode()
         try:
-            place(folder, root / split, copy=False)
+            for name, source in placed[split].items():
+                place(source, root / name, copy=False)
             write_atomically(files[split], methodcaller("write", text))
         except OSError as error:
             raise DatasetError(f"{root}: cannot write there ({error}); make room or change --output") from error
     return files
+
+
+def _places(
+    split: str, document: dict[str, Any], folder: Path, parts: Mapping[str, tuple[dict[str, Any], Path]]
+) -> dict[str, Path]:
+    """Name below the root → what it is a link to, for the images of a split."""
+    real = os.path.realpath(folder)
+    names = dict.fromkeys(record["file_name"] for record in document["images"])
+    shared = sum(os.path.realpath(other) == real for _, other in parts.values()) > 1
+    if not shared or any(".." in PurePosixPath(name).parts for name in names):  # which lead out of that folder alone
+        return {split: folder}
+    return {f"{split}/{name}": folder / name for name in names if not os.path.isabs(name)}
 
 
 def _coco_files(folder: Path, output: Path | None, notes: list[str]) -> list[Path]:

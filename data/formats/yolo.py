@@ -31,7 +31,6 @@ class YoloFolder:
     Attributes:
         class_names: in the order of the labels.
         tally: what became of the files, after all that is wanted was read.
-        of_folders: whether the splits of `image_sets` are those of folders.
     Raises:
         DatasetError: no class names there, or the description cannot be used.
     """
@@ -45,7 +44,6 @@ class YoloFolder:
         self._label_folders = LabelFolders()
         self._description = read_description(root, self.tally)
         self.class_names = self._description.class_names
-        self.of_folders = False
         self._read_for: dict[Path, tuple[str, bool]] = {}  # what is read → the source, and whether it is there
         self._bases: dict[str, Path] = {}  # split → the folder that names of its images are relative to
 
@@ -63,7 +61,6 @@ class YoloFolder:
                 self.tally.notes.append(f"{split}: listed twice, and counted once: {counted(twice, 'image')}")
         if not splits:
             splits = split_by_folders(self._images(), self.root, self.tally)
-            self.of_folders = bool(splits)
         return splits
 
     def all_images(self) -> list[Path]:

@@ -45,7 +45,7 @@ def check_generalisation(
     if finished and train_ap < LOW_AP:
         return Finding(
             "undertrained",
-            f"{seen}, low on both: not trained enough; raise schedule.epochs (now {config.schedule.epochs})"
+            f"{seen}, low on both: not trained enough; raise {_length(config)}"
             + (
                 ""
                 if config.run.diagnose
@@ -91,3 +91,10 @@ def _better_start(config: Config) -> str:
 def _variety(config: Config) -> str:
     # with "crop" the images are not resized, and "ssd" would change the size of objects
     return "" if config.data.augmentation in ("ssd", "crop") else "vary the images more (data.augmentation=ssd), "
+
+
+def _length(config: Config) -> str:
+    """The key that the run ended by, and its value."""
+    if config.schedule.max_steps is not None:
+        return f"schedule.max_steps (now {config.schedule.max_steps})"
+    return f"schedule.epochs (now {config.schedule.epochs})"

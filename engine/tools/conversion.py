@@ -38,13 +38,12 @@ def add_split_options(parser: argparse.ArgumentParser) -> None:
 
 
 def complete_splits(
-    named: dict[str, list[Path]], of_folders: bool, every: Callable[[], Sequence[Path]], args: argparse.Namespace
+    named: dict[str, list[Path]], every: Callable[[], Sequence[Path]], args: argparse.Namespace
 ) -> dict[str, list[Path]]:
     """The splits that the data name; drawn as --val, --test and --seed ask for where these name none, and so is val
-    where folders name none. A line says what is drawn.
+    where they name train and no val. A line says what is drawn.
 
     Args:
-        of_folders: whether they are named by folders.
         every: gives all there is to split.
     Raises:
         DatasetError: as `split_at_random`.
@@ -53,9 +52,9 @@ def complete_splits(
         splits = split_at_random(every(), {"val": args.val, "test": args.test}, args.seed)
         print(f"split at random: --val {args.val:g} --test {args.test:g} --seed {args.seed}")
         return splits
-    if of_folders and "val" not in named and args.val:
+    if "train" in named and "val" not in named and args.val:
         named = named | split_at_random(named["train"], {"val": args.val}, args.seed)
-        print(f"val drawn at random from train, as no folder is called so: --val {args.val:g} --seed {args.seed}")
+        print(f"val drawn at random from train, as nothing is called so: --val {args.val:g} --seed {args.seed}")
     return named
 
 

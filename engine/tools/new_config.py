@@ -95,7 +95,7 @@ def new_config(root: str, init_from: str | None) -> str:
     anchors = _choose_anchors(dataset, values)
     median = np.median(dataset.sizes, axis=0).astype(int)
     reasons = {
-        "model": "a trained detector; its class head starts afresh" if init_from else "nothing is pretrained",
+        "model": _about_start(init_from),
         "model.anchor_base_scale": anchors,
         "data.test_split": "none found" if splits.test is None else "",
         "loss": "that of the start",
@@ -189,6 +189,14 @@ def _start(init_from: str | None) -> tuple[dict[str, dict[str, Any]], dict[str, 
     groups = {"model": {"init_from": init_from, **family, **model}, **({"loss": loss} if loss else {})}
     optimizer = {"name": saved.optimizer.name} if saved.optimizer.name != usual.optimizer.name else {}
     return groups, optimizer, replace(STARTED, lr=half)
+
+
+def _about_start(init_from: str | None) -> str:
+    if init_from is None:
+        return "nothing is pretrained"
+    if start_keys({"init_from": init_from}):
+        return "a trained detector; its class head starts afresh"
+    return "a trained detector, with its class head where there are as many classes"
 
 
 def _differences(values: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:

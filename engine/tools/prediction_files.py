@@ -102,6 +102,7 @@ class FilePredictor:
         Raises:
             OSError: a result cannot be written.
         """
+        OutputFolder(self.output).discard([RESULTS])  # an earlier one is of other pictures
         num_unreadable = 0
         for number, entry in enumerate(progress(iterable=inputs, desc="predict", unit="file")):
             image_id = {} if self.ids is None else {"image_id": self.ids.image_ids[number]}

@@ -4,6 +4,7 @@ import logging
 
 from data import CocoDetection
 from data.counts import counted
+from engine.run.groups import DataConfig
 from engine.run.precision import resolve_precision
 from engine.training.train_step import TrainStep
 
@@ -59,6 +60,8 @@ def log_plan(train_step: TrainStep, dataset: CocoDetection, eval_set: CocoDetect
             "training keeps the shape of images (data.short_side), evaluation stretches them to data.image_size; set "
             "evaluation.short_side and evaluation.long_side"
         )
+    if None not in (data.short_sides, config.evaluation.short_side) and data.image_size != DataConfig().image_size:
+        log.warning("data.image_size does nothing beside data.short_side and evaluation.short_side; set these two")
     if data.accumulate > 1:
         log.info(
             "data.accumulate: %d micro-batches a step, each ranked by itself: %d images rank together, not %d",

@@ -40,7 +40,7 @@ def build(name: str) -> nn.Module:
     torch.manual_seed(0)
     levels = {"returned_layers": [2, 3, 4], "extra_blocks": LastLevelP6P7(512, 256)}
     backbone = resnet_fpn_backbone(backbone_name="resnet18", weights=None, trainable_layers=5, **levels)
-    model = names_of(PAGE)[name](backbone, 2, balance_every=20)
+    model = names_of(PAGE)[name](backbone, 2, steps_per_epoch=20)
     model.transform.min_size, model.transform.max_size = (64,), 64
     return model.train()
 
@@ -75,7 +75,7 @@ def test_the_classification_part_halves_in_50_steps(name, seed):
     for inputs, outputs in ((3, 16), (16, 32), (32, 32)):
         backbone.extend([nn.Conv2d(inputs, outputs, 3, 2, 1), nn.GroupNorm(8, outputs), nn.ReLU()])
     backbone.out_channels = 32
-    model = names_of(PAGE)[name](backbone, 2, balance_every=20)
+    model = names_of(PAGE)[name](backbone, 2, steps_per_epoch=20)
     shapes = (((12, 16, 20),), ((0.5, 1.0, 2.0),)) if name == "retinanet" else (((8,),), ((1.0,),))
     model.anchor_generator = AnchorGenerator(*shapes)
     model.transform.min_size, model.transform.max_size = (64,), 64

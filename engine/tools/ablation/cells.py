@@ -21,6 +21,7 @@ from data.files import write_atomically
 from data.text_files import read_text
 from engine.metrics.coco_metrics import match_detections
 from engine.run.config import Config, ConfigError, parse_config
+from engine.run.datasets import evaluation_set
 from engine.run.resume import FIXED_GROUPS, FREE_ON_RESUME, config_differences
 from engine.run.run_folder import RunFolder
 from engine.run.step_lines import read_step_lines
@@ -54,8 +55,13 @@ class KeptCells:
         here = self.folder / cell.name
         test, matches = None, None
         if (run / "test_detections.json").exists():
-            annotations = Path(config.data.root) / "annotations" / f"instances_{config.data.test_split}.json"
-            found = match_detections(annotations, run / "test_detections.json")
+            dataset = evaluation_set(config, "test")  # with the classes and images that were evaluated
+            found = match_detections(
+                dataset.ground_truth,
+                run / "test_detections.json",
+                category_ids=dataset.category_ids,
+                image_ids=dataset.image_ids.tolist(),
+            )
             test, matches = metrics_on_test(found), KeptMatches.of(found)
         whole = config.to_dict()
         record = {

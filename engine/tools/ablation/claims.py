@@ -32,6 +32,7 @@ class Claim:
 
     Attributes:
         claimed: else it is an effect with its intervals, and nothing is tested.
+        planned: seeds of the grid; where some are missing there is no verdict.
         mean: of the paired differences.
         student, bootstrap: their 95 % intervals.
         student_p, bootstrap_p: two-sided.
@@ -42,6 +43,7 @@ class Claim:
     variant: str
     claimed: bool
     seeds: int
+    planned: int
     mean: float
     student: tuple[float, float]
     bootstrap: tuple[float, float]
@@ -91,6 +93,7 @@ def claims_of(cells: KeptCells, name: str, draws: int) -> Iterator[Claim]:
             variant,
             variant in grid.claims,
             len(seeds),
+            len(grid.seeds),
             mean,
             (mean - half_width, mean + half_width),
             bootstrap_interval(differences),
@@ -143,7 +146,8 @@ def claims_table(claims: list[Claim], references: Mapping[str, str]) -> str:
             p_value = next(corrected)
             p_values = " | ".join(f"{value:.4f}" for value in (claim.student_p, claim.bootstrap_p, p_value))
             test = f"| {p_values} | {_verdict(claim, p_value)}"
-        lines.append(f"| {claim.grid} | {pair} | {claim.seeds} | {claim.mean:+.4f} | {student} | {bootstrap} {test} |")
+        seeds = f"{claim.seeds}" if claim.seeds == claim.planned else f"{claim.seeds} of {claim.planned}"
+        lines.append(f"| {claim.grid} | {pair} | {seeds} | {claim.mean:+.4f} | {student} | {bootstrap} {test} |")
     return "\n".join(lines)
 
 
@@ -161,6 +165,8 @@ def parts_table(claims: list[Claim], references: Mapping[str, str]) -> str:
 
 
 def _verdict(claim: Claim, p_value: float) -> str:
+    if claim.seeds < claim.planned:
+        return "unfinished"
     if p_value < 1 - LEVEL:
         return "ahead" if claim.mean > 0 else "behind"
     return "not behind" if min(claim.student[0], claim.bootstrap[0]) > NOT_BEHIND else "open"

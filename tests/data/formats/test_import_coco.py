@@ -111,11 +111,15 @@ def test_a_single_file_is_split_and_nothing_of_it_is_lost(call, tmp_path):
         ids = {record["id"] for record in part["images"]}
         assert {record["image_id"] for record in part["annotations"]} == ids
     assert json.loads(file.read_text()) == before and len(list(photos.iterdir())) == 20
+    for split, part in zip(("train", "val", "test"), parts, strict=True):
+        assert sorted(path.name for path in (tmp_path / "out" / split).iterdir()) == [
+            record["file_name"] for record in part["images"]
+        ]
     again = [path.read_bytes() for path in sorted((tmp_path / "out/annotations").iterdir())]
     call(file, "--images", photos, "--val", "0.2", "--test", "0.1", "--seed", "3", "--overwrite")
     assert again == [path.read_bytes() for path in sorted((tmp_path / "out/annotations").iterdir())]
     call(file, "--images", photos, "--val", "0.2", "--seed", "4", "--overwrite")
-    assert sizes(tmp_path) == {"train": 16, "val": 4} and not (tmp_path / "out/test").exists()
+    assert sizes(tmp_path) == {"train": 16, "val": 4} and not list((tmp_path / "out/test").iterdir())
 
 
 def test_records_of_one_image_stay_together(call, tmp_path):

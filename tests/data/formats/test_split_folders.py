@@ -130,7 +130,7 @@ def test_val_is_drawn_from_train_where_no_folder_is_called_so(tmp_path, monkeypa
     monkeypatch.setattr(sys, "argv", ["convert", str(root), "--output", str(tmp_path / "out")])
     script.main()
     said = capsys.readouterr().out
-    assert "val drawn at random from train, as no folder is called so: --val 0.2 --seed 0" in said.splitlines()
+    assert "val drawn at random from train, as nothing is called so: --val 0.2 --seed 0" in said.splitlines()
     assert all(text in said for text in ("train: 4 images", "val: 1 image,", "test: 2 images"))
 
 

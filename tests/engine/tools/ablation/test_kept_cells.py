@@ -305,6 +305,10 @@ def test_a_claim_needs_two_pairs(grid, tmp_path):
     keep(cells, Cell("AP", 0.01, 0), 0.4)
     with pytest.raises(ConfigError, match="1 pairs of tested runs"):
         list(claims_of(cells, "tiny", draws=10))
+    keep(cells, Cell("aLRP", 0.01, 2), 0.9)
+    keep(cells, Cell("AP", 0.01, 2), 0.4)
+    table = claims_table(list(claims_of(cells, "tiny", draws=10)), {"tiny": "aLRP"})
+    assert "| tiny | aLRP – AP | 2 of 3 |" in table and table.endswith("| unfinished |")
 
 
 def test_the_runs_of_the_reference_are_drawn_once_for_all_claims(grid, tmp_path, monkeypatch):
