@@ -245,9 +245,12 @@ def test_two_names_are_never_one_image(refused, tmp_path):
 def test_nothing_of_the_users_is_replaced(call, capsys, tmp_path):
     export(tmp_path / "in/labels.json", tmp_path / "in", [f"{number}.jpg" for number in range(10)])
     (tmp_path / "out/val").mkdir(parents=True)
-    (tmp_path / "out/val/mine.jpg").write_text("mine")
+    mine = [tmp_path / f"out/val/{number}.jpg" for number in range(10)]
+    for path in mine:
+        path.write_text("mine")
     for more in ([], ["--overwrite"]):
         with pytest.raises(SystemExit):
             call(tmp_path / "in", *more)
-        assert "out/val: exists and was not written there" in capsys.readouterr().err
-    assert [path.name for path in (tmp_path / "out").rglob("*")] == ["val", "mine.jpg"]
+        assert ".jpg: exists and was not written there" in capsys.readouterr().err
+    assert sorted(path for path in (tmp_path / "out").rglob("*") if path.is_file()) == mine
+    assert {path.read_text() for path in mine} == {"mine"}

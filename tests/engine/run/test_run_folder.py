@@ -118,7 +118,7 @@ def test_the_same_rewind_gives_the_same_step_and_keeps_what_it_gives_up(five_ste
         folder.begin(config, 3, 0)
         assert load_checkpoint(folder.last)["step"] == 3 and not folder.best.exists()
     aside = folder.path / "earlier.1"
-    assert sorted(path.name for path in aside.iterdir()) == ["best.pt", "last.pt"]
+    assert sorted(path.name for path in aside.iterdir()) == ["best.pt", "last.pt", "metrics.jsonl"]
     assert {path.read_bytes() for path in aside.iterdir()} <= set(before.values())
     assert not (folder.path / "earlier.2").exists()
 

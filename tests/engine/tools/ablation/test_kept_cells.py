@@ -160,7 +160,6 @@ def test_a_cell_keeps_the_recipe_that_made_it(grid, tmp_path):
         cells.results()
 
 
-@pytest.mark.parametrize("file", ["cell.json", "metrics.jsonl"])
 @pytest.mark.parametrize("override", ["schedule.max_steps=5", "evaluation.flip=true"])
 def test_a_cell_of_other_steps_or_evaluations_is_refused(grid, tmp_path, override):
     cells = keep_a_run(grid, tmp_path)
@@ -209,6 +208,7 @@ def test_a_cell_is_tested_only_when_all_of_its_test_is_kept(grid, tmp_path, monk
     assert there.results()[cell].test == record["test"]
 
 
+@pytest.mark.parametrize("file", ["cell.json", "metrics.jsonl"])
 def test_damaged_cells_are_one_line(grid, tmp_path, file):
     cells = all_kept(grid, tmp_path / "a")
     (cells.folder / Cell("AP", 0.01, 2).name / file).write_text("{}\n")
