@@ -127,14 +127,12 @@ def _coco_files(folder: Path, output: Path | None, notes: list[str]) -> list[Pat
             files += [path] if _is_coco(read_json(path)) else []
         except DatasetError as error:
             damaged.append(error)
+    if damaged and not files:
+        raise damaged[0]
     if not files:
-        raise (
-            damaged[0]
-            if damaged
-            else DatasetError(
-                f"{folder}: no COCO file there: none of {counted(len(candidates), 'JSON file')} has the lists "
-                f"{', '.join(SECTIONS)}"
-            )
+        raise DatasetError(
+            f"{folder}: no COCO file there: none of {counted(len(candidates), 'JSON file')} has the lists "
+            f"{', '.join(SECTIONS)}"
         )
     if others := [path for path in candidates if path not in files]:
         notes.append(f"left out: {counted(len(others), 'JSON file')} of another kind, the first {others[0]}")
