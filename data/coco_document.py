@@ -15,6 +15,12 @@ def read_document(path: Path, images_only: bool = False) -> dict[str, Any]:
     """The lists "images", "categories" and "annotations" of a COCO file, their entries unchecked; without annotations
     where `images_only`. Raises DatasetError."""
     document = read_json(path)
+    require_lists(document, path, images_only)
+    return document
+
+
+def require_lists(document: Any, path: Path, images_only: bool = False) -> None:
+    """Raises DatasetError where the content of a JSON file is no document as of `read_document`."""
     if not isinstance(document, dict):
         raise DatasetError(f"{path}: not a COCO annotation file: its top level is not an object")
     if images_only:
@@ -24,7 +30,6 @@ def read_document(path: Path, images_only: bool = False) -> dict[str, Any]:
             raise DatasetError(f"{path}: not a COCO annotation file: it has no list {section!r}")
         if not document[section] and section != "annotations":
             raise DatasetError(f"{path}: {section!r} is empty")
-    return document
 
 
 def usable_document(

@@ -9,11 +9,12 @@ from operator import methodcaller
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from data.coco_document import keep_usable, read_document
+from data.coco_document import keep_usable, require_lists
 from data.counts import counted
 from data.errors import DatasetError
 from data.files import write_atomically
-from data.formats.convert import claim_outputs, place
+from data.formats.convert import claim_outputs, place, writing_to
+from data.formats.foreign_paths import last_parts, slashes
 from data.formats.split_folders import KINDS, SPLIT_NAMES, split_of
 from data.formats.tally import inputs_below
 from data.text_files import read_json
@@ -60,12 +61,13 @@ def read_exports(
         DatasetError: no COCO file, several whose splits cannot be told, or images that are not there.
     """
     notes: list[str] = []
-    files = [source] if source.is_file() else _coco_files(source, output, notes)
-    splits = _splits(files, source)
-    documents = [read_document(file) for file in files]
-    notes += _leave_out_parents(documents)
+    documents = {source: read_json(source)} if source.is_file() else _coco_files(source, output, notes)
+    for file, document in documents.items():
+        require_lists(document, file)
+    splits = _splits(list(documents), source)
+    notes += _leave_out_parents(list(documents.values()))
     exports = []
-    for file, split, document in zip(files, splits, documents, strict=True):
+    for (file, document), split in zip(documents.items(), splits, strict=True):
         keep_usable(document, file, on_error="skip")
         top = source if source.is_dir() else _above_annotations(file)
         folder = images or _image_folder(document["images"][0]["file_name"], file, split, top)
@@ -96,12 +98,10 @@ def write_documents(
     claim_outputs(root, list(files.values()), names, inputs, overwrite)
     for split, (document, _) in parts.items():
         text = json.dumps(document).encode()
-        try:
+        with writing_to(root):
             for name, source in placed[split].items():
                 place(source, root / name, copy=False)
             write_atomically(files[split], methodcaller("write", text))
-        except OSError as error:
-            raise DatasetError(f"{root}: cannot write there ({error}); make room or change --output") from error
     return files
 
 
@@ -117,16 +117,20 @@ def _places(
     return {f"{split}/{name}": folder / name for name in names if not os.path.isabs(name)}
 
 
-def _coco_files(folder: Path, output: Path | None, notes: list[str]) -> list[Path]:
+def _coco_files(folder: Path, output: Path | None, notes: list[str]) -> dict[Path, Any]:
+    """The COCO files of a folder, and their contents."""
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such file or folder; check the path")
     candidates = sorted(path for path in inputs_below(folder, output) if path.suffix.lower() == ".json")
-    files, damaged = [], []
+    files, damaged = {}, []
     for path in candidates:
         try:
-            files += [path] if _is_coco(read_json(path)) else []
+            content = read_json(path)
         except DatasetError as error:
             damaged.append(error)
+        else:
+            if _is_coco(content):
+                files[path] = content
     if damaged and not files:
         raise damaged[0]
     if not files:
@@ -234,7 +238,7 @@ def _use_names_in(folder: Path, records: Sequence[dict[str, Any]], file: Path) -
         if name is None:
             missing.append(written)
             continue
-        if _slashes(taken.setdefault(name, written)) != _slashes(written):
+        if slashes(taken.setdefault(name, written)) != slashes(written):
             raise DatasetError(
                 f"{file}: {taken[name]} and {written} are not in {folder}, and {name} there would be both; put them "
                 "there, or name another folder by --images"
@@ -251,10 +255,4 @@ def _use_names_in(folder: Path, records: Sequence[dict[str, Any]], file: Path) -
 
 def _found(folder: Path, name: str) -> str | None:
     """The name, or its last parts, by which an image is in the folder: tools write paths of another machine."""
-    parts = [part for part in PurePosixPath(_slashes(name)).parts if part not in ("/", "..")]
-    names = (name, *("/".join(parts[first:]) for first in range(len(parts))))
-    return next((each for each in names if os.path.isfile(folder / each)), None)
-
-
-def _slashes(name: str) -> str:
-    return name.replace("\\", "/")
+    return next((each for each in (name, *last_parts(name)) if os.path.isfile(folder / each)), None)

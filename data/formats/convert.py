@@ -4,7 +4,8 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,12 +102,19 @@ def claim_outputs(
     earlier = [name for name in sorted(folder.listed().difference(names)) if os.path.lexists(root / name)]
     # annotations first: none may be there that tells of images which are gone or replaced
     earlier.sort(key=lambda name: not name.startswith("annotations/"))
-    try:
+    with writing_to(root):
         folder.check([*names, *earlier], inputs, replace=overwrite)
         folder.claim(names, inputs, replace=overwrite)
         folder.discard([*names[: len(annotation_files)], *earlier])
+
+
+@contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Raises DatasetError where the folder cannot be written."""
+    try:
+        yield
     except OSError as error:
-        raise DatasetError(f"{root}: cannot write there ({error}); make room or change --output") from error
+        raise DatasetError(f"{folder}: cannot write there ({error}); make room or change --output") from error
 
 
 def split_at_random(paths: Sequence[Path], shares: Mapping[str, float], seed: int) -> dict[str, list[Path]]:
@@ -185,10 +193,8 @@ def _write_split(
                     "iscrowd": int(item.crowd),
                 }
             )
-        try:
+        with writing_to(root / split):
             place(image.path, root / split / image.file_name, copy)
-        except OSError as error:
-            raise DatasetError(f"{root / split}: cannot write there ({error}); make room or change --output") from error
     categories = [{"id": category_id, "name": name} for name, category_id in category_ids.items()]
     document = {"images": records, "annotations": annotations, "categories": categories}
     write_atomically(file, lambda target: target.write(json.dumps(document).encode()))

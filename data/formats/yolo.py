@@ -3,12 +3,13 @@
 import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path, PurePath
 
 from data.counts import counted
 from data.errors import DatasetError
 from data.exif import Exif
 from data.formats.convert import LabelledImage, LabelledObject, image_sizes
+from data.formats.foreign_paths import last_parts, slashes
 from data.formats.split_folders import split_by_folders
 from data.formats.tally import FileTally, inputs_below, unique_files
 from data.formats.yolo_description import read_description
@@ -164,8 +165,7 @@ class YoloFolder:
     def _by_last_parts(self, text: str) -> Path | None:
         """Where the last parts of a path of the description are below the root."""
         # exporting tools write paths of another machine, or relative to a folder that no longer exists
-        parts = [part for part in PurePosixPath(text.replace("\\", "/")).parts if part not in ("/", "..")]
-        candidates = (self.root.joinpath(*parts[first:]) for first in range(len(parts)))
+        candidates = (self.root / parts for parts in last_parts(text))
         return next((path for path in candidates if os.path.exists(path)), None)
 
     def _read_one(self, path: Path, label_file: Path | None, base: Path) -> LabelledImage:
@@ -189,7 +189,7 @@ def _common_folder(folders: Iterable[Path]) -> Path:
 
 def _as_written(text: str, bases: Sequence[Path]) -> Path | None:
     """A path of the description, relative to one of the bases, written as here or as on Windows."""
-    for spelling in dict.fromkeys((text, text.replace("\\", "/"))):
+    for spelling in dict.fromkeys((text, slashes(text))):
         for base in bases:
             if os.path.exists(base / spelling):
                 path = base / spelling

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -92,18 +93,20 @@ def evaluate(
     if not dataset.has_annotations:
         return evaluation
     if processes.is_main:
-        evaluation.matches = match_detections(
-            dataset.ground_truth,
-            results,
-            category_ids=dataset.category_ids,
-            image_ids=dataset.image_ids.tolist(),
-        )
+        evaluation.matches = match_on(dataset, results)
         evaluation.metrics = metrics_of(evaluation.matches)
     evaluation.metrics = processes.from_main(evaluation.metrics)
     per_class = evaluation.metrics["per_class"]
     evaluation.thresholds = [per_class[name]["lrp_threshold"] for name in dataset.class_names]
     evaluation.examples = kept
     return evaluation
+
+
+def match_on(dataset: CocoDetection, detections: Path | Sequence[dict[str, Any]]) -> Matches:
+    """Detections, or a results file, matched to the objects of the classes and images that the data set has."""
+    return match_detections(
+        dataset.ground_truth, detections, category_ids=dataset.category_ids, image_ids=dataset.image_ids.tolist()
+    )
 
 
 def _loader(dataset: CocoDetection, config: Config, processes: Processes) -> DataLoader:

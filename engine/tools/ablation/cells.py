@@ -19,7 +19,7 @@ from typing import IO, Any
 from data.errors import DatasetError
 from data.files import write_atomically
 from data.text_files import read_text
-from engine.metrics.coco_metrics import match_detections
+from engine.evaluation.evaluator import match_on
 from engine.run.config import Config, ConfigError, parse_config
 from engine.run.datasets import evaluation_set
 from engine.run.resume import FIXED_GROUPS, FREE_ON_RESUME, config_differences
@@ -55,13 +55,7 @@ class KeptCells:
         here = self.folder / cell.name
         test, matches = None, None
         if (run / "test_detections.json").exists():
-            dataset = evaluation_set(config, "test")  # with the classes and images that were evaluated
-            found = match_detections(
-                dataset.ground_truth,
-                run / "test_detections.json",
-                category_ids=dataset.category_ids,
-                image_ids=dataset.image_ids.tolist(),
-            )
+            found = match_on(evaluation_set(config, "test"), run / "test_detections.json")
             test, matches = metrics_on_test(found), KeptMatches.of(found)
         whole = config.to_dict()
         record = {
