@@ -59,6 +59,13 @@ def test_max_iou_is_the_loop(anchors, gt_boxes):
     assert matches.tolist() == max_iou_by_loops(anchors, gt_boxes)
 
 
+def test_an_iou_of_a_threshold_itself_is_on_its_upper_side():
+    anchors, half = torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([[0.0, 0, 10, 5]])
+    for positive_iou, negative_iou, expected in ((0.5, 0.4, 0), (0.75, 0.5, -2), (0.75, 0.625, -1)):
+        matcher = MaxIoUMatcher(positive_iou, negative_iou, best_from=None)
+        assert matcher([anchors], half).tolist() == [expected]
+
+
 def test_later_objects_take_tied_anchors_and_untouched_objects_get_none():
     anchors = torch.tensor([[0.0, 0, 10, 10], [100, 100, 110, 110]])
     gt_boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 10], [500, 500, 510, 510]])

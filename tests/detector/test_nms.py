@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision import ops
 
+from detector import nms
 from detector.nms import batched_nms
 
 
@@ -121,3 +122,15 @@ def test_at_most_three_times_torchvisions_time():
             function(*arguments)
             times.append(time.perf_counter() - start)
     assert statistics.median(seconds[batched_nms]) <= 3 * statistics.median(seconds[ops.batched_nms])
+
+
+@pytest.mark.parametrize("block", [2, 3, 5])
+def test_an_overlap_of_the_threshold_itself_suppresses_nothing_in_any_block(monkeypatch, block):
+    monkeypatch.setattr(nms, "_BLOCK", block)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(50):
+        corner = torch.randint(0, 9, (60, 2), generator=generator)
+        boxes = torch.cat([corner, corner + torch.randint(0, 6, (60, 2), generator=generator)], 1).float()
+        scores = torch.randint(1, 4, (60,), generator=generator) / 4
+        for threshold in (0.0, 0.25, 0.5):
+            assert_like_torchvision(boxes, scores, torch.zeros(60, dtype=torch.int64), threshold)

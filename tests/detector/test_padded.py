@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from detector import nms, padded
 from detector.boxes import BoxCoding
 from detector.nms import nms_of_images
 from detector.padded import NOTHING, padded_detections, padded_nms
@@ -30,6 +31,21 @@ def test_keeps_what_nms_of_images_keeps(iou_threshold):
         assert kept[image].tolist() == [*of_image.tolist(), *[NOTHING] * (200 - len(of_image))]
     few = padded_nms(boxes, scores.masked_fill(scores < 0.5, -1.0), labels, iou_threshold, 7)
     assert torch.equal(few, kept[:, :7])
+
+
+@pytest.mark.parametrize("limit", [100, 200])
+def test_classes_are_shifted_up_to_the_same_number_of_boxes(monkeypatch, limit):
+    for module in (nms, padded):
+        monkeypatch.setattr(module, "MAX_SHIFTED", limit)
+    generator = torch.Generator().manual_seed(0)
+    boxes = crowded_boxes(200, generator)[0] + torch.rand(200, 4, generator=generator)
+    scores = torch.rand(200, generator=generator)
+    labels = torch.randint(0, 3, (200,), generator=generator) * 100_000  # so far apart that coordinates round
+    expected = nms.batched_nms(boxes, scores, labels, 0.5)
+    kept = padded_nms(boxes[None], scores[None], labels[None], 0.5, 200)[0]
+    assert kept[kept != NOTHING].tolist() == expected.tolist()
+    monkeypatch.setattr(nms, "MAX_SHIFTED", 300 - limit)
+    assert nms.batched_nms(boxes, scores, labels, 0.5).tolist() != expected.tolist()
 
 
 @pytest.mark.parametrize("topk_candidates", [10, 1000])

@@ -10,7 +10,9 @@ from detector import build_detector
 from detector.families import with_own_defaults
 from engine.run.config import load_config, parse_config
 from losses import dr_loss
-from losses.dr import NEGATIVE_LAMBDA
+from losses.dr import NEGATIVE_LAMBDA, DRSettings
+from losses.matched import Matched
+from losses.table import build_loss
 
 CASES = (
     "init",
@@ -123,3 +125,19 @@ def test_a_detector_with_it_starts_undecided_and_ignores_nothing():
     losses["loss"].backward()
     assert set(losses) == {"loss", "loss_cls", "loss_loc"}
     assert all(parameter.grad.isfinite().all() for parameter in detector.parameters())
+
+
+def test_the_settings_of_the_loss_count():
+    zeros = torch.zeros(1, 4)
+    logits, targets, offsets = torch.tensor([0.0, 1.0]), torch.tensor([1, 0]), torch.full((1, 4), 0.2)
+
+    def parts(**settings):
+        matched = Matched(logits, targets, torch.tensor([0]), zeros, zeros, offsets, lambda: zeros)
+        return build_loss(DRSettings(**settings)).of_matched(matched)
+
+    assert parts()["loss_cls"] == dr_loss(logits, targets)
+    for constants in ({"steepness": 3.0}, {"weight": 2.0}):
+        assert parts(**constants)["loss_cls"] == dr_loss(logits, targets, **constants) != dr_loss(logits, targets)
+    # an offset of 0.2 is beyond the default beta of 0.11, where the loss is linear, and below 1, where it is quadratic
+    assert parts()["loss_loc"].item() == pytest.approx(0.2 - 0.11 / 2)
+    assert parts(smooth_l1_beta=1.0)["loss_loc"].item() == pytest.approx(0.2**2 / 2)

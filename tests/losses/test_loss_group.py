@@ -2,8 +2,12 @@
 
 import pytest
 import torch
+import torch.distributed as dist
 from fork_server import run_processes
 from group_worker import CASES, losses_and_gradients, make_case, work
+
+from losses.matched import Matched
+from losses.table import LOSSES, build_loss
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 
@@ -52,3 +56,24 @@ def test_takes_few_collectives_and_as_many_on_every_process(of_processes):
         for loss, most in {"alrp": 3, "ap": 3, "rs": 3, "focal": 1, "dr": 2, "ce": 1, "smooth_l1": 1}.items():
             counts = {process[key][loss]["collectives"] for process in of_processes}
             assert len(counts) == 1 and 1 <= counts.pop() <= most
+
+
+@pytest.fixture
+def group_of_one(tmp_path):
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    yield dist.group.WORLD
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("name", ["ap", "focal", "dr", "rs", "ce"])
+def test_boxes_of_what_a_head_matched_are_averaged_over_the_group(group_of_one, monkeypatch, name):
+    boxes = torch.tensor([[0.0, 0, 10, 10]])
+    matched = Matched(
+        torch.zeros(4), torch.tensor([1, 0, 0, -1]), torch.tensor([0]), boxes, boxes + 1, boxes, lambda: boxes + 1
+    )
+    summed, all_reduce = [], dist.all_reduce
+    monkeypatch.setattr(
+        dist, "all_reduce", lambda values, *a, **k: summed.append(values.numel()) or all_reduce(values, *a, **k)
+    )
+    build_loss(LOSSES[name].Settings()).of_matched(matched, group_of_one)
+    assert summed[-1] == 2  # the sum of the box errors, and what divides it

@@ -296,3 +296,10 @@ def test_the_default_device_does_not_matter(module):
     expected = copy.deepcopy(criterion)(logits, labels, pred, gt)
     with torch.device("meta"):  # stands for a GPU
         assert criterion(logits, labels, pred, gt) == expected
+
+
+def test_boxes_of_few_positives_of_low_scores_count_in_full():
+    logits, labels = torch.tensor([[-5.0], [-7.0], [0.0]]), torch.tensor([0, 0, 1])
+    ious, scores = torch.tensor([0.5, 0.9]), torch.tensor([-5.0, -7.0]).sigmoid()
+    loc = RankSortLoss(self_balance=False)(logits, labels, ious=ious)[1]
+    assert loc.item() == pytest.approx(((scores * (1 - ious)).sum() / scores.sum()).item())

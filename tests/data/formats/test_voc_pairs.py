@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from voc_files import annotation, convert, lists, write
+from voc_files import BOX, annotation, convert, lists, write
 
 from data.errors import DatasetError
 from data.formats.convert import LabelledImage
@@ -22,7 +22,10 @@ def test_two_annotations_of_one_image_are_refused(tmp_path):
 def test_an_image_in_two_splits_is_read_twice(tmp_path):
     write(tmp_path, "a.xml", "a.jpg")
     voc = VocFolder(tmp_path)
-    assert voc.read(voc.xml_files, "crowd") == voc.read(voc.xml_files, "crowd")
+    for _split in ("train", "val"):
+        (image,) = voc.read(voc.xml_files, "crowd")
+        assert (image.path, image.file_name, image.size) == (tmp_path / "a.jpg", "a.jpg", (12, 16))
+        assert [found.box for found in image.objects] == [BOX]
 
 
 def test_only_images_in_two_splits_are_said_to_be(tmp_path):

@@ -7,7 +7,7 @@ import torch
 from faster_rcnn_worker import SMALL
 
 from detector import build_detector, build_references
-from detector.boxes import pairwise_iou
+from detector.boxes import PAPER_CODING, pairwise_iou
 from detector.families import model_settings
 from detector.faster_rcnn.faster_rcnn import FasterRCNN
 from detector.faster_rcnn.regions import RegionPooler, Regions
@@ -240,8 +240,8 @@ def test_the_first_head_alone_is_monitored_beside_the_second(batches, images):
     assert monitor.values["num_positives_rpn"] == expected
     assert monitor.values["num_positives"] == monitor.values["positives_per_level"].sum()
     assert monitor.values["num_objects"] == 4
-    best = pairwise_iou(batches["in none"][0]["boxes"].new_tensor([[5.0, 5, 50, 60]]), torch.cat(anchors)).max()
-    assert monitor.values["sum_reference_iou"] >= best
+    best = [pairwise_iou(target["boxes"], torch.cat(anchors)).amax(dim=1) for target in batches["in both images"]]
+    torch.testing.assert_close(monitor.values["sum_reference_iou"].float(), torch.cat(best).sum())
 
 
 def test_images_need_sides_that_its_levels_divide(images):
@@ -260,3 +260,32 @@ def test_the_pyramid_has_five_levels_and_the_last_is_every_second_pixel(images):
     number = 3 * (16 * 24 + 8 * 12 + 4 * 6 + 2 * 3 + 1 * 2)
     assert logits.shape == (2, number, 1) and box_deltas.shape == (2, number, 4)
     assert sum(map(len, anchors)) == number
+
+
+def test_config_reaches_the_parts():
+    keys = {"rpn_samples": 64, "rpn_positive_share": 0.4, "roi_samples": 32, "roi_positive_share": 0.1}
+    detector = make({"name": "ce", "box_loss": "giou", "box_weight": 10.0}, rpn_prior=0.1, **keys)
+    rpn, roi = detector.objective.rpn, detector.objective.roi
+    assert rpn.matcher.sampler == Sampler(64, 0.4) and roi.matcher.sampler == Sampler(32, 0.1)
+    assert rpn.tau == 0.7 and (rpn.matcher.matcher.positive_iou, rpn.matcher.matcher.negative_iou) == (0.7, 0.3)
+    assert (rpn.loss.settings.box_loss, roi.loss.settings.box_loss) == ("smooth_l1", "giou")
+    assert detector.proposer.coding == rpn.coding and rpn.coding.stds == (1.0, 1.0, 1.0, 1.0)
+    assert detector.postprocess.coding == roi.coding == PAPER_CODING
+    torch.testing.assert_close(detector.head.logits.bias.sigmoid(), torch.full((3,), 0.1))
+    ranked = make({"name": "alrp"}, {"crowd": "ignore"})
+    assert ranked.proposer.coding == ranked.objective.rpn.coding == PAPER_CODING
+    assert ranked.objective.rpn.ignore_crowd and ranked.objective.roi.ignore_crowd
+
+
+@pytest.mark.parametrize(("convention", "aligned"), [("paper", True), ("torchvision", False)])
+def test_pooling_follows_the_convention_of_boxes(convention, aligned):
+    assert make(box_convention=convention).pooler.aligned == aligned
+
+
+def test_training_takes_more_candidates(images, batches):
+    detector, training = make(), []
+    proposer = detector.proposer
+    detector.proposer = lambda *arguments: training.append(arguments[-1]) or proposer(*arguments)
+    detector(images, batches["in both images"])
+    detector.eval()(images)
+    assert training == [True, False]

@@ -5,7 +5,9 @@ import torch
 
 from detector import build_detector, build_references
 from detector.families import model_settings
+from detector.fcos.build import STRIDES
 from engine.run.config import ConfigError, parse_config
+from losses.overlaps import box_center
 
 SMALL = {
     "family": "fcos",
@@ -117,3 +119,18 @@ def test_images_need_sides_that_its_levels_divide(images):
         make()(images[..., :60], [])
     with pytest.raises(ValueError, match="training needs targets"):
         make()(images)
+
+
+def test_keys_of_points_reach_the_matcher():
+    detector = make(center_radius=None, range_limits=[16.0, 32.0, 64.0, 128.0])
+    matcher = detector.objective.matcher
+    assert matcher.center_radius is None and matcher.range_limits == (16.0, 32.0, 64.0, 128.0)
+    assert detector.objective.coding == detector.postprocess.coding
+
+
+@pytest.mark.parametrize(("conventions", "share"), [("paper", 0.5), ("torchvision", 0.0)])
+def test_points_lie_in_their_cells_as_the_convention_says(conventions, share):
+    detector = make(conventions=conventions)
+    for cells, stride in zip(detector.cells.of_image((128, 256)), STRIDES, strict=True):
+        assert box_center(cells)[0].tolist() == [share * stride] * 2
+        assert (cells[:, 2:] - cells[:, :2] == stride).all()

@@ -276,3 +276,24 @@ def test_logits_are_copied_to_float32_only_where_no_kernel_reads_them(kernels, t
     matched = compare(half, deltas, assign(two_targets), PAPER_CODING)
     assert (matched.logits.data_ptr() == half.data_ptr()) == kernels
     assert matched.logits.dtype == (torch.bfloat16 if kernels else torch.float32)
+
+
+@pytest.mark.parametrize("kind", ["iou", "giou", "diou"])
+@pytest.mark.parametrize("name", ["alrp", "rs", "ap", "focal"])
+def test_the_overlap_is_the_one_that_is_named(two_targets, name, kind):
+    cls_logits, box_deltas = outputs(2)
+    key = "loc_error" if name in ("alrp", "rs") else "box_loss"
+    loss_loc = objective(name, **{key: kind})(cls_logits, box_deltas, LEVELS, two_targets)["loss_loc"]
+    found = assign(two_targets)
+    boxes = decode_boxes(found.of_positives(box_deltas), found.reference_boxes)
+    overlap = {"iou": ops.box_iou, "giou": ops.generalized_box_iou, "diou": ops.distance_box_iou}[kind]
+    errors = 1 - overlap(boxes, found.gt_boxes).diag()
+    if name == "alrp":
+        tau = 0.5 if kind == "iou" else 1
+        expected = alrp_loss(cls_logits.flatten(), found.cls_targets.flatten(), errors / tau)[1]
+    elif name == "rs":
+        scores = cls_logits.flatten()[found.entries].sigmoid()
+        expected = (scores * errors).sum() / scores.sum()
+    else:
+        expected = errors.mean()
+    torch.testing.assert_close(loss_loc, expected)

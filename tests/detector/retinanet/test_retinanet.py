@@ -8,6 +8,7 @@ import torch
 
 from detector import build_detector
 from detector.backbones.winograd import use_winograd
+from detector.boxes import PAPER_CODING, TORCHVISION_CODING
 from detector.matcher import ATSSMatcher, MaxIoUMatcher
 from detector.monitor import Monitor
 from detector.retinanet.config import RetinaNetConfig
@@ -212,3 +213,10 @@ def test_detections_do_not_depend_on_how_many_images_are_in_a_batch(make_detecto
             assert not torch.equal(detector(images)[0]["boxes"], pair[0]["boxes"])
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(("convention", "coding"), [("torchvision", TORCHVISION_CODING), ("paper", PAPER_CODING)])
+def test_boxes_are_learned_in_the_coding_that_they_are_read_in(make_detector, convention, coding):
+    detector = make_detector(box_convention=convention, topk_candidates=40)
+    assert detector.objective.coding == detector.postprocess.coding == coding
+    assert detector.postprocess.topk_candidates == 40

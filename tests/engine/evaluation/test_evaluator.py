@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from data import CocoDetection, eval_transform
 from engine.evaluation.evaluator import evaluate
 from engine.run.config import load_config, parse_config
+from engine.run.datasets import evaluation_set
 from engine.run.distributed import Processes
 from engine.run.load import load_detector
 from engine.tools.prediction import predict
@@ -28,6 +29,14 @@ class FakeDetector(nn.Module):
             scores = torch.linspace(0.9, 0.3, count)
             detections.append({"boxes": boxes, "scores": scores, "labels": torch.arange(count) % 3})
         return detections
+
+
+class FirstClass(nn.Module):
+    """One object of the first class in every image."""
+
+    def forward(self, images: Tensor, image_sizes: list[tuple[int, int]]) -> list[dict[str, Tensor]]:
+        found = {"boxes": torch.tensor([[4.0, 4, 20, 20]]), "scores": torch.ones(1), "labels": torch.tensor([0])}
+        return [found] * len(images)
 
 
 @pytest.fixture
@@ -95,3 +104,12 @@ def test_the_network_evaluates_and_predicts_in_the_precision_that_is_named(
     predicted = predict(detector, replace(info, config=config), dataset.path(0))
     assert set(types) == {getattr(torch, precision)}
     assert found and predicted["boxes"].dtype == predicted["scores"].dtype == torch.float32
+
+
+def test_metrics_are_of_the_chosen_classes_alone(config_file, dataset):
+    name = dataset.class_names[1]
+    config = load_config(config_file, [f"data.classes=[{name}]"])
+    chosen = evaluation_set(config, "val")
+    result = evaluate(FirstClass(), chosen, config, HERE)
+    assert list(result.metrics["per_class"]) == [name]
+    assert {found["category_id"] for found in result.detections} == {dataset.category_ids[1]}

@@ -9,6 +9,7 @@ from PIL import Image
 from torch import nn
 
 from data.boxes import mirror_boxes
+from engine.evaluation import evaluator
 from engine.evaluation.evaluator import evaluate
 from engine.evaluation.tta import merge, mirror_images, views
 from engine.run.config import parse_config
@@ -113,3 +114,20 @@ def test_category_ids_may_be_of_any_size(first_id):
     a, b = first_id, first_id + 1
     found = [result(a, 0.0, 0.9), result(b, 0.0, 0.8), result(b, 1.0, 0.7), result(a, 20.0, 0.6)]
     assert merge(found, 0.5, 100) == [found[0], found[1], found[3]]
+
+
+def test_the_limit_of_the_long_side_grows_along(root):
+    config = configured(root, extra_short_sides=[160])
+    first, second = views(evaluation_set(config, "val"), config.evaluation)
+    assert first.dataset.transform.output_size((80, 200)) == (80, 200)
+    assert second.dataset.transform.output_size((80, 200)) == (160, 400)
+
+
+def test_views_are_merged_as_the_detector_thins_out(root, monkeypatch):
+    seen = []
+    monkeypatch.setattr(evaluator, "merge", lambda results, *limits: seen.append(limits) or merge(results, *limits))
+    config = configured(root, flip=True).to_dict()
+    config["model"] |= {"nms_thresh": 0.3, "detections_per_img": 7}
+    config = parse_config(config, "test")
+    evaluate(BrightObject(), evaluation_set(config, "val"), config, Processes(0, 1, torch.device("cpu")))
+    assert seen == [(0.3, 7)]

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from engine.run.clock import Pace
+from engine.run.clock import Clock, Pace
 
 
 @pytest.fixture
@@ -38,3 +38,17 @@ def test_a_run_that_becomes_five_times_as_slow_is_warned_of_once(warnings_of):
 )
 def test_other_runs_are_not(warnings_of, seconds):
     assert not warnings_of(seconds)
+
+
+def test_a_reading_is_of_the_time_since_the_last_one(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("engine.run.clock.time.monotonic", lambda: now[0])
+    clock = Clock()
+    for waited, worked in ((3, 1), (2, 4)):
+        with clock.waiting_for_data():
+            now[0] += waited
+        now[0] += worked
+        clock.step_done()
+    assert clock.read() == (10, 5, 2)
+    now[0] += 7
+    assert clock.read() == (7, 0, 0)

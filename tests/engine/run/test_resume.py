@@ -72,9 +72,25 @@ def images_in_another_order(document):
     document["images"].reverse()
 
 
+def one_label_changed(document):
+    first = document["annotations"][0]
+    first["category_id"] = next(c["id"] for c in document["categories"] if c["id"] != first["category_id"])
+
+
+def one_object_marked_as_crowd(document):
+    document["annotations"][0]["iscrowd"] = 1
+
+
 @pytest.mark.parametrize(
     ("change", "count"),
-    [(fewer_images, 11), (one_box_moved, 12), (one_image_with_another_id, 12), (images_in_another_order, 12)],
+    [
+        (fewer_images, 11),
+        (one_box_moved, 12),
+        (one_label_changed, 12),
+        (one_object_marked_as_crowd, 12),
+        (one_image_with_another_id, 12),
+        (images_in_another_order, 12),
+    ],
 )
 def test_another_training_set_is_refused(config_file, edit_training_set, change, count):
     state = checkpoint_of(load_config(config_file))

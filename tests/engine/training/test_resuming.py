@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from engine import load_config
 from engine.run.checkpoint import CheckpointError, checkpoint_history, load_checkpoint, save_checkpoint
+from engine.run.clock import Clock
 from engine.run.run_folder import RunFolder
 from engine.training import validation
 from engine.training.trainer import Trainer
@@ -198,3 +199,40 @@ def test_a_run_that_was_rewound_and_killed_goes_on_from_there(config_file, monke
     train(config_file, *steps, resume="auto")
     assert [record["step"] for record in folder.metrics()] == [3, 6]
     assert [step for step, _ in curve(folder, "train/loss")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_the_newest_evaluation_said_is_known_after_a_resume(config_file):
+    config = load_config(config_file)
+    folder = RunFolder(config)
+    begun = Trainer(config, ALONE, folder, None)
+    known = {"best_ap": 0.4, "thresholds": [0.5] * len(begun.dataset.class_names), "evaluated_step": 3}
+    known["evaluated_ap"] = {"AP": 0.3, "train_AP": 0.6}
+    folder.begin(config, 0, 0)
+    for save in (folder.save_best, folder.save_last):
+        save(begun._state() | known | {"step": 4, "epoch": 1})
+    state = Trainer(config, ALONE, folder, folder.find_checkpoint("auto", False))._state()
+    assert {name: state[name] for name in known} == known
+
+
+@pytest.mark.usefixtures("no_evaluation")
+def test_a_checkpoint_every_two_steps_is_one_after_the_second(config_file, monkeypatch):
+    saved = []
+    monkeypatch.setattr(RunFolder, "save_last", lambda folder, state: saved.append(state["step"]))
+    config = load_config(config_file, ["run.checkpoint_every=2", "schedule.max_steps=5", "evaluation.every=9"])
+    Trainer(config, ALONE, RunFolder(config), None).fit()
+    assert sorted(set(saved)) == [2, 3, 4, 5]  # 3 is the end of an epoch, 5 that of the run
+
+
+def test_a_checkpoint_is_due_after_the_configured_minutes(config_file, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr("engine.run.clock.time.monotonic", lambda: now[0])
+    config = load_config(config_file, ["run.checkpoint_minutes=2"])
+    trainer, clock = Trainer(config, ALONE, RunFolder(config), None), Clock()
+    now[0] += 119
+    assert not trainer._checkpoint_due(clock)
+    now[0] += 1
+    assert trainer._checkpoint_due(clock)
+    trainer.folder.save_last = lambda state: None
+    with trainer.writer:
+        trainer._save(clock)
+    assert not trainer._checkpoint_due(clock)
