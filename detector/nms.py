@@ -57,6 +57,27 @@ def nms_of_images(
     return by_score[kept[by_score]]
 
 
+def best_of_images(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    images: Tensor,
+    num_images: int,
+    iou_threshold: float,
+    most: int,
+) -> tuple[Tensor, list[int]]:
+    """The first `most` of each image that `nms_of_images` keeps, in its order, and how many they are by image."""
+    keep = nms_of_images(boxes, scores, labels, images, num_images, iou_threshold)
+    keep = keep[rank_in_group(images[keep], num_images) < most]
+    return keep, images[keep].bincount(minlength=num_images).tolist()
+
+
+def rank_in_group(groups: Tensor, num_groups: int) -> Tensor:
+    """(N,) place of each element among those of its group, from 0; groups (N,) ascending."""
+    counts = groups.bincount(minlength=num_groups)
+    return torch.arange(len(groups), device=groups.device) - (counts.cumsum(0) - counts)[groups]
+
+
 def _shifts(boxes: Tensor, labels: Tensor, images: Tensor, num_images: int) -> Tensor:
     """(N,) what torchvision adds to the coordinates of each box; 0 in images of many boxes."""
     highest = boxes.new_zeros(num_images).scatter_reduce_(0, images, boxes.amax(dim=1), "amax", include_self=False)

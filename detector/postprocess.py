@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from detector.boxes import PAPER_CODING, Coding, clip_boxes
-from detector.nms import nms_of_images
+from detector.nms import best_of_images, rank_in_group
 from detector.on_gpu import kernel_detections, usable
 
 
@@ -83,10 +83,8 @@ class PostProcessor:
         boxes = self.coding.decode(box_deltas[images, reference_index], references)
         boxes = clip_boxes(boxes, boxes.new_tensor(image_sizes)[images])
         labels = entries % num_classes
-        keep = nms_of_images(boxes, scores, labels, images, num_images, self.nms_thresh)
-        keep = keep[rank_in_group(images[keep], num_images) < self.detections_per_img]
-
-        counts = images[keep].bincount(minlength=num_images).tolist()
+        limits = self.nms_thresh, self.detections_per_img
+        keep, counts = best_of_images(boxes, scores, labels, images, num_images, *limits)
         parts = (values[keep].split(counts) for values in (boxes, scores, labels))
         return [{"boxes": b, "scores": s, "labels": k} for b, s, k in zip(*parts, strict=True)]
 
@@ -112,9 +110,3 @@ class PostProcessor:
         rows, columns = rows.sort().values, candidates[best_first] % width
         among_best = rank_in_group(rows, num_rows) < self.topk_candidates
         return rows[among_best], columns[among_best]
-
-
-def rank_in_group(groups: Tensor, num_groups: int) -> Tensor:
-    """(N,) place of each element among those of its group, from 0; groups (N,) ascending."""
-    counts = groups.bincount(minlength=num_groups)
-    return torch.arange(len(groups), device=groups.device) - (counts.cumsum(0) - counts)[groups]

@@ -32,7 +32,7 @@ def main() -> int:
     from engine.run.config import load_config, parse_config
     from engine.run.datasets import training_resize
     from engine.run.stretch import stretch_note
-    from engine.tools.dataset_check import check_split, check_together, training_refusals
+    from engine.tools.dataset_check import check_split, reasons_not_to_combine, training_refusals
     from engine.tools.dataset_report import draw_report, format_split
 
     log_to_console(is_main=False)  # the report says what reading the data would warn of
@@ -57,7 +57,7 @@ def main() -> int:
             if args.config and (note := stretch_note(datasets[split], config, training)) is not None:
                 reports[split].notes.append(note)
             print(format_split(str(datasets[split].annotation_file), reports[split], resize), end="\n\n")
-        together = check_together(datasets, reports)
+        together = reasons_not_to_combine(datasets, reports)
         if args.config and data.train_split in datasets:
             together += training_refusals(config, datasets[data.train_split])
         for line in together:

@@ -9,6 +9,13 @@ from detector.backbones.epilogue import conv_bias
 from detector.backbones.strided import StridedConv2d
 
 
+def merge_down(levels: list[Tensor]) -> None:
+    """Adds to each level, finest first, in place, the coarser one, enlarged; an odd size halves upwards."""
+    for i in range(len(levels) - 1, 0, -1):
+        upsampled = F.interpolate(levels[i], size=levels[i - 1].shape[-2:], mode="nearest")
+        levels[i - 1] = levels[i - 1] + upsampled
+
+
 class TopDown(nn.Module):
     """Feature maps to as many pyramid levels, finest first; the convolutions are to be initialised by `initialise`.
 
@@ -30,11 +37,9 @@ class TopDown(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Each level adds the coarser one, enlarged; an odd size halves upwards."""
+        """As many levels as maps, see `merge_down`."""
         merged = [conv_bias(feature, conv) for conv, feature in zip(self.lateral_convs, features, strict=True)]
-        for i in range(len(merged) - 1, 0, -1):
-            upsampled = F.interpolate(merged[i], size=merged[i - 1].shape[-2:], mode="nearest")
-            merged[i - 1] = merged[i - 1] + upsampled
+        merge_down(merged)
         return [conv_bias(feature, conv) for conv, feature in zip(self.output_convs, merged, strict=True)]
 
 

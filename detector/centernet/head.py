@@ -44,7 +44,7 @@ class CenterNetHead(nn.Module):
     def __init__(self, in_channels: int, num_classes: int, channels: int = 256, norm: str = "batch") -> None:
         super().__init__()
         inner = channels // 2
-        self.stem = make_conv_norm_relu(in_channels, channels, 3, norm)
+        self.stem = make_conv_norm_relu(in_channels, channels, norm)
         self.branches = nn.ModuleList(
             [
                 CornerPooling(channels, inner, norm, top_pool, left_pool),

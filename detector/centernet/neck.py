@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from detector.backbones.fpn import merge_down
 
 
 class FinestMap(nn.Module):
@@ -22,7 +23,6 @@ class FinestMap(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """[C2, C3, C4, C5] to [P2]; an odd size halves upwards. Its 3×3 convolution is the head's first."""
-        *finer, merged = [conv(feature) for conv, feature in zip(self.lateral_convs, features, strict=True)]
-        for lateral in reversed(finer):
-            merged = lateral + F.interpolate(merged, size=lateral.shape[-2:], mode="nearest")
-        return [merged]
+        levels = [conv(feature) for conv, feature in zip(self.lateral_convs, features, strict=True)]
+        merge_down(levels)
+        return levels[:1]

@@ -10,6 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from detector.backbones.norm import make_norm
+
 Pool = Callable[[Tensor], Tensor]
 
 ROWS, COLUMNS = 2, 3  # axes of (B, C, h, w)
@@ -47,9 +49,9 @@ def _running_maximum(x: Tensor, dim: int) -> Tensor:
     return x.gather(dim, place.cummax(dim).values)
 
 
-def make_conv_norm_relu(in_channels: int, out_channels: int, kernel: int, norm: str, stride: int = 1) -> nn.Sequential:
-    """Convolution without bias, normalisation and ReLU."""
-    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
+def make_conv_norm_relu(in_channels: int, out_channels: int, norm: str) -> nn.Sequential:
+    """3×3 convolution without bias, normalisation and ReLU."""
+    conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
     return nn.Sequential(conv, branch_norm(norm, out_channels), nn.ReLU(inplace=True))
 
 
@@ -58,7 +60,7 @@ def branch_norm(norm: str, channels: int) -> nn.Module:
     if norm in ("group", "frozen_batch"):
         groups = min(32, channels // 2)
         return nn.GroupNorm(groups if channels % groups == 0 else math.gcd(32, channels), channels)
-    return nn.SyncBatchNorm(channels) if norm == "sync_batch" else nn.BatchNorm2d(channels)
+    return make_norm(norm, channels)
 
 
 class Pooling(nn.Module):
@@ -74,7 +76,7 @@ class Pooling(nn.Module):
         self.merge_norm = branch_norm(norm, channels)
         self.shortcut = nn.Conv2d(channels, channels, 1, bias=False)
         self.shortcut_norm = branch_norm(norm, channels)
-        self.out = make_conv_norm_relu(channels, channels, 3, norm)
+        self.out = make_conv_norm_relu(channels, channels, norm)
 
     def add(self, x: Tensor, pooled: Tensor) -> Tensor:
         """(B, channels, h, w) and (B, inner, h, w) to the branch's map (B, channels, h, w)."""
@@ -94,7 +96,7 @@ class CornerPooling(Pooling):
         super().__init__(channels, inner, norm)
         self.along_rows, self.along_columns = along_rows, along_columns
         self.row_in, self.row_look, self.column_in, self.column_look = (
-            make_conv_norm_relu(channels, inner, 3, norm) for _ in range(4)
+            make_conv_norm_relu(channels, inner, norm) for _ in range(4)
         )
         self.row_conv = nn.Conv2d(inner, inner, 3, padding=1, bias=False)
         self.column_conv = nn.Conv2d(inner, inner, 3, padding=1, bias=False)
@@ -111,8 +113,8 @@ class CenterPooling(Pooling):
 
     def __init__(self, channels: int, inner: int, norm: str) -> None:
         super().__init__(channels, inner, norm)
-        self.column_in = make_conv_norm_relu(channels, inner, 3, norm)
-        self.row_in = make_conv_norm_relu(channels, inner, 3, norm)
+        self.column_in = make_conv_norm_relu(channels, inner, norm)
+        self.row_in = make_conv_norm_relu(channels, inner, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, h, w) to the same shape."""

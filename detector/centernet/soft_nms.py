@@ -8,7 +8,7 @@ from detector.boxes import pairwise_iou
 SIGMA = 0.5
 
 
-def soft_nms(boxes: Tensor, scores: Tensor, groups: Tensor, sigma: float = SIGMA) -> Tensor:
+def soft_nms(boxes: Tensor, scores: Tensor, groups: Tensor) -> Tensor:
     """Scores after each box, best first, has lowered those of the boxes of its group that are left, by exp(-IoU² / σ).
 
     All groups go together, in as many rounds as the largest has boxes. IoUs are those of continuous boxes, without the
@@ -37,7 +37,7 @@ def soft_nms(boxes: Tensor, scores: Tensor, groups: Tensor, sigma: float = SIGMA
         chosen = padded.gather(1, place[..., None].expand(-1, -1, 4))
         overlap = pairwise_iou(chosen, padded).squeeze(1).nan_to_num()  # of two boxes without area
         result.scatter_reduce_(1, place, best, "amax")  # of a group without boxes left, -1 at any place
-        left = left * (-overlap.square() / sigma).exp()
+        left = left * (-overlap.square() / SIGMA).exp()
         left.scatter_(1, place, -1.0)
     lowered = torch.empty_like(scores)
     lowered[order] = result[row, column]

@@ -10,8 +10,7 @@ from torch import Tensor
 from detector.boxes import Coding, clip_boxes
 from detector.contract import Detections
 from detector.faster_rcnn.regions import Regions
-from detector.nms import nms_of_images
-from detector.postprocess import rank_in_group
+from detector.nms import best_of_images
 
 MIN_SIDE = 1e-2  # pixels; detections with a shorter side go
 
@@ -51,8 +50,7 @@ class RegionPostProcessor(NamedTuple):
         boxes = clip_boxes(boxes, boxes.new_tensor(image_sizes)[images])
         large = ((boxes[:, 2:] - boxes[:, :2]) >= MIN_SIDE).all(dim=1)
         boxes, scores, labels, images = (values[large] for values in (boxes, scores, labels, images))
-        keep = nms_of_images(boxes, scores, labels, images, num_images, self.nms_thresh)
-        keep = keep[rank_in_group(images[keep], num_images) < self.detections_per_img]
-        counts = images[keep].bincount(minlength=num_images).tolist()
+        limits = self.nms_thresh, self.detections_per_img
+        keep, counts = best_of_images(boxes, scores, labels, images, num_images, *limits)
         parts = (values[keep].split(counts) for values in (boxes, scores, labels))
         return [{"boxes": b, "scores": s, "labels": k} for b, s, k in zip(*parts, strict=True)]

@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from detector.boxes import Coding, clip_boxes
-from detector.nms import nms_of_images
-from detector.postprocess import rank_in_group
+from detector.nms import best_of_images
 
 MIN_SIDE = 1e-3  # pixels; proposals with a shorter side have nothing to look at
 
@@ -71,6 +70,5 @@ class Proposer(NamedTuple):
         boxes, scores, levels, images = (
             v[large] for v in (boxes, scores.flatten(), levels.flatten(), images.flatten())
         )
-        keep = nms_of_images(boxes, scores, levels, images, num_images, self.nms_thresh)
-        keep = keep[rank_in_group(images[keep], num_images) < self.number]
-        return pad_sequence(boxes[keep].split(images[keep].bincount(minlength=num_images).tolist()), batch_first=True)
+        keep, kept = best_of_images(boxes, scores, levels, images, num_images, self.nms_thresh, self.number)
+        return pad_sequence(boxes[keep].split(kept), batch_first=True)

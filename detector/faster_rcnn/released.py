@@ -4,7 +4,6 @@ import re
 from typing import Any
 
 from detector.released import (
-    CATEGORIES,
     COCO_IDS,
     TORCHVISION_NAMES,
     Released,
@@ -13,6 +12,7 @@ from detector.released import (
     named_tensors,
     renamed,
     replace_frozen_batchnorm,
+    require_coco_columns,
     rows_of,
 )
 
@@ -85,11 +85,7 @@ def from_torchvision(state: object) -> Released:
     """
     theirs = named_tensors(state)
     rows = rows_of(theirs, "roi_heads.box_predictor.cls_score.weight", axes=2)
-    if rows != len(CATEGORIES):
-        raise ReleasedError(
-            f"{rows} class rows, expected torchvision's {len(CATEGORIES)} of COCO; a model of other classes says "
-            "nothing of their names"
-        )
+    require_coco_columns(rows)
     weights = renamed(theirs, FASTER_RCNN_NAMES)
     for kind in ("weight", "bias"):
         logits, deltas = (weights.get(f"roi_head.{name}.{kind}") for name in ("cls_logits", "box_deltas"))

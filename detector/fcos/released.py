@@ -16,6 +16,7 @@ from detector.released import (
     renamed,
     replace_frozen_batchnorm,
     require_coco_columns,
+    rows_of,
 )
 
 NUM_LEVELS = 5
@@ -54,7 +55,7 @@ def from_torchvision(state: object) -> Released:
     theirs = named_tensors(state)
     if "head.regression_head.bbox_ctrness.weight" not in theirs:
         raise OtherFamilyError("has no branch for centreness, as torchvision's FCOS has")
-    require_coco_columns(theirs, num_anchors=1)
+    require_coco_columns(rows_of(theirs, "head.classification_head.cls_logits.weight"))
     weights = renamed(theirs, NAMES) | {"head.level_scales": torch.ones(NUM_LEVELS)}
     keep_coco_columns(weights, num_anchors=1)
     replace_frozen_batchnorm(weights, eps=BATCHNORM_EPS)

@@ -107,7 +107,7 @@ def from_torchvision(state: object) -> Released:
     if "head.regression_head.bbox_ctrness.weight" in theirs:
         raise OtherFamilyError("has a branch for centreness, as RetinaNet has none")
     num_anchors = max(1, rows_of(theirs, "head.regression_head.bbox_reg.weight") // 4)
-    require_coco_columns(theirs, num_anchors)
+    require_coco_columns(rows_of(theirs, "head.classification_head.cls_logits.weight") / num_anchors)
     has_norm = "head.classification_head.conv.0.1.weight" in theirs
     layers = 3 if has_norm else 2  # per convolution of our towers
     weights = renamed(theirs, [*RETINANET_NAMES, *(_tower_names(*tower, layers) for tower in TOWERS)])

@@ -91,15 +91,15 @@ class Diagnosis:
         if not self.causes:
             self._check(SYMPTOM_CHECKS)
 
-    def evaluated(self, generalisation: Finding | None) -> None:
-        """Says on the console how training stands.
+    def evaluated(self, generalisation: Finding | None, step: int) -> None:
+        """Says on the console how training stands after `step`.
 
         Args:
             generalisation: what the evaluation shows of training beside validation images, see `check_generalisation`.
         """
         self._check(EVALUATION_CHECKS)
+        self._report([generalisation], step)
         if self.records:
-            self._report([generalisation], self.records[-1]["step"])
             log.info("%s", format_summary(self.records, self.causes, self.level_names))
 
     def _check(self, checks: Sequence[Callable[[Sequence[Record], Config, Schedule], Finding | None]]) -> None:

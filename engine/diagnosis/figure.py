@@ -21,8 +21,9 @@ PANELS = (  # title, name in a record (the middle one of a list), logarithmic
     ("IoU of objects with their best anchor", "anchor_iou", False),
     ("update / length of the weights", "update_ratio", True),
     ("gradient norm before clipping", "grad_norm", True),
-    ("balance weight", "self_balance", False),
+    ("balance weight (of an RPN dashed)", "self_balance", False),
 )
+LINES = {"self_balance": {"self_balance": "-", "self_balance_roi": "-", "self_balance_rpn": "--"}}  # of one panel
 COLUMNS = 4
 SMOOTHING = 5  # records, whose median is drawn
 
@@ -60,8 +61,10 @@ def diagnosis_figure(runs: Sequence[DiagnosedRun]) -> "Figure":
         panels = figure.subplots(len(PANELS) // COLUMNS, COLUMNS).ravel()
         for axes, (title, name, logarithmic) in zip(panels, PANELS, strict=True):
             for index, run in enumerate(runs):
-                steps, values = _smooth(run.records, name)
-                axes.plot(steps, values, color=PALETTE[index % len(PALETTE)], label=run.name, linewidth=1.4)
+                for each, style in LINES.get(name, {name: "-"}).items():
+                    steps, values = _smooth(run.records, each)
+                    color = PALETTE[index % len(PALETTE)]
+                    axes.plot(steps, values, style, color=color, label=run.name, linewidth=1.4)
             if logarithmic:
                 axes.set_yscale("log")
                 axes.yaxis.set_major_formatter("{x:g}")

@@ -20,8 +20,8 @@ def summarise(statistics: dict[str, Tensor], stats: dict[str, float], score_thre
     """The record of one step: rounded numbers, and None where there is nothing to measure.
 
     Args:
-        statistics: of the whole batch, see `Monitor`; without the detailed ones (the loss was not finite, or the
-            detector has none) nothing is made of them.
+        statistics: of the whole batch, see `Monitor`; nothing is made of them without the detailed ones, which some
+            detectors lack.
         stats: numbers of the step, see `TrainStep`.
         score_thresh: from which score on detections are evaluated.
     """

@@ -74,7 +74,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), below: Mapping[
         return config
     # a loss's keys are for that loss; the name beside them must not choose it
     kept = {group: keys for group, keys in below.items() if keys.get("name", config.loss.name) == config.loss.name}
-    return parse_config(merge_files(kept, values), str(path), overrides, name=path.stem)
+    # said once more where an override chose the loss: keys of another one would be dropped
+    chosen = merge_files(values, {"loss": {"name": config.loss.name}})
+    return parse_config(merge_files(kept, chosen), str(path), overrides, name=path.stem)
 
 
 def parse_config(values: dict[str, Any], source: str, overrides: Sequence[str] = (), name: str | None = None) -> Config:

@@ -93,7 +93,10 @@ def rate_of_run(folder: Path) -> float:
     if not folder.is_dir() or "perf/images_per_second" not in events.Reload().Tags()["scalars"]:
         raise ConfigError(f"--run {folder}: no points of perf/images_per_second there; name a run folder")
     values = [point.value for point in events.Scalars("perf/images_per_second")]
-    return median(values[1:] or values) / load_checkpoint(folder / "checkpoints/last.pt")["world_size"]
+    checkpoint = folder / "checkpoints/last.pt"
+    if (processes := load_checkpoint(checkpoint).get("world_size")) is None:
+        raise ConfigError(f"{checkpoint}: does not say how many processes it was trained on; give --rate")
+    return median(values[1:] or values) / processes
 
 
 def _span(low: float, high: float) -> str:

@@ -97,7 +97,7 @@ def check_split(dataset: CocoDetection, model: ModelConfig, resize: Resizing, re
     )
 
 
-def check_together(datasets: dict[str, CocoDetection], reports: dict[str, SplitReport]) -> list[str]:
+def reasons_not_to_combine(datasets: dict[str, CocoDetection], reports: dict[str, SplitReport]) -> list[str]:
     """Reasons not to use splits together, a line each; the first split is the one to train on.
 
     Args:

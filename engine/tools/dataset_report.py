@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_CLASSES = 40  # bars that stay readable
+MIN_SIDE = 4  # pixels, where the axis of sizes begins
 
 
 def format_split(name: str, report: SplitReport, resize: Resizing) -> str:
@@ -34,7 +35,8 @@ def format_split(name: str, report: SplitReport, resize: Resizing) -> str:
     crowd = sum(row["crowd"] for row in report.classes.values())
     title = f"{name}: {counted(report.num_images, 'image')} ({report.num_empty} without objects), "
     title += counted(round(objects), "object")
-    lines = [title + (f", {counted(round(crowd), 'crowd region')}" if crowd else ""), "=" * len(title), ""]
+    title += f", {counted(round(crowd), 'crowd region')}" if crowd else ""
+    lines = [title, "=" * len(title), ""]
     count = sum(map(len, report.problems.values()))
     lines.append(f"Problems: {count}" if count else "No problems.")
     for kind, messages in report.problems.items():
@@ -79,8 +81,8 @@ def _figure(reports: dict[str, SplitReport], model: ModelConfig) -> "Figure":
     figure = Figure(figsize=(13, 4.2), layout="constrained")
     by_size, by_class, by_anchors = figure.subplots(1, 3)
     anchor_sizes = _reference_sizes(model)
-    largest = max([*anchor_sizes, *(report.resized_sides.max(initial=1) for report in reports.values())])
-    bins = np.geomspace(4, 2 * largest, 40)
+    largest = max([MIN_SIDE, *anchor_sizes, *(report.resized_sides.max(initial=1) for report in reports.values())])
+    bins = np.geomspace(MIN_SIDE, 2 * largest, 40)
     for size in anchor_sizes:
         by_size.axvline(size, color="0.8", linewidth=1, zorder=0)
     first = next(iter(reports.values()))

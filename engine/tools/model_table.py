@@ -43,7 +43,7 @@ def table_row(name: str, config: Config, published: str) -> str:
 
 
 def cost(config: Config, size: tuple[int, int]) -> tuple[int, int]:
-    """Parameters of a model, and multiply-adds of its convolutions on an image of (height, width)."""
+    """Parameters of a model, and multiply-adds of its convolutions and linear layers on an image of (height, width)."""
     with FakeTensorMode():  # shapes only: no memory, no arithmetic
         detector = build_detector(config, NUM_CLASSES, load_weights=False).eval()
         image = torch.empty(1, 3, *padded_size(size))

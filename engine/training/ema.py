@@ -11,7 +11,8 @@ from engine.training.step_buffers import changing_buffers
 class WeightEMA:
     """Average model: ema ← d·ema + (1 - d)·weights after each step, buffers copied but for those of frozen BatchNorm.
 
-    d ramps as min(decay, (1 + n) / (10 + n)) with n updates done, so that short runs do not keep their random start.
+    d ramps as min(decay, (1 + n) / (10 + n)) with n optimizer steps before, skipped ones included, so that short runs
+    do not keep their random start.
 
     Args:
         model: the unwrapped training model, whose buffers must be written in place; a copy of it becomes `module`, in

@@ -140,7 +140,7 @@ class RunLog:
         self.folder.add_metrics({"epoch": epoch, "step": step, **record})
         log.info("%s", self._accuracy_line(record, best_ap))
         if self.diagnosis is not None:
-            self.diagnosis.evaluated(self._generalisation(record, step))
+            self.diagnosis.evaluated(self._generalisation(record, step), step)
 
     def finish(self, best_ap: float | None) -> None:
         """Says how the training ended: time, best result, what stands in its way, and what to do next.

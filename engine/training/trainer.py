@@ -159,7 +159,6 @@ class Trainer:
                 # First in the loop, so that a run that was stopped between a step and its evaluation resumes with it.
                 if self._evaluation_due:
                     self._evaluate_until(stop)
-                    self.run_log.warn_of_unreadable()
                     self._save(clock)
                     clock.restart()
                     self.run_log.epoch_line.start()

@@ -3,8 +3,8 @@
 python scripts/dev/model_table.py
 python scripts/dev/model_table.py configs/r50_alrp.yaml configs/r50_focal.yaml
 
-GFLOPs count a multiply-add of a convolution once, as detection papers do, on one image of the largest test size, padded
-to multiples of 32. The AP is read from each config's head comment.
+GFLOPs count a multiply-add of a convolution or linear layer once, as detection papers do, on one image of the largest
+test size, padded to multiples of 32. The AP is read from each config's head comment.
 """
 
 import sys

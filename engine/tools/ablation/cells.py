@@ -50,23 +50,23 @@ class KeptCells:
         here = self.folder / cell.name
         return (here / CELL).exists() and (not tested or (here / MATCHES).exists())
 
-    def keep(self, cell: Cell, config: Config, run: Path) -> None:
-        """Keeps a run that ended, `run` being its folder: with its test where it was evaluated there."""
-        here = self.folder / cell.name
+    def keep(self, cell: Cell, config: Config) -> None:
+        """Keeps a run that ended: with its test where it was evaluated there."""
+        here, run = self.folder / cell.name, RunFolder(config)
         test, matches = None, None
-        if (run / "test_detections.json").exists():
-            found = match_on(evaluation_set(config, "test"), run / "test_detections.json")
+        if (detections := run.path / "test_detections.json").exists():
+            found = match_on(evaluation_set(config, "test"), detections)
             test, matches = metrics_on_test(found), KeptMatches.of(found)
         whole = config.to_dict()
         record = {
             "overrides": self._overrides(cell)[0],
             "config": {name: whole[name] for name in GROUPS} | {"run": {"seed": config.run.seed}},
-            "ran": read_step_lines(run / "provenance.jsonl")[-1],
+            "ran": read_step_lines(run.provenance)[-1],
             "epochs": config.schedule.epochs,
-            **_speed_and_clipping(config, RunFolder(config).curves),
+            **_speed_and_clipping(config, run.curves),
             "test": test,
         }
-        history = "".join(json.dumps(each) + "\n" for each in RunFolder(config).metrics())
+        history = "".join(json.dumps(each) + "\n" for each in run.metrics())
         write_atomically(here / HISTORY, lambda file: file.write(history.encode()))
         text = json.dumps(record, indent=1) + "\n"
         write_atomically(here / CELL, lambda file: file.write(text.encode()))  # now the cell is there

@@ -1,5 +1,6 @@
 """The grid of an ablation: which runs there are, and what is known of one that ended."""
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -123,7 +124,7 @@ class Grid(BaseModel):
         overrides += [
             f"optimizer.lr={cell.learning_rate}",
             f"run.seed={cell.seed}",
-            f"run.dir={folder}",
+            f"run.dir={json.dumps(str(folder))}",  # a YAML value, where " #" and ": " mean something
             f"run.name={cell.name}",
         ]
         return overrides, load_config(self.config_of(cell.variant), overrides)

@@ -115,7 +115,7 @@ class Runner:
             done = self._train(cell, overrides, config, slot) and (not test or self._test(cell, slot))
             watch.cancel()
             if done:
-                self.cells.keep(cell, config, self.runs / cell.name)
+                self.cells.keep(cell, config)
                 if fresh:
                     self.limit.ended(time.monotonic() - began, config.schedule.epochs)
             return done
@@ -170,6 +170,8 @@ class Runner:
             command = [sys.executable, *map(str, line)]
             process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
         self.running.add(process)
+        if self.stopped:  # while the process started: `stop` has not seen it
+            process.terminate()
         status = process.wait()
         self.running.discard(process)
         if status and not self.stopped:

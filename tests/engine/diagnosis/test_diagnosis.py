@@ -70,6 +70,12 @@ def test_too_short_a_training_is_named_at_its_end(config_file):
     assert f"{folder.metrics()[-1]['train_AP']:.3f} on training images" in causes(folder)["undertrained"]
 
 
+def test_it_is_named_without_a_logged_step_too(config_file):
+    short = ("schedule.max_steps=3", "evaluation.every=1", "evaluation.train_images=6", "run.log_every=100")
+    folder = train(config_file, *short)
+    assert "undertrained" in causes(folder) and steps(folder) == []
+
+
 def test_a_healthy_run_is_recorded_without_a_warning(healthy):
     folder, said = healthy
     assert causes(folder) == {}
@@ -104,6 +110,12 @@ def test_a_figure_has_a_line_for_each_run_in_each_panel(healthy, tmp_path):
     for line in figure.axes[0].get_lines():
         assert line.get_xdata().tolist() == list(range(1, 13))
         assert line.get_ydata()[0] == precision[0] and line.get_ydata()[4] == sorted(precision[:5])[2]
+    of_heads = [{"step": 1, "self_balance_rpn": 9.0, "self_balance_roi": 2.0}]
+    lines = diagnosis_figure([run._replace(records=of_heads)]).axes[-1].get_lines()
+    assert [(line.get_ydata()[-1], line.get_linestyle()) for line in lines if len(line.get_ydata())] == [
+        (2, "-"),
+        (9, "--"),
+    ]
     with pytest.raises(ConfigError, match=r"diagnosis\.jsonl: no diagnosis; train with run\.diagnose=true"):
         read_run(tmp_path)
     (tmp_path / "diagnosis.jsonl").write_text('{"step": 0, "config": {}}\n{"step": 1, "loss": 2.0}\n')

@@ -180,6 +180,8 @@ def test_values_below_a_file_are_taken_where_it_names_none(tmp_path):
     assert (same.loss.delta, same.data.exif) == (1.0, "legacy")
     assert load_config(tmp_path / "c.yaml", ["loss.delta=0.5"], below=below).loss.delta == 0.5
     assert load_config(tmp_path / "c.yaml", ["loss.name=ap"], below=below).loss.delta == 1.0  # of AP Loss itself
+    other = write(tmp_path / "d.yaml", "loss: {name: alrp}\n")
+    assert load_config(other, ["loss.name=rs"], below=below).loss.delta == 1.0
 
 
 @pytest.mark.parametrize("override", ["run.name=null", "run={name: null}", "run.seed=1"])

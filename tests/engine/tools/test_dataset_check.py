@@ -281,3 +281,12 @@ def test_images_turned_by_exif_outside_or_crowded_are_counted(check, write_split
     assert status == 0 and f"Note: {root}: 1 image lies outside of it" in out
     status, _, err = check("--root", root, "--split", "train", "--inside-only")
     assert status == 2 and "1 image lies outside" in err
+
+
+def test_a_title_is_underlined_with_its_crowd_regions_and_no_object_is_no_obstacle_to_the_picture(check, write):
+    crowd = {"id": 1, "image_id": 1, "category_id": 0, "bbox": [4, 4, 30, 30], "area": 900, "iscrowd": 1}
+    root = write([crowd], [{"id": 1, "file_name": "good.png"}])
+    _, out, err = check("--root", root, "--split", "train", "--picture", root / "p.png", "model.family=fcos")
+    title, underline = out.splitlines()[:2]
+    assert title.endswith("0 objects, 1 crowd region") and underline == "=" * len(title)
+    assert (root / "p.png").stat().st_size > 10_000, err

@@ -8,6 +8,7 @@ import pytest
 from torch.utils.tensorboard import SummaryWriter
 
 from detector import build_detector
+from engine.run.checkpoint import load_checkpoint, save_checkpoint
 from engine.run.config import ConfigError, load_config
 from engine.tools.cost_table import rate_of_run, size_of_data
 from engine.tools.training_cost import Cost, Traffic, estimate_cost, estimate_traffic
@@ -120,6 +121,11 @@ def test_the_rate_of_a_run_is_that_of_one_process_without_its_start(write_checkp
         for step, value in enumerate((1.0, 40.0, 20.0, 30.0)):
             events.add_scalar("perf/images_per_second", value, step)
     assert rate_of_run(tmp_path) == 15
+    state = load_checkpoint(tmp_path / "checkpoints/last.pt")
+    del state["world_size"]  # as in files of early versions
+    save_checkpoint(tmp_path / "checkpoints/last.pt", state)
+    with pytest.raises(ConfigError, match=r"last\.pt: does not say how many processes .*give --rate"):
+        rate_of_run(tmp_path)
     with pytest.raises(ConfigError, match=r"--run .*typo: no points"):
         rate_of_run(tmp_path / "typo")
 

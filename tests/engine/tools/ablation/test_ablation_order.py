@@ -1,6 +1,9 @@
 """The order of an ablation's cells, and how processes take them."""
 
+import subprocess
+import sys
 import threading
+import time
 
 import pytest
 from ablation_grids import result
@@ -127,3 +130,25 @@ def test_a_finished_run_of_other_settings_is_not_taken_for_the_cell(grid, write_
     assert runner._train(cell, overrides, config, 0)
     assert not runner._train(cell, [*overrides, "loss.delta=0.7"], config, 0)
     assert "trained by other settings: loss.delta is 0.7 now and was 1.0; remove it" in caplog.text
+
+
+def test_a_process_that_starts_while_the_grid_stops_ends_too(searched, tmp_path, monkeypatch):
+    runner = Runner(searched, tmp_path, 1, TimeLimit(None))
+
+    def start(*arguments, **keys):
+        process = popen([sys.executable, "-c", "import time; time.sleep(60)"], **keys)
+        runner.stop()  # which cannot know of it yet
+        return process
+
+    popen = subprocess.Popen
+    monkeypatch.setattr("engine.tools.ablation.runs.subprocess.Popen", start)
+    began = time.monotonic()
+    assert not runner._call(["train.py"], search_cells(searched)[0], 0)
+    assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize("name", ["my #1", "a: b", "null", "[x]"])
+@pytest.mark.usefixtures("config_file")
+def test_runs_lie_in_the_folder_whatever_its_name(searched, tmp_path, name):
+    _, config = searched.cell_config(search_cells(searched)[0], tmp_path / name)
+    assert config.run.dir == str(tmp_path / name)

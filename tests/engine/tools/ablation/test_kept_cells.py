@@ -32,7 +32,7 @@ def keep_a_run(grid, folder) -> KeptCells:
     run.mkdir(parents=True)
     (run / "provenance.jsonl").write_text('{"step": 0, "revision": "abc"}\n')
     (run / "metrics.jsonl").write_text('{"epoch": 3, "step": 9, "AP": 0.25}\n')
-    cells.keep(cell, config, run)
+    cells.keep(cell, config)
     return cells
 
 
