@@ -1,7 +1,7 @@
 """Config to detector: beside the families' builders the only place in this package that sees one."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from detector.config import ModelConfig, loss_settings
@@ -20,7 +20,9 @@ from detector.weights import fetch_weights, load_detector_weights, load_imagenet
 logger = logging.getLogger(__name__)
 
 
-def build_detector(config: Any, num_classes: int, load_weights: bool = True) -> Detector:
+def build_detector(
+    config: Any, num_classes: int, load_weights: bool = True, class_names: Sequence[str] | None = None
+) -> Detector:
     """Detector as configured, on the CPU, in training mode.
 
     Args:
@@ -30,6 +32,8 @@ def build_detector(config: Any, num_classes: int, load_weights: bool = True) -> 
         num_classes: K ≥ 1.
         load_weights: load what model.weights or model.init_from names. False for a caller that loads a
             checkpoint next.
+        class_names: K names of the data's classes; the class head of a checkpoint that model.init_from names is taken
+            over if it is of these. None: if it is of as many.
     Raises:
         pydantic.ValidationError: a mapping has an unknown key or an impossible value.
         WeightsError: the weights are not to be had, or do not fit.
@@ -49,11 +53,11 @@ def build_detector(config: Any, num_classes: int, load_weights: bool = True) -> 
     if isinstance(detector, DenseDetector):
         detector.graphs.allowed = _get(_get(config, "run", {}), "graphs", True)
     if load_weights:
-        _load_weights(detector, model)
+        _load_weights(detector, model, class_names)
     return detector
 
 
-def _load_weights(detector: Detector, model: ModelConfig) -> None:
+def _load_weights(detector: Detector, model: ModelConfig, class_names: Sequence[str] | None) -> None:
     if start_keys(model) and model.init_from is not None:
         origin, _, name = model.init_from.partition("/")
         remedy = "or start from scratch: python scripts/new_config.py --from-scratch"
@@ -61,7 +65,7 @@ def _load_weights(detector: Detector, model: ModelConfig) -> None:
         released = FAMILIES[model.family].released[origin](state)
         load_detector_weights(detector, {"model": released.weights}, class_head=False)
     elif model.init_from is not None:
-        load_detector_weights(detector, model.init_from)
+        load_detector_weights(detector, model.init_from, class_names=class_names)
     elif model.weights is not None:
         load_imagenet_weights(detector.backbone, model.backbone, model.weights)
     elif model.norm == "frozen_batch" or model.frozen_stages > 0:

@@ -47,7 +47,7 @@ class ModelConfig(BaseModel):
     weights: str | None = "DEFAULT"
     """ImageNet weights: a name of torchvision's weights API, a local file, or null."""
     init_from: str | None = None
-    """Detector to fine-tune: a checkpoint, of which everything but a class head of another size is loaded; or the name
+    """Detector to fine-tune: a checkpoint, of which everything but a class head of other classes is loaded; or the name
     of a released one, `torchvision/retinanet_resnet50_fpn`, `…_v2`, `torchvision/fcos_resnet50_fpn` or
     `torchvision/fasterrcnn_resnet50_fpn`, which brings the keys of its network with it."""
 

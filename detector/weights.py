@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,15 +59,20 @@ def load_imagenet_weights(backbone: nn.Module, name: str, weights: str) -> None:
 
 
 def load_detector_weights(
-    detector: Detector, source: Mapping[str, Any] | str | Path, class_head: bool = True
+    detector: Detector,
+    source: Mapping[str, Any] | str | Path,
+    class_head: bool = True,
+    class_names: Sequence[str] | None = None,
 ) -> list[str]:
     """Start a detector from another one's weights, for fine-tuning.
 
-    Loads everything but a class head of another size and the state of training, such as self-balancing.
+    Loads everything but a class head of other classes and the state of training, such as self-balancing.
 
     Args:
         source: a checkpoint, or the path of one. Its "ema" weights are preferred to "model".
-        class_head: whether to load the class head where its size fits; its classes must then be the same.
+        class_head: whether to load the class head if it fits.
+        class_names: of the detector, in order. A class head of other names, or of these in another order, does not fit;
+            None, or a checkpoint without names: one of the same size does.
     Returns:
         Names of the detector's parameters that were left as they are; logged too.
     Raises:
@@ -81,19 +86,29 @@ def load_detector_weights(
     own = detector.state_dict()
     of_training = {key for key in own if is_of_training(key)}
     state = {key: value for key, value in upgraded_names(state).items() if not is_of_training(key)}
+    names = list(checkpoint.get("classes") or ())
+    wanted = list(class_names) if class_names and names else names
     skipped = [
-        key for key in detector.class_head if not class_head or _shape(state.get(key)) not in (None, own[key].shape)
+        key
+        for key in detector.class_head
+        if wanted != names or not class_head or _shape(state.get(key)) not in (None, own[key].shape)
     ]
     state = {key: value for key, value in state.items() if key not in skipped}
     _check(state, own, of_training.union(skipped), f"{where} is of another network")
     detector.load_state_dict(state, strict=False)
-    if skipped:
+    if wanted != names:
+        what = f"of {_listed(names)}, and not of {_listed(wanted)}"
+        logger.warning("model.init_from: class head %s: it starts afresh", what)
+    elif skipped:
         which = "class head of another size" if class_head else "class head of other classes"
         logger.warning("model.init_from: %s, starts afresh (%s)", which, ", ".join(skipped))
-    elif names := checkpoint.get("classes"):
-        shown = ", ".join(names[:MOST_SHOWN]) + (", …" if len(names) > MOST_SHOWN else "")
-        logger.info("model.init_from: with its class head, of %s", shown)
+    elif names:
+        logger.info("model.init_from: with its class head, of %s", _listed(names))
     return skipped
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:MOST_SHOWN]) + (", …" if len(names) > MOST_SHOWN else "")
 
 
 def upgraded_names(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -196,7 +196,7 @@ def _about_start(init_from: str | None) -> str:
         return "nothing is pretrained"
     if start_keys({"init_from": init_from}):
         return "a trained detector; its class head starts afresh"
-    return "a trained detector, with its class head where there are as many classes"
+    return "a trained detector, with its class head where the classes are the same"
 
 
 def _differences(values: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:

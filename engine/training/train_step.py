@@ -3,6 +3,7 @@
 import math
 import os
 import shutil
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -50,18 +51,24 @@ class TrainStep:
 
     Args:
         config, processes, schedule: of the run.
-        num_classes: K.
+        num_classes: K. class_names: see `build_detector`.
         load_weights: False when `load_state_dict` follows, so that no ImageNet weights are asked for.
     """
 
     def __init__(
-        self, config: Config, processes: Processes, schedule: Schedule, num_classes: int, load_weights: bool
+        self,
+        config: Config,
+        processes: Processes,
+        schedule: Schedule,
+        num_classes: int,
+        load_weights: bool,
+        class_names: Sequence[str] | None = None,
     ) -> None:
         self.config, self.processes, self.schedule = config, processes, schedule
         if config.model.norm == "sync_batch" and processes.world_size > 1 and processes.device.type == "cpu":
             raise ConfigError("model.norm: sync_batch needs GPUs; on CPU processes use group")
         torch.manual_seed(config.run.seed)
-        detector = build_detector(config, num_classes, load_weights=load_weights)
+        detector = build_detector(config, num_classes, load_weights, class_names)
         # torch.nn.Module's annotations lack memory_format
         detector = detector.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.detector: Detector = detector.train()

@@ -64,8 +64,8 @@ class Trainer:
             pinned=processes.device.type == "cuda",
         )
         self.schedule = build_schedule(config, len(self.dataset))
-        num_classes = len(self.dataset.class_names)
-        self.train_step = TrainStep(config, processes, self.schedule, num_classes, load_weights=state is None)
+        names = self.dataset.class_names
+        self.train_step = TrainStep(config, processes, self.schedule, len(names), state is None, names)
         self.best_ap: float | None = None
         self.thresholds: list[float | None] | None = None
         self.evaluated_step = 0  # of the newest evaluation

@@ -125,6 +125,21 @@ def test_fine_tuning_with_as_many_classes_loads_the_class_head(make_detector):
     assert torch.equal(tuned.head.cls_logits.bias, source.head.cls_logits.bias)
 
 
+@pytest.mark.parametrize("names", [["cat", "dog", "bird"], ["x", "y", "z"]])
+def test_a_class_head_of_other_names_or_in_another_order_starts_afresh(make_detector, caplog, names):
+    source, same, other = make_detector(), make_detector(), make_detector()
+    torch.nn.init.normal_(source.head.cls_logits.bias)
+    torch.nn.init.normal_(source.fpn.p6.bias)
+    checkpoint = {"model": source.state_dict(), "classes": ["bird", "cat", "dog"]}
+    assert load_detector_weights(same, checkpoint, class_names=["bird", "cat", "dog"]) == []
+    assert torch.equal(same.head.cls_logits.bias, source.head.cls_logits.bias) and not caplog.records
+    skipped = load_detector_weights(other, checkpoint, class_names=names)
+    assert skipped == ["head.cls_logits.weight", "head.cls_logits.bias"]
+    assert len(other.head.cls_logits.bias.unique()) == 1
+    assert torch.equal(other.fpn.p6.bias, source.fpn.p6.bias)
+    assert f"of bird, cat, dog, and not of {', '.join(names)}: it starts afresh" in caplog.text
+
+
 def test_averaged_weights_are_preferred(make_detector):
     model, ema, tuned = make_detector(), make_detector(), make_detector(num_classes=7)
     torch.nn.init.normal_(ema.fpn.p6.bias)

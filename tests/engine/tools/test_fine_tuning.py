@@ -27,7 +27,7 @@ def test_fine_tuning_a_converted_checkpoint_on_blood_cells(shared, command, tmp_
         *(*settings, "schedule.epochs=1", "schedule.milestones=[]", "model.score_thresh=0.0"),
     )
     assert trained.returncode == 0, trained.stderr
-    assert "class head of another size" in trained.stderr
+    assert "and not of RBC, WBC, Platelets: it starts afresh" in trained.stderr
     coco = load_checkpoint(tmp_path / "coco.pt")
     tuned = load_checkpoint(tmp_path / "runs/bccd_r50_finetune/checkpoints/last.pt")
     assert (len(coco["classes"]), tuned["classes"], tuned["step"]) == (80, ["RBC", "WBC", "Platelets"], 2)
