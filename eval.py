@@ -36,6 +36,7 @@ def main() -> int:
     from engine.run.datasets import evaluation_set
     from engine.run.distributed import join_processes
     from engine.run.load import detector_from_state
+    from engine.run.resume import shown_classes
     from engine.run.shared_memory import require_shared_memory
 
     quiet = int(os.environ.get("LOCAL_RANK", 0)) != 0
@@ -47,8 +48,8 @@ def main() -> int:
         dataset = evaluation_set(config, args.split)
         if dataset.class_names != list(state["classes"]):
             raise ConfigError(
-                f"{args.ckpt}: trained on {counted(len(state['classes']), 'class')}, and {dataset.annotation_file} has "
-                f"{len(dataset.class_names)} or other ones; evaluate it on data with the classes it was trained on"
+                f"{args.ckpt}: trained on {shown_classes(state['classes'])}, and {dataset.annotation_file} has "
+                f"{shown_classes(dataset.class_names)}; evaluate it on data with the classes it was trained on"
             )
         if not dataset.has_annotations and not args.detections:
             raise ConfigError(

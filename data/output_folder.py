@@ -67,10 +67,14 @@ class OutputFolder:
         # Appended at once: processes that fill the folder together lose nothing of each other. The empty line ends one
         # that a kill cut off.
         descriptor = os.open(self._list, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write("\n" + "".join(f"{json.dumps(line)}\n" for line in lines))
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with open(descriptor, "w", encoding="utf-8") as file:
+                file.write("\n" + "".join(f"{json.dumps(line)}\n" for line in lines))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            error.filename = str(self._list)  # a descriptor has no name
+            raise
 
     def listed(self) -> set[str]:
         """Names on the list. Raises OutputError where a file of another origin has the list's name."""

@@ -130,7 +130,9 @@ def _diagnose(error: Exception) -> tuple[str | None, int]:
         return f"{error.filename}: is a folder; name a file", 1
     if isinstance(error, OSError) and (error.filename is not None or error.errno in FULL):
         where = f"{error.filename}: " if error.filename is not None else ""
-        return f"{where}{error.strerror}; check that the path exists, is writable and has space", 1
+        full = error.errno in FULL
+        remedy = "make room, or choose another folder" if full else "check that the path exists and is writable"
+        return f"{where}{error.strerror}; {remedy}", 1
     no_memory = "can't allocate memory" in text or "not enough memory" in text
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and no_memory):
         return _out_of_memory(text), 1

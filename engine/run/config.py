@@ -260,4 +260,8 @@ def _first_problem(error: ValidationError, values: dict[str, Any], source: str, 
             key, given, message = f"{key}.{chooser}", given.get(chooser), f"must be one of {', '.join(choices)}"
         else:
             message = "must be a group of `key: value` lines"
+    if problem["type"] == "string_type":
+        message += "; YAML reads no, off, 7 and dates as other things than text: write text in quotes"
+    if problem["type"] == "list_type":
+        message += ", such as [a, b]"
     return f"{'command line' if key in overridden else source}: {key}: {message} (found {given!r})"

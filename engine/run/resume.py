@@ -53,7 +53,9 @@ def require_same_recipe(
     of_config = config_differences(config.to_dict(), saved.to_dict())
     differences = list(of_config)
     if list(state["classes"]) != dataset.class_names:
-        differences.append(f"the classes are {_shown(dataset.class_names)} now and were {_shown(state['classes'])}")
+        differences.append(
+            f"the classes are {shown_classes(dataset.class_names)} now and were {shown_classes(state['classes'])}"
+        )
     now, before = facts["training_set"], state.get("training_set")
     if before is None:
         log.warning("%s: of a version that did not record the training set, which is taken to be the same", source)
@@ -132,5 +134,6 @@ def _described(training_set: dict[str, Any]) -> str:
     return f"{counted(training_set['images'], 'image')} with ids and boxes of digest {training_set['digest'][:8]}"
 
 
-def _shown(names: list[str]) -> str:
+def shown_classes(names: list[str]) -> str:
+    """The first names and how many there are, for messages."""
     return ", ".join(map(repr, names[:5])) + (f", … ({len(names)})" if len(names) > 5 else "")

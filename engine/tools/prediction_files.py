@@ -25,11 +25,10 @@ from engine.reporting.drawing import draw_detections
 from engine.run.load import DetectorInfo
 from engine.run.progress import progress
 from engine.tools.prediction import predict
-from engine.tools.prediction_inputs import Input
+from engine.tools.prediction_inputs import RESULTS, Input
 
 JPEG_QUALITY = 92
 JPEG_SIDE = 65_500  # pixels: the most that the format's library writes
-RESULTS = "detections.json"
 
 
 class AnnotationIds:

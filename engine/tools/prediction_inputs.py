@@ -8,6 +8,9 @@ from typing import NamedTuple
 from data import DatasetError
 from data.frames import can_read_videos, is_animated
 from data.image_files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, files_below, is_image, is_video
+from data.output_folder import OutputFolder
+
+RESULTS = "detections.json"  # beside the pictures
 
 
 class Input(NamedTuple):
@@ -22,7 +25,7 @@ def find_inputs(paths: Sequence[str | Path], output: str | Path, stills: bool = 
     """The image and video files among `paths` and in the folders among them, recursively, each once and in order.
 
     Args:
-        output: folder of the results; what lies in it is not an input.
+        output: folder of the results; what lies in it is not an input, nor what earlier runs wrote elsewhere.
         stills: of animated pictures the first frame only, as without PyAV.
     Returns:
         Pictures lie below `output` as the file lies below the folder that was named, with a number where another
@@ -42,7 +45,7 @@ def find_inputs(paths: Sequence[str | Path], output: str | Path, stills: bool = 
             if path.is_dir() and _is_below(path, output):
                 raise DatasetError(f"{path}: is in the output folder {output}, where nothing is read; name another one")
             suffixes = ", ".join([*IMAGE_SUFFIXES, *VIDEO_SUFFIXES])
-            raise DatasetError(f"{path}: no image or video in this folder or below; looked for {suffixes}")
+            raise DatasetError(f"{path}: no image or video to read in it or below; looked for {suffixes}")
         for file in files:
             if file.resolve() not in seen:
                 seen.add(file.resolve())
@@ -54,8 +57,16 @@ def find_inputs(paths: Sequence[str | Path], output: str | Path, stills: bool = 
 
 
 def _inputs_below(folder: Path, output: Path) -> Iterator[Path]:
+    looked: set[Path] = set()
+    results: set[str] = set()  # real paths of what earlier runs wrote
     for path in files_below(folder):
-        if (is_image(path) or is_video(path)) and not _is_below(path.parent, output):
+        for parent in path.parents:
+            if parent not in looked and parent.is_relative_to(folder):
+                looked.add(parent)
+                listed = OutputFolder(parent)
+                results |= listed.entries() if RESULTS in listed.listed() else set()  # else of another program
+        is_result = os.path.join(os.path.realpath(path.parent), path.name) in results
+        if (is_image(path) or is_video(path)) and not is_result and not _is_below(path.parent, output):
             yield path
 
 

@@ -168,3 +168,13 @@ def test_files_that_cannot_be_written_are_found_and_nothing_is_made(tmp_path, mo
     with pytest.raises(OutputError, match=f"new/a.json: cannot be written, as {tmp_path} is write-protected; choose"):
         require_writable(["new/a.json"])
     assert asked == [tmp_path] and sorted(path.name for path in tmp_path.iterdir()) == ["dangling", "file"]
+
+
+def test_a_full_disk_is_named_by_the_list(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("data.output_folder.os.fsync", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        OutputFolder(tmp_path).claim(["a.jpg"])
+    assert caught.value.filename == str(tmp_path / LIST_NAME)

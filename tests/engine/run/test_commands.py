@@ -127,4 +127,4 @@ def test_checkpoints_that_cannot_be_used(here, tmp_path, shapes):
     fails(here("eval.py", "--ckpt", tmp_path / "empty.pt"), "empty.pt", "is empty")
     other = {"model": {}, "config": {"data": {"root": str(shapes), "val_split": "val"}}, "epoch": 1, "step": 1}
     save_checkpoint(tmp_path / "other.pt", other | {"classes": ["cat"]})
-    fails(here("eval.py", "--ckpt", tmp_path / "other.pt"), "other.pt", "trained on 1 class,", "instances_val.json")
+    fails(here("eval.py", "--ckpt", tmp_path / "other.pt"), "other.pt", "trained on 'cat', and", "instances_val.json")

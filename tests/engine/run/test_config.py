@@ -201,3 +201,17 @@ def test_the_home_folder_is_found(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     config = load_config(write(tmp_path / "a.yaml", "data: {root: ~/data}\n"), ["run.dir=~/runs"])
     assert (config.data.root, config.run.dir) == ("/home/me/data", "/home/me/runs")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("data: {classes: [cat, no]}", r"data\.classes: .*write text in quotes \(found \['cat', False\]\)"),
+        ("data: {test_split: off}", r"data\.test_split: .*write text in quotes"),
+        ("run: {name: 2024-01-05}", r"run\.name: .*write text in quotes"),
+        ("data: {classes: cat}", r"data\.classes: .*list, such as \[a, b\] \(found 'cat'\)"),
+    ],
+)
+def test_what_yaml_reads_as_other_things_than_meant_is_explained(tmp_path, text, words):
+    with pytest.raises(ConfigError, match=words):
+        load_config(write(tmp_path / "c.yaml", text + "\n"))

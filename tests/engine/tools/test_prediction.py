@@ -10,10 +10,11 @@ from PIL import Image
 
 import scripts.predict as script
 from data import DatasetError
-from data.output_folder import LIST_NAME
+from data.output_folder import LIST_NAME, OutputFolder
 from engine import load_detector, predict
 from engine.run.checkpoint import load_checkpoint, save_checkpoint
 from engine.run.operating_point import classes_without_threshold, score_thresholds
+from engine.tools.prediction_files import claim_output
 from engine.tools.prediction_inputs import find_inputs
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -169,7 +170,7 @@ def test_classes_without_a_threshold_are_named_once(checkpoint, tmp_path, monkey
     ("arguments", "expected"),
     [
         (["gone.jpg"], "gone.jpg: no such image or folder"),
-        (["empty"], "empty: no image or video in this folder"),
+        (["empty"], "empty: no image or video to read in it"),
         (["--threshold", "1.5", "empty"], "--threshold 1.5"),
     ],
 )
@@ -216,6 +217,20 @@ def test_names_differ_also_where_case_does_not_count(tmp_path):
     assert len({name.lower() for name in names}) == 4
     with pytest.raises(DatasetError):
         find_inputs([tmp_path / "out"], tmp_path / "out")
+
+
+def test_pictures_of_earlier_runs_are_no_inputs_and_other_images_are(tmp_path):
+    write_image(tmp_path / "a.png")
+    for output in (tmp_path / "first", tmp_path / "second/deep"):
+        inputs = find_inputs([tmp_path], output)
+        assert [entry.file for entry in inputs] == [tmp_path / "a.png"]
+        claim_output(inputs, output, [])
+        write_image(output / "a.jpg")
+    write_image(tmp_path / "first/b.jpg")  # and one that no run wrote there
+    OutputFolder(tmp_path / "converted").claim(["c.jpg"])  # a list of another program
+    write_image(tmp_path / "converted/c.jpg")
+    found = {str(entry.file.relative_to(tmp_path)) for entry in find_inputs([tmp_path], tmp_path / "third")}
+    assert found == {"a.png", "first/b.jpg", "converted/c.jpg"}
 
 
 def test_a_folder_in_the_output_folder_is_named(tmp_path):
