@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from ablation_grids import GRID, result
 
+import scripts.ablation as script
 from engine.metrics.coco_metrics import match_detections, metrics_of
 from engine.run.config import ConfigError, load_config
 from engine.tools.ablation.choice import chosen_cells, chosen_rate, rates_at_the_edge, tie_cells
@@ -174,14 +175,16 @@ def test_unusable_grids_are_refused(tmp_path, change, message):
         load_grid(path)
 
 
-def test_a_grid_whose_cells_have_no_test_split_does_not_begin(write_config, tmp_path):
+def test_a_grid_whose_cells_have_no_test_split_does_not_begin(write_config, tmp_path, call, capsys):
     write_config(tmp_path)
     (tmp_path / "grid.yaml").write_text(GRID)
-    line = [sys.executable, "scripts/ablation.py", "--grid", tmp_path / "grid.yaml", "--output", tmp_path / "out"]
-    ended = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
-    assert ended.returncode == 2 and "data.test_split is null" in ended.stderr and not (tmp_path / "out").exists()
-    reported = subprocess.run([*line, "--report"], cwd=ROOT, capture_output=True, text=True)
-    assert reported.returncode == 0 and "0 of" in reported.stdout, reported.stderr
+    arguments = ("--grid", tmp_path / "grid.yaml", "--output", tmp_path / "out")
+    with pytest.raises(SystemExit) as end:
+        call(script, *arguments)
+    assert (
+        end.value.code == 2 and "data.test_split is null" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    )
+    assert call(script, *arguments, "--report") == 0 and "0 of" in capsys.readouterr().out
 
 
 @pytest.mark.slow

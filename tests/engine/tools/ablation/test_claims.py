@@ -3,22 +3,18 @@
 import json
 import math
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from kept_cells import all_kept, keep, write_grid
 
+import scripts.claims as script
 from engine.run.config import ConfigError
 from engine.tools.ablation import claims
 from engine.tools.ablation.cells import KeptCells
 from engine.tools.ablation.claims import claims_of, claims_table, parts_table
 from engine.tools.ablation.grid import Cell
 from engine.tools.ablation.kept_matches import KeptMatches
-
-ROOT = Path(__file__).resolve().parents[4]
 
 
 @pytest.fixture
@@ -38,18 +34,20 @@ def test_draws_of_images_without_objects_say_nothing(grid, tmp_path, monkeypatch
         list(claims_of(cells, "tiny", draws=2))
 
 
-def test_two_grids_of_one_name_are_two(grid, tmp_path):
+def test_two_grids_of_one_name_are_two(grid, tmp_path, call, capsys):
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
         all_kept(grid, folder)
         shutil.copy(tmp_path / "grid.yaml", folder)
         shutil.copy(tmp_path / "tiny.yaml", folder)
     pairs = [f"{folder / 'grid.yaml'}={folder}" for folder in folders]
-    line = [sys.executable, ROOT / "scripts/claims.py", "--draws", "20", "--grid"]
-    both = subprocess.run([*line, *pairs], capture_output=True, text=True)
-    assert both.returncode == 0 and both.stdout.count("| aLRP – AP | 3 |") == 2 and f"| {pairs[1]} |" in both.stdout
-    twice = subprocess.run([*line, pairs[0], *pairs], capture_output=True, text=True)
-    assert twice.returncode == 2 and twice.stderr.startswith("error: ") and "given twice" in twice.stderr
+    assert call(script, "--draws", 20, "--grid", *pairs) == 0
+    said = capsys.readouterr().out
+    assert said.count("| aLRP – AP | 3 |") == 2 and f"| {pairs[1]} |" in said
+    with pytest.raises(SystemExit) as end:
+        call(script, "--draws", 20, "--grid", pairs[0], *pairs)
+    said = capsys.readouterr().err
+    assert end.value.code == 2 and said.startswith("error: ") and "given twice" in said
 
 
 def test_claims_are_tested_over_seeds_and_images(grid, tmp_path):
