@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from data.errors import DatasetError
 from data.text_files import read_json
-from data.validation import Problem, record_problems
+from data.validation import Problem, record_problems, shared_image_id
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,8 @@ def keep_usable(
     Args:
         path: names the file in messages.
     """
+    if (fault := shared_image_id(document)) is not None:
+        raise DatasetError(f"{path}: {fault}")
     unusable: dict[str, list[Problem]] = {}  # by kind
     for problem in record_problems(document):
         if problem.section == "categories":

@@ -1,6 +1,7 @@
 """Faults in the content of a COCO annotation file, record by record."""
 
 import math
+import posixpath
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -84,6 +85,30 @@ def record_problems(document: dict[str, Any]) -> Iterator[Problem]:
                 names.add(record.get("name"))
 
 
+def shared_image_id(document: dict[str, Any]) -> str | None:
+    """One line about the first image whose id is that of an image of another file; None where there is none.
+
+    No such entry can be left out: an annotation of this id may be of either file. Entries count that cannot be used.
+    """
+    first: dict[int, tuple[int, str]] = {}  # id → position and file_name
+    for position, record in enumerate(document["images"]):
+        image_id, written = (record.get("id"), record.get("file_name")) if isinstance(record, dict) else (None, None)
+        if not (is_integer(image_id) and _is_file_name(written)):
+            continue
+        other, name = first.setdefault(image_id, (position, written))
+        if _plain(name) != _plain(written):
+            return (
+                f"images[{position}] (id {image_id}): this id is also that of images[{other}], another file "
+                f"({name}), so annotations cannot be told apart; give each image its own id, or import the exports one "
+                "by one"
+            )
+    return None
+
+
+def _plain(file_name: str) -> str:
+    return posixpath.normpath(file_name.replace("\\", "/"))
+
+
 def _field_fault(record: Any, fields: dict) -> tuple[str, str] | None:
     if not isinstance(record, dict):
         return "not an object", ""
@@ -101,7 +126,8 @@ def _relation_fault(
             if record[key] not in known[owner]:
                 return f"unknown {key}", f"unknown {key}, {record[key]}"
     elif record["id"] in ids:
-        return "id occurs more than once", f"id {record['id']} occurs more than once"
+        remedy = "; give each category its own id" if section == "categories" else ""
+        return "id occurs more than once", f"id {record['id']} occurs more than once{remedy}"
     elif section == "images" and record["height"] * record["width"] > MAX_PIXELS:
         return (
             f"more than {MAX_PIXELS} pixels",

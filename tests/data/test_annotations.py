@@ -162,7 +162,7 @@ def annotation(**changes: object) -> list[dict]:
         ({"categories": [{"id": 1}]}, "categories[0] (id 1): 'name' must be a string"),
         (
             {"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]},
-            "categories[1] (id 1): id 1 occurs more than once",
+            "categories[1] (id 1): id 1 occurs more than once; give each category its own id",
         ),
         ({"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}, "two categories are named 'a'"),
         ({"annotations": [[]]}, "annotations[0]: not an object"),
@@ -264,6 +264,25 @@ def test_skipping_leaves_out_what_cannot_be_used_and_warns_once_per_kind(write_c
         "1 of images: not an object",
         "2 of annotations: unknown image_id",
     ]
+
+
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
+@pytest.mark.parametrize("first", [{}, {"height": None}])  # an entry that cannot be used had annotations, too
+def test_an_id_of_two_files_is_refused_even_where_entries_may_be_left_out(write_coco, on_error, first) -> None:
+    images = [*image(id=9), *image(**first), *image(file_name="b/../001.png")]
+    path = train_json(write_coco(sections={"images": images, "annotations": annotation()}))
+    with pytest.raises(DatasetError) as caught:
+        read_annotations(path, on_error=on_error)
+    assert str(caught.value) == (
+        f"{path}: images[2] (id 10): this id is also that of images[1], another file (000.png), so annotations cannot "
+        "be told apart; give each image its own id, or import the exports one by one"
+    )
+
+
+def test_two_entries_of_one_file_may_share_their_id(write_coco) -> None:
+    images = [*image(), *image(file_name="a/../000.png"), *image(file_name=".\\000.png")]
+    path = train_json(write_coco(sections={"images": images, "annotations": annotation()}))
+    assert read_annotations(path, on_error="skip").objects(0)["boxes"].tolist() == [[1, 1, 4, 4]]
 
 
 def test_skipping_needs_an_image_and_sound_categories(write_coco) -> None:

@@ -179,6 +179,23 @@ def test_entries_that_cannot_be_used_are_counted(call, tmp_path, caplog):
     assert sum(len(written(tmp_path, split)["annotations"]) for split in ("train", "val")) == 3
 
 
+def test_exports_put_together_whose_ids_restart_are_refused(refused, tmp_path):
+    file = tmp_path / "in/labels.json"
+    document = export(file, tmp_path / "in", [f"{number}.jpg" for number in range(8)])
+    for section, key in (("images", "id"), ("annotations", "image_id")):
+        for number, record in enumerate(document[section]):
+            record[key] = number % 4 + 1
+    file.write_text(json.dumps(document))
+    line = refused(tmp_path / "in")
+    assert f"{file}: images[4] (id 1): this id is also that of images[0], another file (0.jpg)" in line
+    assert "import the exports one by one" in line
+
+
+def test_categories_of_one_id_are_refused(refused, tmp_path):
+    export(tmp_path / "in/labels.json", tmp_path / "in", ["a.jpg"], categories=[CLASSES[0], CLASSES[1] | {"id": 3}])
+    assert "categories[1] (id 3): id 3 occurs more than once; give each category its own id" in refused(tmp_path / "in")
+
+
 def test_what_cannot_be_told_is_refused(refused, tmp_path):
     root = tmp_path / "in"
     assert "no such file or folder" in refused(root)

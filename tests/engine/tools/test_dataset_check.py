@@ -227,6 +227,17 @@ def test_boxes_in_fractions_and_images_without_a_use_are_explained(check, write_
     assert status == 2 and "'id' must be an integer" in err and err.count("\n") == 1
 
 
+def test_an_id_of_two_files_is_refused_as_in_training(check, write, config_file, here):
+    annotation = {"id": 1, "image_id": 1, "category_id": 0, "bbox": [4, 4, 30, 30], "area": 900, "iscrowd": 0}
+    root = write([annotation], [{"id": 1, "file_name": "good.png"}, {"id": 1, "file_name": "good2.png"}])
+    words = "images[1] (id 1): this id is also that of images[0], another file (good.png)"
+    status, _, err = check("--root", root, "--split", "train")
+    assert status == 2 and words in err and err.count("\n") == 1
+    options = (f"data.root={root}", "data.val_split=train", "data.batch_size=1", "data.on_error=skip", "--dry-run")
+    trained = here("train.py", "--config", config_file, *options)
+    assert trained.returncode == 2 and words in trained.stderr
+
+
 @pytest.mark.parametrize(
     ("val", "words"),
     [
