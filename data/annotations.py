@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.boxes import FRACTION_TOLERANCE, to_xyxy
+from data.box_form import corners_of, reaches_out, refuse_other_forms
 from data.coco_document import usable_document
 from data.errors import DatasetError
 from data.validation import repeated_objects
@@ -94,7 +94,8 @@ def read_annotations(
 ) -> Annotations:
     """Reads and checks a COCO annotation file.
 
-    Boxes are clipped to their image. Those without area there, or not finite, are dropped; one warning counts them.
+    Boxes are clipped to their image, and one warning counts those that are cut by more than rounding. Those without
+    area there, or not finite, are dropped; one warning counts them.
 
     Args:
         path: the JSON file.
@@ -104,7 +105,8 @@ def read_annotations(
             warning per kind of problem counts them.
     Raises:
         DatasetError: not JSON, not COCO, an unknown class name, categories that cannot be used, no image left, boxes
-            in fractions of the image; with "stop" also entries that are malformed or contradict each other.
+            in fractions of the image or as corners; with "stop" also entries that are malformed or contradict each
+            other.
     """
     document = usable_document(path, images_only, on_error)
     images, objects = document["images"], document["annotations"]
@@ -122,19 +124,17 @@ def read_annotations(
     xywh = np.array([record["bbox"] for record in objects], dtype=np.float64).reshape(-1, 4)
     crowd = np.array([bool(record.get("iscrowd", 0)) for record in objects], dtype=bool)
 
-    _refuse_fractions(xywh, path)
-    if repeated := repeated_objects(objects):
-        logger.warning(
-            "%s: objects that repeat another of the same image, class and box: %d (annotation %s)",
-            path,
-            len(repeated),
-            _shown([objects[i].get("id") for i in repeated]),
-        )
-    boxes = _clip(xywh, sizes[owners])
+    refuse_other_forms(xywh, sizes[owners], path)
+    ids = [record.get("id") for record in objects]
+    _warn_of("objects that repeat another of the same image, class and box", repeated_objects(objects), ids, path)
+    corners = corners_of(xywh)
+    boxes = corners.clip(0, np.tile(sizes[owners, ::-1], 2)).astype(np.float32)
     has_area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1) & np.isfinite(xywh).all(axis=1)
-    dropped = np.flatnonzero((labels >= 0) & ~has_area)
-    _warn_of_dropped([objects[i].get("id") for i in dropped], path)
-    rows = np.flatnonzero((labels >= 0) & has_area)
+    dropped, kept = (labels >= 0) & ~has_area, (labels >= 0) & has_area
+    _warn_of("boxes without area inside their image, dropped", np.flatnonzero(dropped), ids, path)
+    cut = kept & reaches_out(corners, sizes[owners])
+    _warn_of("boxes that reach out of their image, cut at its border", np.flatnonzero(cut), ids, path)
+    rows = np.flatnonzero(kept)
     rows = rows[np.argsort(owners[rows], kind="stable")]
     return Annotations(
         class_names=class_names,
@@ -171,29 +171,8 @@ def _look_up(ids: list[int], table: np.ndarray) -> np.ndarray:
     return np.where(table[found] == values, found, -1)
 
 
-def _clip(xywh: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """(n, 4) float32 xyxy of float64 xywh boxes, clipped to images of (n, 2) sizes (height, width)."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        corners = np.stack(to_xyxy(*xywh.T), axis=1)
-        return corners.clip(0, np.tile(sizes[:, ::-1], 2)).astype(np.float32)
-
-
-def _warn_of_dropped(ids: list, path: Path) -> None:
-    if ids:
-        logger.warning(
-            "%s: boxes without area inside their image, dropped: %d (annotation %s)", path, len(ids), _shown(ids)
-        )
-
-
-def _shown(ids: list) -> str:
-    return ", ".join(map(str, ids[:5])) + (", …" if len(ids) > 5 else "")
-
-
-def _refuse_fractions(xywh: np.ndarray, path: Path) -> None:
-    known = xywh[np.isfinite(xywh).all(axis=1)]
-    inside = (known >= -FRACTION_TOLERANCE) & (known <= 1 + FRACTION_TOLERANCE)
-    if inside.all() and (known % 1 > 0).any():
-        raise DatasetError(
-            f"{path}: no box is larger than a pixel, and all lie in 0..1: fractions of the image's sides, where COCO "
-            "has pixels; multiply x and width by the image's width, y and height by its height"
-        )
+def _warn_of(what: str, positions: Sequence[int] | np.ndarray, ids: list, path: Path) -> None:
+    """A line about some of the annotations, which have these ids, unless there are none."""
+    if len(positions):
+        shown = ", ".join(str(ids[i]) for i in positions[:5]) + (", …" if len(positions) > 5 else "")
+        logger.warning("%s: " + what + ": %d (annotation %s)", path, len(positions), shown)

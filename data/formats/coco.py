@@ -9,6 +9,7 @@ from operator import methodcaller
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from data.box_form import refuse_other_forms_of
 from data.coco_document import keep_usable, require_lists
 from data.counts import counted
 from data.errors import DatasetError
@@ -58,7 +59,7 @@ def read_exports(
         images: folder of the images; None looks for it: beside the file, and in folders above and below it.
         output: folder of the new data set; what was written there is no input.
     Raises:
-        DatasetError: no COCO file, several whose splits cannot be told, or images that are not there.
+        DatasetError: no COCO file, several whose splits cannot be told, boxes that are not COCO's, or images not there.
     """
     notes: list[str] = []
     documents = {source: read_json(source)} if source.is_file() else _coco_files(source, output, notes)
@@ -69,6 +70,7 @@ def read_exports(
     exports = []
     for (file, document), split in zip(documents.items(), splits, strict=True):
         keep_usable(document, file, on_error="skip")
+        refuse_other_forms_of(document, file)
         top = source if source.is_dir() else _above_annotations(file)
         folder = images or _image_folder(document["images"][0]["file_name"], file, split, top)
         notes += _use_names_in(folder, document["images"], file)

@@ -191,6 +191,22 @@ def test_exports_put_together_whose_ids_restart_are_refused(refused, tmp_path):
     assert "import the exports one by one" in line
 
 
+@pytest.mark.parametrize(
+    ("boxes", "words"),
+    [
+        ([[20 + i, 15, 40, 30] for i in range(5)], "look like corners x1, y1, x2, y2: as x, y, width, height 5 of 5"),
+        ([[0.1, 0.2, 0.3, 0.4]] * 5, "fractions of the image's sides"),
+    ],
+)
+def test_boxes_of_another_form_are_refused(refused, tmp_path, boxes, words):
+    file = tmp_path / "in/labels.json"
+    document = export(file, tmp_path / "in", [f"{number}.jpg" for number in range(5)])
+    for record, box in zip(document["annotations"], boxes, strict=True):
+        record["bbox"] = box
+    file.write_text(json.dumps(document))
+    assert words in refused(tmp_path / "in")
+
+
 def test_categories_of_one_id_are_refused(refused, tmp_path):
     export(tmp_path / "in/labels.json", tmp_path / "in", ["a.jpg"], categories=[CLASSES[0], CLASSES[1] | {"id": 3}])
     assert "categories[1] (id 3): id 3 occurs more than once; give each category its own id" in refused(tmp_path / "in")

@@ -227,6 +227,16 @@ def test_boxes_in_fractions_and_images_without_a_use_are_explained(check, write_
     assert status == 2 and "'id' must be an integer" in err and err.count("\n") == 1
 
 
+def test_corners_are_refused_as_in_training(check, write_splits, config_file, here):
+    corners = annotations_of(*([30, 20 + i, 60, 40] for i in range(5)))
+    root = write_splits({"train": (corners, CAT_DOG)})
+    status, _, err = check("--root", root, "--split", "train")
+    assert status == 2 and "the boxes look like corners" in err and err.count("\n") == 1
+    options = (f"data.root={root}", "data.val_split=train", "data.batch_size=1", "--dry-run")
+    trained = here("train.py", "--config", config_file, *options)
+    assert trained.returncode == 2 and "the boxes look like corners" in trained.stderr
+
+
 def test_an_id_of_two_files_is_refused_as_in_training(check, write, config_file, here):
     annotation = {"id": 1, "image_id": 1, "category_id": 0, "bbox": [4, 4, 30, 30], "area": 900, "iscrowd": 0}
     root = write([annotation], [{"id": 1, "file_name": "good.png"}, {"id": 1, "file_name": "good2.png"}])
