@@ -27,16 +27,20 @@ def main() -> int:
     import torch
 
     from data.files import write_atomically
-    from engine.run.config import ConfigError, load_config
-    from engine.tools.new_config import DEFAULT_START, new_config, next_commands
+    from data.output_folder import require_writable
+    from data.yaml_files import parse_yaml
+    from engine.run.config import ConfigError, parse_config
+    from engine.tools.new_config import DEFAULT_START, new_config, next_commands, require_name
 
     log_to_console(is_main=True)
     with user_errors():
         if args.output.exists():
             raise ConfigError(f"{args.output}: exists, and is not overwritten; choose another --output, or remove it")
+        require_name(args.output)
+        require_writable([args.output])
         text = new_config(args.root, None if args.from_scratch else args.init_from or DEFAULT_START)
+        parse_config(parse_yaml(text), str(args.output), name=args.output.stem)  # no file that train.py refuses
         write_atomically(args.output, lambda file: file.write(text.encode()))
-        load_config(args.output)
         print(text)
         if not (args.from_scratch or args.init_from or torch.cuda.is_available()):
             print("there is no GPU here, and this detector is slow without: --from-scratch writes a smaller one")

@@ -1,6 +1,7 @@
 """A short experiment file for a data set, each value with its reason."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from detector import build_references
 from detector.families import start_keys
 from engine.diagnosis.anchor_fit import anchor_fit, best_base_scale
 from engine.run.checkpoint import load_checkpoint
-from engine.run.config import Config, parse_config
+from engine.run.config import Config, ConfigError, parse_config
 from losses.overlaps import box_area
 
 DEFAULT_START = "torchvision/retinanet_resnet50_fpn_v2"
@@ -58,6 +59,18 @@ class Plan:
 
 STARTED = Plan(small=20, easy=64, lr=0.002, images=4000, epochs=(10, 100))
 SCRATCH = Plan(small=16, easy=16, lr=0.04, images=8000, epochs=(10, 200))
+
+
+def require_name(output: Path) -> None:
+    """Raises ConfigError where the file has a name that its runs, which get it, cannot have."""
+    try:
+        parse_config({}, str(output), name=output.stem)
+    except ConfigError as error:
+        name = re.sub(r"[^\w.+=-]+", "_", output.stem).lstrip("_.+=-") or "mine"
+        raise ConfigError(
+            f"{output}: its runs get its name, which may have letters, digits and . _ + = - and begins with a letter, "
+            f"a digit or _; choose another --output, such as {output.with_name(name + output.suffix)}"
+        ) from error
 
 
 def new_config(root: str, init_from: str | None) -> str:

@@ -19,8 +19,8 @@ SCRIPT = "scripts/new_config.py"
 def write(monkeypatch, capsys, tmp_path):
     """write(arguments …) -> (exit status, configuration or None, printed errors)."""
 
-    def run(*arguments: object):
-        output = tmp_path / "mine.yaml"
+    def run(*arguments: object, name: str = "mine.yaml"):
+        output = tmp_path / name
         monkeypatch.setattr(sys, "argv", [SCRIPT, "--output", str(output), *map(str, arguments)])
         with pytest.raises(SystemExit) as stop:
             runpy.run_path(SCRIPT, run_name="__main__")
@@ -94,6 +94,28 @@ def test_nothing_is_overwritten(write, shapes, tmp_path):
     status, _, errors = write("--root", shapes)
     assert status == 2 and "is not overwritten; choose another --output" in errors
     assert (tmp_path / "mine.yaml").read_text() == "# mine\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "other"), [("my conf.yaml", "my_conf.yaml"), (".hidden.yml", "hidden.yml"), ("(1).yaml", "1_.yaml")]
+)
+def test_a_name_that_no_run_can_have_is_refused_before_anything_is_written(write, tmp_path, name, other):
+    status, _, errors = write("--root", tmp_path / "nothing", name=name)
+    assert status == 2 and errors.startswith(f"error: {tmp_path / name}: ") and errors.count("\n") == 1
+    assert errors.endswith(f"choose another --output, such as {tmp_path / other}\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_written_where_the_text_is_no_configuration(write, shapes, tmp_path, monkeypatch):
+    monkeypatch.setattr("engine.tools.new_config.new_config", lambda root, init_from: "data: {root: 3}\n")
+    status, _, errors = write("--root", shapes)
+    assert status == 2 and "data.root" in errors and list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_data_are_read(write, tmp_path):
+    (tmp_path / "file").touch()
+    status, _, errors = write("--root", tmp_path / "nothing", name="file/mine.yaml")
+    assert status == 2 and "is no folder" in errors
 
 
 def test_a_folder_without_validation_images_is_refused(write, shapes, tmp_path):
