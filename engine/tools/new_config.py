@@ -12,7 +12,9 @@ import torch
 import yaml
 
 from data import CocoDetection, DatasetError
+from data.coco_document import read_document
 from data.counts import counted
+from data.validation import record_problems
 from detector import build_references
 from detector.families import start_keys
 from engine.diagnosis.anchor_fit import anchor_fit, best_base_scale
@@ -175,8 +177,18 @@ def _object_sides(dataset: CocoDetection) -> np.ndarray:
     targets = [dataset.objects(index) for index in range(len(dataset))]
     boxes = torch.cat([target["boxes"][~target["crowd"]] for target in targets])
     if not len(boxes):
-        raise DatasetError(f"{dataset.annotation_file}: no object in {counted(len(dataset), 'image')} to train on")
+        raise DatasetError(
+            f"{dataset.annotation_file}: no object in {counted(len(dataset), 'image')} to train on{_left_out(dataset)}"
+        )
     return box_area(boxes).sqrt().numpy()
+
+
+def _left_out(dataset: CocoDetection) -> str:
+    """How many entries of the file cannot be used, and the first of them; nothing where all can be."""
+    problems = list(record_problems(read_document(dataset.annotation_file)))
+    if not problems:
+        return "; label some"
+    return f": {len(problems)} of its entries cannot be used, the first {problems[0].message}; mend them"
 
 
 def _start(init_from: str | None) -> tuple[dict[str, dict[str, Any]], dict[str, Any], Plan]:

@@ -1,5 +1,6 @@
 """scripts/new_config.py: the values that it chooses, and what it refuses."""
 
+import json
 import runpy
 import shutil
 import sys
@@ -125,6 +126,26 @@ def test_a_folder_without_validation_images_is_refused(write, shapes, tmp_path):
     status, config, errors = write("--root", root)
     assert (status, config) == (2, None)
     assert errors.startswith("error: ") and "the splits there are train;" in errors
+
+
+def test_annotations_that_cannot_be_used_are_the_reason_for_no_object(write, shapes, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(shapes, root)
+    file = root / "annotations/instances_train.json"
+    document = json.loads(file.read_text())
+    count = len(document["annotations"])
+    for record in document["annotations"]:
+        record["image_id"] = str(record["image_id"])
+    file.write_text(json.dumps(document))
+    status, _, errors = write("--root", root)
+    first = document["annotations"][0]["id"]
+    assert status == 2 and errors.splitlines()[-1] == (
+        f"error: {file}: no object in 12 images to train on: {count} of its entries cannot be used, the first "
+        f"annotations[0] (id {first}): 'image_id' must be an integer; mend them"
+    )
+    file.write_text(json.dumps(document | {"annotations": []}))
+    status, _, errors = write("--root", root)
+    assert status == 2 and errors == f"error: {file}: no object in 12 images to train on; label some\n"
 
 
 def test_splits_are_found_by_how_their_names_begin(tmp_path):
