@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ import yaml
 from data import CocoDetection, DatasetError
 from data.coco_document import read_document
 from data.counts import counted
+from data.splits import find_splits
 from data.validation import record_problems
 from detector import build_references
 from detector.families import start_keys
@@ -23,7 +24,6 @@ from engine.run.config import Config, ConfigError, parse_config
 from losses.overlaps import box_area
 
 DEFAULT_START = "torchvision/retinanet_resnet50_fpn_v2"
-SPLIT_NAMES = (("train",), ("val", "dev"), ("test",))  # beginnings, of train, val and test
 
 # The network of configs/bccd_r18_alrp.yaml, which learns without any weights.
 FROM_SCRATCH: dict[str, Any] = {
@@ -124,34 +124,6 @@ def new_config(root: str, init_from: str | None) -> str:
     if "anchor_base_scale" not in values["model"]:
         reasons["model"] += f"; {anchors}"
     return _as_text(values, reasons)
-
-
-class Splits(NamedTuple):
-    """Names of the splits to train on, to validate with and to test with; None: there is none."""
-
-    train: str
-    val: str
-    test: str | None
-
-
-def find_splits(root: Path) -> Splits:
-    """The splits of a data set, told by how their names begin.
-
-    Raises:
-        DatasetError: nothing to train on, or nothing to validate with.
-    """
-    names = sorted(path.stem.partition("_")[2] for path in (root / "annotations").glob("instances_*.json"))
-    train, val, test = (
-        min((name for name in names if name.lower().startswith(starts)), key=len, default=None)
-        for starts in SPLIT_NAMES
-    )
-    if train is None or val is None:
-        there = f"the splits there are {', '.join(names)}" if names else "there is no instances_<split>.json"
-        raise DatasetError(
-            f"{root / 'annotations'}: a split to train on and one to validate with are needed, named train… and val…; "
-            f"{there}; docs/custom-data.md has the format, and the converters draw splits with --val 0.2"
-        )
-    return Splits(train, val, test)
 
 
 def image_sides(sizes: np.ndarray, sides: np.ndarray, plan: Plan) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shlex
 import shutil
 import sys
 
@@ -10,8 +11,9 @@ import pytest
 import yaml
 
 from data import DatasetError
+from data.splits import find_splits
 from engine.run.config import load_config
-from engine.tools.new_config import SCRATCH, STARTED, find_splits, image_sides
+from engine.tools.new_config import SCRATCH, STARTED, image_sides
 
 SCRIPT = "scripts/new_config.py"
 
@@ -126,6 +128,24 @@ def test_a_folder_without_validation_images_is_refused(write, shapes, tmp_path):
     status, config, errors = write("--root", root)
     assert (status, config) == (2, None)
     assert errors.startswith("error: ") and "the splits there are train;" in errors
+    assert "the converters" not in errors  # there is nothing to convert
+
+
+@pytest.mark.parametrize("names", [["train"], ["train2017", "test"], ["all"]])
+def test_the_command_that_draws_a_validation_split_works(write, shapes, tmp_path, capsys, monkeypatch, names):
+    root = tmp_path / "my data"
+    (root / "annotations").mkdir(parents=True)
+    for name, source in zip(names, ("train", "val"), strict=False):
+        shutil.copytree(shapes / source, root / name)
+        shutil.copy(shapes / f"annotations/instances_{source}.json", root / f"annotations/instances_{name}.json")
+    _, _, errors = write("--root", root)
+    command = errors[errors.index("python ") : errors.index(" draws val")]
+    _, script, *arguments = shlex.split(command)
+    monkeypatch.setattr(sys, "argv", [script, *arguments])
+    runpy.run_path(script, run_name="__main__")
+    _, _, errors = write("--root", f"{root}_split", "--from-scratch")
+    assert find_splits(tmp_path / "my data_split")[:2] == ("train", "val"), errors
+    assert load_config(tmp_path / "mine.yaml").data.root == f"{root}_split"
 
 
 def test_annotations_that_cannot_be_used_are_the_reason_for_no_object(write, shapes, tmp_path):
