@@ -45,8 +45,9 @@ def corners_of(xywh: np.ndarray) -> np.ndarray:
 
 def reaches_out(corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """(n,) bool: xyxy boxes over the border of their image, of `sizes` (height, width), by more than rounding."""
-    beyond = corners[:, 2:] > sizes[:, ::-1] + BORDER_TOLERANCE
-    return (beyond | (corners[:, :2] < -BORDER_TOLERANCE)).any(axis=1)
+    beyond = (corners[:, 2:] > sizes[:, ::-1] + BORDER_TOLERANCE).any(axis=1)
+    before = (corners[:, :2] < -BORDER_TOLERANCE).any(axis=1)
+    return np.logical_or(beyond, before)
 
 
 def _refuse_fractions(boxes: np.ndarray, path: Path) -> None:

@@ -92,15 +92,15 @@ def shared_image_id(document: dict[str, Any]) -> str | None:
     """
     first: dict[int, tuple[int, str]] = {}  # id → position and file_name
     for position, record in enumerate(document["images"]):
-        image_id, written = (record.get("id"), record.get("file_name")) if isinstance(record, dict) else (None, None)
-        if not (is_integer(image_id) and _is_file_name(written)):
+        is_named = isinstance(record, dict) and _is_file_name(record.get("file_name"))
+        if not (is_named and is_integer(record.get("id"))):
             continue
+        image_id, written = record["id"], record["file_name"]
         other, name = first.setdefault(image_id, (position, written))
         if _plain(name) != _plain(written):
             return (
-                f"images[{position}] (id {image_id}): this id is also that of images[{other}], another file "
-                f"({name}), so annotations cannot be told apart; give each image its own id, or import the exports one "
-                "by one"
+                f"images[{position}] (id {image_id}): this id is also that of images[{other}], another file ({name}), "
+                "so annotations cannot be told apart; give each image its own id, or import the exports one by one"
             )
     return None
 
