@@ -11,6 +11,7 @@ import sys
 import pytest
 import torch
 from fork_server import run_processes
+from operation_counter import OperationCounter
 from optimal_lrp_worker import Images, batches, plain, work
 
 from engine.metrics import evaluate_lrp, match_detections
@@ -124,29 +125,52 @@ def test_nothing_at_all(metric):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"boxes": torch.tensor([[0.0, 0, float("nan"), 1]])}, "preds: boxes must be finite"),
-        ({"boxes": torch.tensor([[5.0, 0, 4, 1]])}, "preds: boxes must be finite x1, y1, x2, y2 with x1 <= x2"),
-        ({"scores": torch.tensor([float("inf")])}, "scores finite"),
-        ({"scores": torch.ones(2)}, r"boxes \(1, 4\), scores \(2,\), labels \(1,\) of an image; expected"),
-        ({"boxes": torch.ones(1, 5)}, r"boxes \(1, 5\)"),
+        ({"scores": torch.ones(2)}, r"preds\[1\]: boxes \(1, 4\), scores \(2,\), labels \(1,\); expected"),
+        ({"boxes": torch.ones(1, 5)}, r"preds\[1\]: boxes \(1, 5\)"),
+        ({"labels": torch.ones(1)}, r"preds\[1\]: labels are torch.float32; expected integers"),
     ],
 )
-def test_wrong_input_is_refused(metric, change, message):
-    pred = {"boxes": torch.tensor([[0.0, 0, 1, 1]]), "scores": torch.ones(1), "labels": torch.ones(1)}
+def test_tensors_of_other_shapes_and_types_are_refused(metric, change, message):
+    pred = {"boxes": torch.tensor([[0.0, 0, 1, 1]]), "scores": torch.ones(1), "labels": torch.tensor([1])}
     target = {"boxes": pred["boxes"], "labels": pred["labels"]}
     with pytest.raises(ValueError, match="2 preds for 1 targets"):
         metric.update([pred, pred], [target])
     with pytest.raises(ValueError, match=message):
-        metric.update([pred | change], [target])
-        metric.compute()
+        metric.update([pred, pred | change], [target, target])
 
 
-def test_a_refused_batch_leaves_nothing(metric):
+@pytest.mark.parametrize(
+    ("side", "key", "value", "message"),
+    [
+        (
+            "preds",
+            "boxes",
+            [5.0, 0, 4, 1],
+            r"box \[5.0, 0.0, 4.0, 1.0\], score .*boxes must be finite x1, y1",
+        ),
+        ("targets", "boxes", [0.0, 5, 1, 4], r"box \[0.0, 5.0, 1.0, 4.0\], label"),
+        ("preds", "boxes", [0.0, 0, float("nan"), 1], r"box \[0.0, 0.0, nan, 1.0\]"),
+        ("preds", "scores", float("inf"), "score inf, label .*scores finite"),
+        ("preds", "labels", 2**53 + 1, "label 9007199254740992; .*labels below 2"),
+        ("targets", "labels", -(2**53) - 1, "label -9007199254740992"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_named_and_its_batch_leaves_nothing(metric, side, key, value, message):
     preds, targets = batches()
     metric.update(preds[:4], targets[:4])
-    with pytest.raises(ValueError, match="of an image"):
-        metric.update([preds[4], preds[5] | {"scores": torch.ones(99)}], targets[4:6])
+    wrong = copy.deepcopy({"preds": preds[4:9], "targets": targets[4:9]})
+    wrong[side][3][key][1] = torch.tensor(value)  # of the eighth image, with two objects; the sixth has none
+    with pytest.raises(ValueError, match=rf"^{side}\[3\], row 1: .*{message}"):
+        metric.update(**wrong)
     assert_equal(plain(metric.compute()), expected(preds[:4], targets[:4]))
+
+
+def test_a_batch_makes_the_device_wait_once(metric):
+    preds, targets = batches()
+    with OperationCounter() as counter:
+        metric.update(preds, targets)
+    del counter.counts["lift_fresh"]  # the numbers of the images' boxes, made on the CPU
+    assert counter.waits.total() == 1, counter.waits
 
 
 @pytest.fixture(params=BASES, scope="module")
