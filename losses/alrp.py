@@ -187,13 +187,15 @@ class ALRPLoss(RankingLoss):
             targets: (…) integer labels, 0 to K - 1 a class, K background, negative ignored; or (…, K) of any dtype, 1
                 positive, 0 negative, -1 ignored.
             pred_boxes, gt_boxes: xyxy, any unit, (P, 4) of the positives in their order, or (…, 4) of all positions,
-                of which those of the positives count.
+                of which those of the positives count. Where both are one shape, but some positions have several
+                positives, give logits[None] and targets[None]: (P, 4) is then of the positives alone.
             loc_errors: in place of boxes, (P,) or (…), the errors >= 0 themselves, such as (1 - IoU) / 0.5.
         Returns:
             two scalars, float64 for float64 logits and float32 for others; 0 with zero gradients if there is no
             positive, and NaN if any logit is not finite.
         Raises:
-            ValueError: shapes do not fit, labels are not integers, or boxes are missing, or there beside loc_errors.
+            ValueError: shapes do not fit, or fit both the positives and the positions where these differ; labels are
+                not integers; or boxes are missing, or there beside loc_errors.
         """
         flat, group = self._flat(logits, targets)
         refuse_both(pred_boxes, gt_boxes, loc_errors, "loc_errors")

@@ -19,23 +19,38 @@ class Flat:
         targets: (M,) 1 positive, 0 negative, -1 ignored.
         entries: (P,) int64, indices of the targets that are 1, ascending.
         leading: …, the shape of the positions.
+        several: whether a position may have several positives, as with one-hot targets of several classes.
     """
 
     logits: Tensor
     targets: Tensor
     entries: Tensor
     leading: torch.Size
+    several: bool
 
     def of_positives(self, values: Tensor, name: str, of_each: tuple[int, ...] = ()) -> Tensor:
         """(P, *of_each) from that, in the order of the positives, or from (…, *of_each), values of every position.
 
-        Where both are one shape, the values are those of the positions.
+        Raises:
+            ValueError: another shape, or both are one shape and would pair the values with other positives: as many
+                positives as positions, but not one in each. Only where there are as many, it waits for a GPU.
         """
+        count = len(self.entries)
         if values.shape == (*self.leading, *of_each):
             num_classes = len(self.logits) // max(1, self.leading.numel())
-            return values.reshape(-1, *of_each)[self.entries // max(1, num_classes)]
-        if values.shape != (len(self.entries), *of_each):
-            ours = f"{(len(self.entries), *of_each)} of the positives or {(*self.leading, *of_each)} of all positions"
+            positions = self.entries // max(1, num_classes)
+            # a position that has one positive at most leaves no choice: all of them are positive, in order
+            may_differ = self.several and self.leading == (count,)
+            if may_differ and not torch.equal(positions, torch.arange(count, device=positions.device)):
+                shape = tuple(values.shape)
+                raise ValueError(
+                    f"{name} {shape} may be of the {count} positives or of the {count} positions, some of which have "
+                    f"several positives; with logits[None] and targets[None] {shape} is of the positives, and "
+                    f"{(1, *shape)} of the positions"
+                )
+            return values.reshape(-1, *of_each)[positions]
+        if values.shape != (count, *of_each):
+            ours = f"{(count, *of_each)} of the positives or {(*self.leading, *of_each)} of all positions"
             raise ValueError(f"{name} must have shape {ours}, got {tuple(values.shape)}")
         return values
 
@@ -68,10 +83,11 @@ def flatten(logits: Tensor, targets: Tensor) -> Flat:
         ValueError: shapes do not fit, or labels are not integers.
     """
     leading = logits.shape if logits.dim() == 1 else logits.shape[:-1]
+    several = targets.shape == logits.shape and logits.numel() > leading.numel()
     if targets.shape != logits.shape:
         targets = _one_hot(targets, logits)
     flat = targets.flatten()
-    return Flat(logits.flatten(), flat, positive_entries(flat), leading)
+    return Flat(logits.flatten(), flat, positive_entries(flat), leading, several)
 
 
 def _one_hot(labels: Tensor, logits: Tensor) -> Tensor:
