@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .balance import SelfBalance
+from .compiling import breaks_graph
 from .flat import Flat, refuse_both
 from .group_sums import ratio_over_group
 from .loss import RANKED_HEADS, LossSettings, equal_parts, require_positive, weighted_sum
@@ -26,6 +27,7 @@ TAU = 0.5  # IoU from which a detection is a true positive in the LRP error
 MIN_FALSE_POSITIVES = 1e-5
 
 
+@breaks_graph
 def alrp_loss(
     logits: Tensor,
     targets: Tensor,

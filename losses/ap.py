@@ -8,12 +8,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .box_loss import BoxLoss, box_loss
+from .compiling import breaks_graph
 from .loss import LossSettings, require_positive, weighted_sum
 from .matched import Matched
 from .module import RankingLoss
 from .ranking import Ranking
 
 
+@breaks_graph
 def ap_loss(
     logits: Tensor,
     targets: Tensor,

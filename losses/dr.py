@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .box_loss import BoxLoss, box_loss
+from .compiling import breaks_graph
 from .entries import positive_entries, require_flat
 from .finite import nan_unless_finite
 from .group_sums import sum_over_group
@@ -24,6 +25,7 @@ NEGATIVE_LAMBDA = 0.1 / math.log(3.5)  # released code: h = 3.5 in the paper's s
 MARGIN = 0.5
 
 
+@breaks_graph
 def dr_loss(
     logits: Tensor,
     targets: Tensor,

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .box_loss import weighted_mean
+from .compiling import breaks_graph
 from .flat import Flat, refuse_both
 from .loss import RANKED_HEADS, LossSettings, equal_parts, require_positive, weighted_sum
 from .matched import OVERLAPS, Matched
@@ -25,6 +26,7 @@ from .ranking.smaller_keys import sum_over_smaller_keys
 MIN_MISSORTED = 1e-10
 
 
+@breaks_graph
 def rs_loss(
     logits: Tensor,
     targets: Tensor,
