@@ -59,7 +59,7 @@ def alrp_loss(
         two scalars, classification in [0, 1) and localisation >= 0, float64 for float64 logits and float32 for
         others. Both are 0 with zero gradients if there is no positive, and NaN if any logit is not finite.
     Raises:
-        ValueError: delta is not a positive number, or shapes do not fit.
+        ValueError: delta is not a positive number below 1e300, or shapes do not fit.
 
     Example:
         The second positive lies below the negative, and is lifted as much as that is pushed down.

@@ -35,7 +35,7 @@ def ap_loss(
         scalar in [0, 1), float64 for float64 logits and float32 for others. 0 with a zero gradient if there is no
         positive, NaN if any logit is not finite.
     Raises:
-        ValueError: delta is not a positive number, or shapes do not fit.
+        ValueError: delta is not a positive number below 1e300, or shapes do not fit.
 
     Example:
         Precision is 1 at the first positive and 2/3 at the second, below the negative.

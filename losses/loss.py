@@ -6,6 +6,8 @@ makes named parts of a batch. `losses.table` lists them.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
+from types import NoneType
 from typing import Any, ClassVar, Literal, get_args, get_origin
 
 import torch
@@ -14,6 +16,15 @@ from torch import Tensor, nn
 
 from .balance import SelfBalance
 from .matched import Matched
+from .precision import LARGEST
+
+# Of a setting's type: what a value must be an instance of, so that NumPy's numbers are numbers, and how it is called.
+KINDS: Mapping[type, tuple[type, str]] = {
+    bool: (bool, "True or False"),
+    int: (Integral, "an integer"),
+    float: (Real, "a number"),
+    NoneType: (NoneType, "None"),
+}
 
 # Detectors of two heads, keys of the group `model`: a loss that ranks draws no samples, needs a first head that starts
 # from rare positives, and weighs it less (released code of aLRP Loss and of Rank & Sort Loss).
@@ -53,11 +64,15 @@ class LossSettings:
     """Over what the loss ranks or takes its mean: the batches of all processes, or each process's own."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a word that is none of its setting's."""
+        """Raises ValueError for a word that is none of its setting's, TypeError for a value of another type."""
         for field in fields(self):
-            if get_origin(field.type) is Literal and getattr(self, field.name) not in get_args(field.type):
-                words = ", ".join(map(str, get_args(field.type)))
-                raise ValueError(f"{field.name} must be one of {words}, got {getattr(self, field.name)!r}")
+            value, kinds = getattr(self, field.name), get_args(field.type) or (field.type,)
+            if get_origin(field.type) is Literal:
+                if value not in kinds:
+                    raise ValueError(f"{field.name} must be one of {', '.join(map(str, kinds))}, got {value!r}")
+            elif not any(_is_of(kind, value) for kind in kinds):
+                expected = " or ".join(KINDS[kind][1] for kind in kinds)
+                raise TypeError(f"{field.name} must be {expected}, got {value!r}")
 
     @property
     def step_half_width(self) -> float:
@@ -96,6 +111,11 @@ class Loss(nn.Module):
         self.settings = self.Settings() if settings is None else settings  # type: ignore[call-arg]
         self.balance: SelfBalance | None = None
 
+    def extra_repr(self) -> str:
+        """The settings, in print(module); but for `ranking`, which is for who passes the group."""
+        shown = (name for name in self.settings.key_names() if name not in ("name", "ranking"))
+        return ", ".join(f"{name}={getattr(self.settings, name)!r}" for name in shown)
+
     def of_matched(self, matched: Matched, group: dist.ProcessGroup | None = None) -> dict[str, Tensor]:
         """Parts of the loss of a batch.
 
@@ -108,11 +128,17 @@ class Loss(nn.Module):
         raise NotImplementedError
 
 
+def _is_of(kind: type, value: object) -> bool:
+    if isinstance(value, bool):  # which Python takes for an integer
+        return kind is bool
+    return isinstance(value, KINDS[kind][0])
+
+
 def require_positive(settings: LossSettings, *names: str) -> None:
-    """Raises ValueError unless the settings of these names are positive finite numbers."""
+    """Raises ValueError unless the settings of these names are positive numbers below 1e300."""
     for name in names:
-        if not 0 < getattr(settings, name) < float("inf"):
-            raise ValueError(f"{name} must be a positive number, got {getattr(settings, name)}")
+        if not 0 < float(getattr(settings, name)) < LARGEST:
+            raise ValueError(f"{name} must be a positive number below {LARGEST:g}, got {getattr(settings, name)}")
 
 
 def require_from_zero(settings: LossSettings, *names: str) -> None:

@@ -3,6 +3,7 @@
 B positions of any leading shape (images × anchors, or queries), K classes, P positives of this process.
 """
 
+from difflib import get_close_matches
 from typing import Any, Literal
 
 import torch
@@ -31,7 +32,7 @@ class RankingLoss(Loss):
             gradients are scaled by the number of processes: right as they are where DistributedDataParallel, or FSDP,
             averages them.
     Raises:
-        TypeError: an unknown setting, settings given twice, or something else in their place.
+        TypeError: an unknown setting, one of another type, settings given twice, or something else in their place.
         ValueError: a setting out of its range, or a group of another name.
     """
 
@@ -40,10 +41,17 @@ class RankingLoss(Loss):
             raise TypeError(f"give settings or their keys ({', '.join(keys)}), not both")
         if "ranking" in keys:
             raise TypeError('ranking is a key of configurations; here the group says it: None, or "world" for all')
+        names = [name for name in self.Settings.key_names() if name not in ("name", "ranking")]
+        for key in keys.keys() - {*names, "name"}:
+            nearest = get_close_matches(key, names, n=1, cutoff=0)[0]
+            raise TypeError(f"no setting is called {key!r}; the nearest is {nearest!r}, of {', '.join(names)}")
         if isinstance(group, str) and group != "world":
             raise ValueError(f'group must be "world", a process group or None, got {group!r}')
         super().__init__(self.Settings(**keys) if settings is None else settings)
         self.group = group
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + ("" if self.group is None else f", group={self.group!r}")
 
     def _flat(self, logits: Tensor, targets: Tensor) -> tuple[Flat, dist.ProcessGroup | None]:
         """Flat logits and targets, and the group as it is now."""

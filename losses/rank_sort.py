@@ -53,7 +53,7 @@ def rs_loss(
         two scalars, ranking in [0, 1) and sorting in [0, 1], float64 for float64 logits and float32 for others. Both
         are 0 with zero gradients if there is no positive, and NaN if any logit is not finite.
     Raises:
-        ValueError: delta is not a positive number, or shapes do not fit.
+        ValueError: delta is not a positive number below 1e300, or shapes do not fit.
 
     Example:
         The second positive lies below a negative, and below a positive whose box is worse: both are pushed down.

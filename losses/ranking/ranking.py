@@ -8,7 +8,6 @@ A loss gives every positive an error g(i), which says how far it is from its tar
 the error: g(i) lifts positive i, and pushes each negative j down by its share H(x_ij) / N_FP(i). Lift and push balance.
 """
 
-import math
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from ..entries import require_flat
 from ..finite import nan_unless_finite
+from ..precision import LARGEST
 from .logit_bins import LogitBins
 from .torch_passes import make_passes
 
@@ -37,7 +37,7 @@ class Ranking:
         entries: (own positives,) int64, the indices of the targets that are 1, ascending, if known. None searches for
             them and waits for a GPU. They are not checked: wrong ones make wrong ranks.
     Raises:
-        ValueError: delta is not a positive number, or shapes do not fit.
+        ValueError: delta is not a positive number below 1e300, or shapes do not fit.
 
     Attributes, all float64, of the P positives of all processes in the order of the processes:
         positive_logits: (P,), 0 where not finite.
@@ -60,8 +60,8 @@ class Ranking:
         weights: Tensor | None = None,
         entries: Tensor | None = None,
     ) -> None:
-        if not (delta > 0 and math.isfinite(delta)):
-            raise ValueError(f"delta must be a positive number, got {delta}")
+        if isinstance(delta, bool) or not (delta > 0 and float(delta) < LARGEST):
+            raise ValueError(f"delta must be a positive number below {LARGEST:g}, got {delta}")
         require_flat(logits, targets)
         logits = logits.detach()
 

@@ -11,7 +11,6 @@ from torch import Tensor
 
 import losses
 from losses import ALRPLoss, APLoss, RankSortLoss, SelfBalance, alrp_loss, ap_loss, rs_loss
-from losses.alrp import ALRPSettings
 from losses.matched import Matched
 from losses.overlaps import paired_giou, paired_iou
 
@@ -100,6 +99,7 @@ def test_several_labels_of_a_position_are_given_one_hot():
     wanted = alrp_loss(logits.flatten(), entries.flatten(), errors)
     assert cls == wanted[0] and loc.item() == pytest.approx(50 * wanted[1].item())
 
+
 class TestAsManyPositivesAsPositions:
     """IoUs of the positives 1 and 0.5; taken as those of the positions, both would be the first."""
 
@@ -132,7 +132,6 @@ class TestAsManyPositivesAsPositions:
         assert criterion(self.logits, torch.tensor([0, 1]), self.pred, self.gt)[1] == 0.5
         for shape in ((2,), (2, 1)):
             assert criterion(torch.zeros(shape), torch.ones(shape), self.pred, self.gt)[1] == 0.5
-
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -265,40 +264,11 @@ def test_input_that_does_not_fit_is_refused(targets, boxes, message):
     assert message in str(raised.value)
 
 
-def test_settings_are_given_by_name_or_as_an_object():
-    assert ALRPLoss(delta=0.5, loc_error="iou").settings == ALRPSettings(delta=0.5, loc_error="iou")
-    assert ALRPLoss(ALRPSettings(delta=0.5)).settings.delta == 0.5
-    with pytest.raises(TypeError, match=r"give settings or their keys \(delta\), not both"):
-        ALRPLoss(ALRPSettings(), delta=1.0)
-    with pytest.raises(TypeError, match="unexpected keyword argument 'period'"):
-        ALRPLoss(period=3)
-    with pytest.raises(ValueError, match="balance_every must be at least 1"):
-        ALRPLoss(balance_every=0)
-
-
 def test_the_example_of_the_module_prints_what_it_says():
     (test,) = doctest.DocTestFinder(recurse=False).find(ALRPLoss, globs=vars(sys.modules[ALRPLoss.__module__]))
     report: list[str] = []
     assert doctest.DocTestRunner(verbose=False).run(test, out=report.append).attempted and not report
     assert {module.__name__ for module in MODULES} <= set(losses.__all__)
-
-
-@pytest.mark.parametrize(
-    ("module", "arguments", "error", "match"),
-    [
-        (ALRPLoss, {"loc_error": "ciou"}, ValueError, "loc_error must be one of iou, diou, giou, got 'ciou'"),
-        (ALRPLoss, {"box_weights": "ranked"}, ValueError, "box_weights must be one of rank, equal"),
-        (ALRPLoss, {"name": "focal"}, ValueError, "name must be one of alrp"),
-        (APLoss, {"box_loss": "l1"}, ValueError, "box_loss must be one of smooth_l1, iou"),
-        (RankSortLoss, {"ranking": "local"}, TypeError, "the group says it"),
-        (RankSortLoss, {"group": "wrold"}, ValueError, "group must be"),
-        (APLoss, {"settings": 0.5}, TypeError, "settings must be APSettings"),
-        (APLoss, {"settings": ALRPSettings()}, TypeError, "settings must be APSettings"),
-    ],
-)
-def test_settings_that_mean_nothing_are_refused_when_they_are_given(module, arguments, error, match):
-    with pytest.raises(error, match=match):
-        module(**arguments)
 
 
 @pytest.mark.parametrize(("module", "name"), [(ALRPLoss, "loc_errors"), (RankSortLoss, "ious")])

@@ -205,7 +205,7 @@ def test_a_localisation_error_that_is_not_finite_shows_in_the_loss():
     assert loc.isnan()
 
 
-@pytest.mark.parametrize("delta", [0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("delta", [0, -1.0, float("nan"), float("inf"), 1e305, True])
 def test_delta_must_be_a_positive_number(delta):
     logits, targets, loc_errors = random_batch(30, 3)
     with pytest.raises(ValueError, match="delta"):
