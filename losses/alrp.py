@@ -48,7 +48,7 @@ def alrp_loss(
 
     Args:
         logits: (M,) any float dtype, before the sigmoid, of every anchor and class of the batch.
-        targets: (M,) any integer, float or bool dtype: 1 positive, 0 negative, -1 ignored.
+        targets: (M,) any integer, float or bool dtype: 1 positive, 0 negative, -1 or another value ignored.
         loc_errors: (P,) E(k) = (1 - IoU) / (1 - tau) >= 0 of the positives, in the order of logits[targets == 1].
         delta: half-width of the smoothed step between two logits, > 0.
         group: process group to rank over; None ranks within this process. Every process must take part, with
@@ -57,7 +57,8 @@ def alrp_loss(
             nothing waits for a GPU. They are not checked.
     Returns:
         two scalars, classification in [0, 1) and localisation >= 0, float64 for float64 logits and float32 for
-        others. Both are 0 with zero gradients if there is no positive, and NaN if any logit is not finite.
+        others. Both are 0 with zero gradients if there is no positive, and NaN if any logit is not finite. A NaN in
+        loc_errors shows in the localisation part and in the gradients of the logits, not in the classification part.
     Raises:
         ValueError: delta is not a positive number below 1e300, or shapes do not fit.
 

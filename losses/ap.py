@@ -27,7 +27,7 @@ def ap_loss(
 
     Args:
         logits: (M,) any float dtype, before the sigmoid, of every anchor and class of the batch.
-        targets: (M,) any integer, float or bool dtype: 1 positive, 0 negative, -1 ignored.
+        targets: (M,) any integer, float or bool dtype: 1 positive, 0 negative, -1 or another value ignored.
         delta: half-width of the smoothed step between two logits, > 0.
         group: process group to rank over; None ranks within this process. As in `alrp_loss`.
         entries: (P,) int64, as in `alrp_loss`.

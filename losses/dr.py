@@ -45,7 +45,7 @@ def dr_loss(
 
     Args:
         logits: (M,) any float dtype, before the sigmoid, of every anchor and class of the batch.
-        targets: (M,) any integer, float or bool dtype: 1 positive, 0 negative, -1 ignored.
+        targets: (M,) any integer, float or bool dtype: 1 positive, 0 negative, -1 or another value ignored.
         group: process group over whose batches to take both expectations; None for this process alone. The value is
             then the same on every process; backward gives each process d(value)/d(its own logits), unscaled.
         positive_lambda, negative_lambda: temperatures, > 0; the smaller, the more the worst entries count.

@@ -33,7 +33,7 @@ def focal_loss(
 
     Args:
         logits: (M,) any float dtype, before the sigmoid.
-        targets: (M,) any integer, float or bool dtype: 1 positive, 0 negative, -1 ignored.
+        targets: (M,) any integer, float or bool dtype: 1 positive, 0 negative, -1 or another value ignored.
         alpha: weight of the positives, 1 - alpha that of the negatives; 0..1.
         gamma: focusing exponent, >= 0.
         group: process group to sum and to count positives over; None for this process alone. The value is then the

@@ -43,7 +43,7 @@ def rs_loss(
 
     Args:
         logits: (M,) any float dtype, before the sigmoid, of every anchor and class of the batch.
-        targets: (M,) any integer, float or bool dtype: 1 positive, 0 negative, -1 ignored.
+        targets: (M,) any integer, float or bool dtype: 1 positive, 0 negative, -1 or another value ignored.
         ious: (P,) in 0..1, IoU of the positives' predicted boxes with their objects, in the order of
             logits[targets == 1].
         delta: half-width of the smoothed step between two logits, > 0.
