@@ -22,16 +22,20 @@ def golden(shared) -> tuple[Path, Path]:
     return shared / "data/coco_tiny/annotations/instances_val2017.json", shared / "golden/lrp/detections.json"
 
 
-def test_equals_pycocotools_and_the_authors_evaluator(golden, shared):
-    annotations, detections = golden
-    metrics = evaluate_detections(annotations, detections)
+def by_pycocotools(annotations: Path, detections: str | list[dict]) -> list[float]:
     with contextlib.redirect_stdout(io.StringIO()):
         ground_truth = COCO(annotations)
         reference = COCOeval(ground_truth, ground_truth.loadRes(str(detections)), "bbox")
         reference.evaluate()
         reference.accumulate()
         reference.summarize()
-    assert [metrics[name] for name in COCO_STATS] == reference.stats.tolist()
+    return reference.stats.tolist()
+
+
+def test_equals_pycocotools_and_the_authors_evaluator(golden, shared):
+    annotations, detections = golden
+    metrics = evaluate_detections(annotations, detections)
+    assert [metrics[name] for name in COCO_STATS] == by_pycocotools(annotations, str(detections))
     expected = json.loads((shared / "golden/lrp/expected.json").read_text())["metrics"]
     assert {name: metrics[name] for name in expected} == pytest.approx(expected, abs=1e-6)
     assert set(metrics) == {*expected, "per_class"}
@@ -59,6 +63,19 @@ def test_accepts_the_least_an_annotation_file_can_hold(annotations, detections, 
     assert capsys.readouterr() == ("", "")
     files = write(tmp_path / "a.json", annotations), write(tmp_path / "d.json", detections)
     assert evaluate_detections(*files) == metrics
+
+
+@pytest.mark.parametrize(("ids", "theirs"), [([1, 2, 3], 1), ([0, 1, 2], 0.442), ([1, 2, 2], None)])
+def test_ids_of_annotations_do_not_count_as_they_do_with_pycocotools(ids, theirs, tmp_path):
+    boxes = [[x, 0, 10, 10] for x in (0, 20, 40)]
+    place = {"image_id": 1, "category_id": 1}
+    objects = [place | {"id": i, "bbox": box, "area": 100, "iscrowd": 0} for i, box in zip(ids, boxes, strict=True)]
+    content = {"images": [{"id": 1}], "categories": [{"id": 1, "name": "cat"}], "annotations": objects}
+    path = write(tmp_path / "a.json", content)
+    detections = [place | {"bbox": box, "score": score} for box, score in zip(boxes, (0.9, 0.8, 0.7), strict=True)]
+    assert evaluate_detections(path, detections)["AP"] == pytest.approx(1)
+    found = by_pycocotools(path, detections)[0]
+    assert found < 0.9 if theirs is None else found == pytest.approx(theirs, abs=5e-4)
 
 
 def test_given_area_and_crowd_flag_count(annotations, detections, tmp_path):
