@@ -59,7 +59,9 @@ def match_detections(
             width, height in pixels). May be empty.
         category_ids, image_ids: evaluate only these (default: all in `annotations`).
     Raises:
-        DetectionsError: a file is missing or malformed, or a detection names an unknown image or category.
+        DetectionsError: a file is missing or malformed, or a detection, `category_ids` or `image_ids` name an unknown
+            image or category. What can be evaluated all the same is left out with a warning: boxes of objects that are
+            not finite, objects of an image or category that `annotations` does not list.
     """
     return match(*read_coco(annotations, detections, category_ids, image_ids))
 

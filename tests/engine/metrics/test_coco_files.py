@@ -136,7 +136,7 @@ def test_missing_files(annotations, tmp_path):
     ("section", "value", "message"),
     [
         ("annotations", None, "no list 'annotations'"),
-        ("annotations", [{"image_id": 0, "category_id": 3}], r"annotations\[0\] lacks a valid 'bbox'"),
+        ("annotations", [{"image_id": 0, "category_id": 3}], r"annotations\[0\] has no 'bbox'; expected COCO"),
         ("annotations", [{"image_id": 0, "category_id": 3, "bbox": [1, 2]}], r"annotations\[0\] has bbox \[1, 2\]"),
         (
             "annotations",
@@ -144,8 +144,12 @@ def test_missing_files(annotations, tmp_path):
             r"annotations\[0\] has iscrowd '0'; expected 0 or 1",
         ),
         ("images", [{"id": 0}, {"id": 0}], "2 images have id 0"),
-        ("images", [{"id": True}], r"images\[0\] lacks a valid 'id'"),
-        ("images", [{"file_name": "a.jpg"}], r"images\[0\] lacks a valid 'id'"),
+        ("images", [{"id": True}], r"images\[0\] has id True of type bool; expected an integer"),
+        ("images", [{"id": "a"}], r"images\[0\] has id 'a' of type str; expected an integer"),
+        ("images", [{"file_name": "a.jpg"}], r"images\[0\] has no 'id'; expected COCO format"),
+        ("images", [7], r"images\[0\] is not an object; expected COCO format"),
+        ("categories", [{"id": 3, "name": 3}], r"categories\[0\] has name 3; expected a string"),
+        ("annotations", [{"image_id": "0", "category_id": 3, "bbox": []}], "has image_id '0' of type str; expected an"),
         ("categories", [{"id": 3, "name": "cat"}, {"id": 8, "name": "cat"}], "2 categories have name 'cat'"),
     ],
 )

@@ -11,7 +11,7 @@ from metric_files import write
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from engine.metrics import evaluate_detections
+from engine.metrics import DetectionsError, evaluate_detections
 from engine.metrics.average_precision import COCO_STATS
 
 LRP_NAMES = ("oLRP", "oLRP_loc", "oLRP_fp", "oLRP_fn", "oLRP_s", "oLRP_m", "oLRP_l")
@@ -25,7 +25,7 @@ def golden(shared) -> tuple[Path, Path]:
 def by_pycocotools(annotations: Path, detections: str | list[dict]) -> list[float]:
     with contextlib.redirect_stdout(io.StringIO()):
         ground_truth = COCO(annotations)
-        reference = COCOeval(ground_truth, ground_truth.loadRes(str(detections)), "bbox")
+        reference = COCOeval(ground_truth, ground_truth.loadRes(detections), "bbox")
         reference.evaluate()
         reference.accumulate()
         reference.summarize()
@@ -94,6 +94,18 @@ def test_images_and_categories_can_be_restricted(annotations, detections, tmp_pa
     assert metrics["AP"] == 0
 
 
+@pytest.mark.parametrize(
+    ("restriction", "message"),
+    [
+        ({"category_ids": [8, "cat"]}, "a.json: no category has id 'cat', which is to be evaluated; ids are 3, 8"),
+        ({"image_ids": [1, 5]}, "a.json: no image has id 5, which is to be evaluated; ids are 0, 1"),
+    ],
+)
+def test_a_restriction_to_what_the_file_has_not_is_refused(annotations, restriction, message, tmp_path):
+    with pytest.raises(DetectionsError, match=message):
+        evaluate_detections(write(tmp_path / "a.json", annotations), [], **restriction)
+
+
 def test_no_detections(annotations, tmp_path):
     metrics = evaluate_detections(write(tmp_path / "a.json", annotations), [])
     assert (metrics["AP"], metrics["AR100"], metrics["APl"]) == (0, 0, -1)
@@ -113,6 +125,39 @@ def test_boxes_that_are_not_finite_are_left_out_with_a_warning(annotations, dete
     annotations["annotations"].append({"image_id": 1, "category_id": 8, "bbox": [float("nan"), 0, 1, 1]})
     assert evaluate_detections(write(tmp_path / "a.json", annotations), detections)["oLRP"] == 0
     assert "left out 1 annotations" in caplog.text
+
+
+def test_objects_of_what_the_file_does_not_list_are_left_out_with_a_warning(annotations, detections, tmp_path, caplog):
+    expected = evaluate_detections(annotations, detections)
+    box = {"bbox": [0, 0, 9, 9]}
+    annotations["annotations"] += [
+        {"image_id": 0, "category_id": 3, "bbox": [float("nan")] * 4},
+        {"image_id": 0, "category_id": 5, **box},
+        {"image_id": 7, "category_id": 3, **box},
+        {"image_id": 0, "category_id": 6, **box},
+    ]
+    for _ in range(2):
+        assert evaluate_detections(write(tmp_path / "a.json", annotations), detections) == expected
+    assert expected["oLRP"] == 0
+    warning = "left out {} annotations whose {} is not among the {} (the first: annotations[{}], of {} {})"
+    assert caplog.text.count(warning.format(2, "category_id", "categories", 3, "category_id", 5)) == 1
+    assert caplog.text.count(warning.format(1, "image_id", "images", 4, "image_id", 7)) == 1
+
+
+def test_negative_sides_count_as_with_pycocotools_and_are_warned_of(annotations, detections, tmp_path, caplog):
+    annotations["annotations"] += [
+        {"image_id": 0, "category_id": 3, "bbox": [60, 60, -10, -10], "area": 100, "iscrowd": 0, "id": 3},
+        {"image_id": 1, "category_id": 8, "bbox": [60, 60, -10, 10], "area": 100, "iscrowd": 0, "id": 4},
+    ]
+    for annotation in annotations["annotations"]:
+        annotation |= {"id": annotation["id"] + 1, "iscrowd": 0}
+        annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
+    path = write(tmp_path / "a.json", annotations)
+    metrics = evaluate_detections(path, detections)
+    assert [metrics[name] for name in COCO_STATS] == by_pycocotools(path, detections)
+    assert metrics["oLRP_fn"] == 0.5  # of either class one of two
+    assert "a.json: 2 annotations have a bbox with a negative side" in caplog.text
+    assert "(the first: annotations[2])" in caplog.text
 
 
 def test_negative_areas_are_unknown(annotations, detections, tmp_path, caplog):
