@@ -105,9 +105,12 @@ def exif_notes(looks: Sequence[Look], exif: Exif) -> Iterator[str]:
     if not tagged:
         return
     shown = sum(is_shown(size, sizes, exif) for size, sizes in tagged)
+    counts = {"as viewers show them": shown, "as stored": len(tagged) - shown}
+    ways = ", ".join(f"{way}: {count}" for way, count in counts.items() if count)
     same = sum(sizes.stored == sizes.shown for _, sizes in tagged)
-    yield (
-        f"EXIF turns {counted(len(tagged), 'image')}: {shown} are read as viewers show them, {len(tagged) - shown} "
-        f"as stored. In {same} of them the turn keeps the size, which cannot tell how they were labelled: "
-        f"data.exif={exif} decides"
+    doubt = (
+        f". The turn of {same} keeps the size, which cannot tell how labels were drawn: data.exif={exif} decides"
+        if same
+        else ""
     )
+    yield f"EXIF turns {counted(len(tagged), 'image')}; read {ways}{doubt}"

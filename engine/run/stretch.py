@@ -25,8 +25,11 @@ def described(resize: Resizing) -> str:
 
 def stretch_note(dataset: CocoDetection, config: Config, training: bool) -> str | None:
     """One line that says by how much training, or evaluation, stretches how many of the images, and what keeps their
-    shape; None where it stretches none."""
+    shape; where limits of the sides keep it, which image they leave no pixel of a side. None where there is none."""
     resize = training_resize(config.data) if training else evaluation_transform(config)
+    work = "training" if training else "evaluation"
+    if isinstance(resize, ResizeShortSide):
+        return _thin_note(dataset, resize, work)
     factors = []
     for (height, width), count in Counter(map(tuple, dataset.sizes.tolist())).items():
         new_height, new_width = resize.output_size((height, width))
@@ -35,7 +38,7 @@ def stretch_note(dataset: CocoDetection, config: Config, training: bool) -> str 
     stretched = [factor for factor in factors if factor > TOLERANCE]
     if not stretched:
         return None
-    group, work = ("data", "training") if training else ("evaluation", "evaluation")
+    group = "data" if training else "evaluation"
     long = max(config.data.train_size)
     short = round(long * float(np.median(dataset.sizes.min(axis=1) / dataset.sizes.max(axis=1))))
     how_many = f"{len(stretched)} of {counted(len(factors), 'image')}"
@@ -43,4 +46,17 @@ def stretch_note(dataset: CocoDetection, config: Config, training: bool) -> str 
         f"{work} stretches {how_many}, by {np.median(stretched):.2f} (median) "
         f"to {max(stretched):.2f} of width against height; {group}.short_side={short} {group}.long_side={long} keeps "
         "their shape"
+    )
+
+
+def _thin_note(dataset: CocoDetection, resize: ResizeShortSide, work: str) -> str | None:
+    sides = dataset.sizes
+    thin = np.flatnonzero(sides.min(axis=1) * resize.long_side < sides.max(axis=1))
+    if not len(thin):
+        return None
+    first = int(thin[0])
+    height, width = sides[first].tolist()
+    return (
+        f"{work} resizes {counted(len(thin), 'image')} to a side of less than a pixel, the first {dataset.path(first)} "
+        f"(image id {dataset.image_ids[first]}, {width}×{height}); leave such images out, or cut them"
     )

@@ -194,7 +194,7 @@ class TrainStep:
         # One copy for all numbers: every copy would wait for the GPU.
         stats = dict(zip(numbers, torch.stack(list(numbers.values())).tolist(), strict=True))
         stop = stats.pop("stop") > 0
-        if watched:
+        if monitors:
             self.statistics = self._read_monitors(monitors)
             stats |= {name: value.item() for name, value in self.statistics.items() if name in MONITORED}
         return stats, norm, stop

@@ -11,8 +11,12 @@ from engine.run.stretch import stretch_note
 
 @pytest.fixture
 def dataset(tmp_path):
-    """Four images, of which none is square but the last; only their sizes are looked at."""
-    sizes = [(480, 640), (640, 480), (300, 600), (512, 512)]
+    """Four images, of which none is square but the last."""
+    return of_sizes(tmp_path, [(480, 640), (640, 480), (300, 600), (512, 512)])
+
+
+def of_sizes(tmp_path, sizes):
+    """A data set of which only the sizes are looked at."""
     images = [
         {"id": i, "height": height, "width": width, "file_name": f"{i}.jpg"} for i, (height, width) in enumerate(sizes)
     ]
@@ -53,3 +57,15 @@ def test_limits_of_the_sides_stretch_nothing(dataset, short_side):
     config = parse_config({"data": sides, "evaluation": {"short_side": 33, "long_side": 100}}, "mine.yaml")
     assert stretch_note(dataset, config, training=True) is None
     assert stretch_note(dataset, config, training=False) is None
+
+
+def test_images_that_limits_of_the_sides_leave_no_pixel_of_are_named(tmp_path):
+    # 2 · 512 / 1200 = 0.85 pixels; 3 · 512 / 700 = 2.2 become 2, which is rounding and no stretch to avoid
+    dataset = of_sizes(tmp_path, [(48, 64), (2, 1200), (700, 3), (1200, 2)])
+    sides = {"short_side": 384, "long_side": 512}
+    config = parse_config({"data": sides, "evaluation": sides}, "mine.yaml")
+    for training, work in ((True, "training"), (False, "evaluation")):
+        assert stretch_note(dataset, config, training) == (
+            f"{work} resizes 2 images to a side of less than a pixel, the first {tmp_path}/train/1.jpg (image id 1, "
+            "1200×2); leave such images out, or cut them"
+        )

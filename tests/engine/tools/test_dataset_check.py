@@ -291,10 +291,11 @@ def test_images_turned_by_exif_outside_or_crowded_are_counted(check, write_split
     Image.new("RGB", (64, 48)).save(root / "train/train.png", exif=tags)
     status, out, _ = check("--root", root, "--split", "train")
     assert status == 0
-    assert "EXIF turns 1 image: 1 are read as viewers show them, 0 as stored" in out
+    decides = "The turn of 1 keeps the size, which cannot tell how labels were drawn: data.exif"
+    assert f"Note: EXIF turns 1 image; read as viewers show them: 1. {decides}=turn decides\n" in out
     assert "1 image has more than 100 objects of a class (up to 101)" in out
     status, out, _ = check("--root", root, "--split", "train", "data.exif=ignore")
-    assert "0 are read as viewers show them, 1 as stored" in out
+    assert f"Note: EXIF turns 1 image; read as stored: 1. {decides}=ignore decides\n" in out
     file = root / "annotations/instances_train.json"
     file.write_text(file.read_text().replace('"train.png"', f'"{root}/train/../../{root.name}-elsewhere.png"'))
     (root / "train/train.png").rename(root.with_name(f"{root.name}-elsewhere.png"))
@@ -302,6 +303,15 @@ def test_images_turned_by_exif_outside_or_crowded_are_counted(check, write_split
     assert status == 0 and f"Note: {root}: 1 image lies outside of it" in out
     status, _, err = check("--root", root, "--split", "train", "--inside-only")
     assert status == 2 and "1 image lies outside" in err
+
+
+def test_turns_that_the_size_tells_leave_nothing_to_decide(check, write_splits):
+    root = write_splits({"train": (SOUND, CAT_DOG)})
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    Image.new("RGB", (48, 64)).save(root / "train/train.png", exif=tags)
+    _, out, _ = check("--root", root, "--split", "train")
+    assert "Note: EXIF turns 1 image; read as viewers show them: 1\n" in out
 
 
 def test_a_title_is_underlined_with_its_crowd_regions_and_no_object_is_no_obstacle_to_the_picture(check, write):
