@@ -115,7 +115,7 @@ def test_the_released_files_older_names_mean_the_same():
         (lambda state: state.update({"backbone.body.fc.bias": torch.zeros(1)}), "backbone.fc.bias is left over"),
         (
             lambda state: state.update({"roi_heads.box_predictor.cls_score.weight": torch.zeros(21, 1024)}),
-            "21 class rows, expected torchvision's 91",
+            "21 class columns, expected torchvision's 91",
         ),
         (lambda state: state.update({"roi_heads.box_predictor.bbox_pred.bias": torch.zeros(5)}), "box_deltas.bias"),
         (lambda state: state.clear(), "no tensor head.regression_head.bbox_reg.weight"),
