@@ -34,6 +34,7 @@ ELSEWHERE = {
     "git clone https://github.com/Shenggan": "needs the net",
     "python scripts/bccd_to_coco.py": "tests/data/formats/test_bccd.py, from the same annotations",
     "python train.py --config configs/bccd_r18_alrp.yaml": "needs blood cells, and takes minutes",
+    "python scripts/import_coco.py labels.json": "tests/data/formats/test_import_coco.py",
     "python scripts/yolo_to_coco.py my_yolo_folder": "tests/data/formats/test_convert.py",
     "python scripts/download_coco.py": "tests/engine/tools/test_download.py, against a server of its own",
     "python train.py --config configs/r50_alrp.yaml": "needs COCO; else tests/engine/training/test_training.py",

@@ -35,7 +35,7 @@ for inputs, outputs in ((3, 16), (16, 32), (32, 32)):
     backbone.extend([torch.nn.Conv2d(inputs, outputs, 3, 2, 1), torch.nn.GroupNorm(8, outputs), torch.nn.ReLU()])
 backbone.out_channels = 32
 anchors = torchvision.models.detection.anchor_utils.AnchorGenerator(((12, 16, 20),), ((0.5, 1.0, 2.0),))
-model = retinanet(backbone, 2, balance_every=20)
+model = retinanet(backbone, 2, steps_per_epoch=20)
 model.anchor_generator = anchors
 model.transform.min_size, model.transform.max_size = (64,), 64
 optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
