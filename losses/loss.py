@@ -88,6 +88,11 @@ class LossSettings:
         """Names of the settings."""
         return tuple(field.name for field in fields(cls))
 
+    @classmethod
+    def names_in_code(cls) -> tuple[str, ...]:
+        """Those that a module takes by name: not `name` and `ranking`, which its class and its group say."""
+        return tuple(name for name in cls.key_names() if name not in ("name", "ranking"))
+
 
 class Loss(nn.Module):
     """Loss of one head.
@@ -113,8 +118,7 @@ class Loss(nn.Module):
 
     def extra_repr(self) -> str:
         """The settings, in print(module); but for `ranking`, which is for who passes the group."""
-        shown = (name for name in self.settings.key_names() if name not in ("name", "ranking"))
-        return ", ".join(f"{name}={getattr(self.settings, name)!r}" for name in shown)
+        return ", ".join(f"{name}={getattr(self.settings, name)!r}" for name in self.settings.names_in_code())
 
     def of_matched(self, matched: Matched, group: dist.ProcessGroup | None = None) -> dict[str, Tensor]:
         """Parts of the loss of a batch.

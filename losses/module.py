@@ -41,7 +41,7 @@ class RankingLoss(Loss):
             raise TypeError(f"give settings or their keys ({', '.join(keys)}), not both")
         if "ranking" in keys:
             raise TypeError('ranking is a key of configurations; here the group says it: None, or "world" for all')
-        names = [name for name in self.Settings.key_names() if name not in ("name", "ranking")]
+        names = self.Settings.names_in_code()
         for key in keys.keys() - {*names, "name"}:
             nearest = get_close_matches(key, names, n=1, cutoff=0)[0]
             raise TypeError(f"no setting is called {key!r}; the nearest is {nearest!r}, of {', '.join(names)}")

@@ -5,18 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from coco_sections import annotation, image, train_json
 from pycocotools.coco import COCO
 
 from data.annotations import read_annotations
-from data.box_form import refuse_other_forms_of
 from data.errors import DatasetError
 
 FILES = [f"bccd/annotations/instances_{split}.json" for split in ("train", "val", "test")]
 FILES += [f"coco_tiny/annotations/instances_{split}2017.json" for split in ("train", "val")]
-
-
-def train_json(root: Path) -> Path:
-    return root / "annotations/instances_train.json"
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -31,14 +27,14 @@ def test_agrees_with_pycocotools(shared: Path, name: str, capsys: pytest.Capture
         assert ours.sizes[index].tolist() == [image["height"], image["width"]]
         assert ours.file_name(index) == image["file_name"]
         rows, labels, crowd = [], [], []
-        for annotation in coco.loadAnns(coco.getAnnIds(imgIds=image_id)):
-            x, y, w, h = annotation["bbox"]
+        for record in coco.loadAnns(coco.getAnnIds(imgIds=image_id)):
+            x, y, w, h = record["bbox"]
             x1, x2 = (min(max(v, 0), image["width"]) for v in (x, x + w))
             y1, y2 = (min(max(v, 0), image["height"]) for v in (y, y + h))
             if w > 0 and h > 0 and x2 > x1 and y2 > y1:
                 rows.append([x1, y1, x2, y2])
-                labels.append(ours.category_ids.index(annotation["category_id"]))
-                crowd.append(bool(annotation["iscrowd"]))
+                labels.append(ours.category_ids.index(record["category_id"]))
+                crowd.append(bool(record["iscrowd"]))
         found = ours.objects(index)
         assert torch.equal(found["boxes"], torch.tensor(rows, dtype=torch.float32).reshape(-1, 4))
         assert found["labels"].tolist() == labels
@@ -89,11 +85,6 @@ def test_boxes_without_area_are_dropped_with_one_warning(write_coco, caplog: pyt
     assert "dropped: 7 (annotation 2, 3, 4, 5, 6, …)" in message
 
 
-def test_a_box_of_one_whole_pixel_is_no_fraction(write_coco) -> None:
-    found = read_annotations(train_json(write_coco([(0, 1, [0, 0, 1, 1])])))
-    assert found.boxes.tolist() == [[0, 0, 1, 1]]
-
-
 def test_objects_that_are_there_twice_are_counted_in_one_warning(write_coco, caplog) -> None:
     objects = [(0, 1, [5, 5, 3, 3]), (0, 2, [5, 5, 3, 3]), (0, 1, [5, 5, 3, 4]), (1, 1, [5, 5, 3, 3])]
     again = [(0, 1, [5.0, 5, 3, 3]), (1, 1, [5, 5, 3, 3])]
@@ -126,14 +117,6 @@ def test_an_object_costs_25_bytes_and_no_python_object(write_coco) -> None:
     assert {values.dtype.kind for values in vars(many).values() if isinstance(values, np.ndarray)} == {"i"}
     grown = len(pickle.dumps(many)) - len(pickle.dumps(few))
     assert 25_000 <= grown < 25_200  # 16 bytes of box, 8 of label, 1 of crowd
-
-
-def image(**changes: object) -> list[dict]:
-    return [{"id": 10, "file_name": "000.png", "height": 48, "width": 64, **changes}]
-
-
-def annotation(**changes: object) -> list[dict]:
-    return [{"id": 77, "image_id": 10, "category_id": 1, "bbox": [1, 1, 3, 3], **changes}]
 
 
 @pytest.mark.parametrize(
@@ -189,54 +172,6 @@ def test_what_is_wrong_with_the_file_is_said_in_one_line(write_coco, sections: d
     assert message.startswith(f"{path}: ")
     assert words in message
     assert "\n" not in message
-
-
-def test_boxes_of_a_pixel_are_no_fractions(write_coco) -> None:
-    for bbox in ([0, 0, 1.02, 0.5], [-0.02, 0, 1, 0.5], [0, 0, 1, 1]):
-        assert len(read_annotations(train_json(write_coco(sections={"annotations": annotation(bbox=bbox)}))).boxes) == 1
-
-
-CORNERS = [[2, 3, 20, 12], [30, 20, 60, 40], [40, 30, 64, 48], [10, 8, 30, 25], [0, 0, 64, 48]]  # in an image of 64×48
-
-
-def test_corners_are_refused_with_what_they_are_told_by(write_coco) -> None:
-    path = train_json(write_coco([(0, 1, box) for box in CORNERS], sizes=[(48, 64)]))
-    with pytest.raises(DatasetError) as caught:
-        read_annotations(path, on_error="skip")
-    # 30 + 60 > 64 and 40 + 64 > 64 alone
-    assert str(caught.value) == (
-        f"{path}: the boxes look like corners x1, y1, x2, y2: as x, y, width, height 2 of 5 reach out of their images, "
-        "as corners none; COCO has x, y, width, height: convert them (width = x2 - x1, height = y2 - y1)"
-    )
-
-
-@pytest.mark.parametrize(
-    "boxes",
-    [
-        CORNERS[:4],  # too few to tell
-        [*CORNERS, [20, 30, 10, 40]],  # one whose third number is smaller than the first
-        [*CORNERS, [-5, 3, 20, 12]],  # one that is over the border in either form
-        [CORNERS[1], *[CORNERS[0]] * 4],  # one in five reaches out
-        [[0, 0, 64, 48]] * 5,  # whole images
-        [[5, 5, 60, 44]] * 5,  # over the border by a pixel, as rounding leaves them
-    ],
-)
-def test_boxes_that_may_be_in_cocos_form_are_taken(write_coco, boxes) -> None:
-    read_annotations(train_json(write_coco([(0, 1, box) for box in boxes], sizes=[(48, 64)])))
-
-
-@pytest.mark.parametrize("folder", ["bccd", "coco_tiny", "deeppcb", "hdbpmn", "muscima"])
-def test_no_shared_set_is_taken_for_corners_and_each_is_once_it_has_them(shared: Path, folder, tmp_path) -> None:
-    for path in (shared / "data" / folder / "annotations").glob("instances_*.json"):
-        document = json.loads(path.read_text())
-        refuse_other_forms_of(document, path)
-        for record in document["annotations"]:
-            x, y, width, height = record["bbox"]
-            record["bbox"] = [x, y, x + width, y + height]
-        # a file may have boxes without area, which make no corners in order
-        document["annotations"] = [each for each in document["annotations"] if each["area"] > 0]
-        with pytest.raises(DatasetError, match="look like corners"):
-            refuse_other_forms_of(document, path)
 
 
 def test_boxes_that_are_cut_at_the_border_are_counted_in_one_warning(write_coco, caplog) -> None:
