@@ -156,7 +156,7 @@ def _object_sides(dataset: CocoDetection) -> np.ndarray:
 
 
 def _left_out(dataset: CocoDetection) -> str:
-    """How many entries of the file cannot be used, and the first of them; nothing where all can be."""
+    """The end of that line: how many entries of the file cannot be used, and the first of them; or what to do else."""
     problems = list(record_problems(read_document(dataset.annotation_file)))
     if not problems:
         return "; label some"

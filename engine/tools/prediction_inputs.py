@@ -60,13 +60,14 @@ def _inputs_below(folder: Path, output: Path) -> Iterator[Path]:
     looked: set[Path] = set()
     results: set[str] = set()  # real paths of what earlier runs wrote
     for path in files_below(folder):
+        if not (is_image(path) or is_video(path)) or _is_below(path.parent, output):
+            continue
         for parent in path.parents:
             if parent not in looked and parent.is_relative_to(folder):
                 looked.add(parent)
                 listed = OutputFolder(parent)
                 results |= listed.entries() if RESULTS in listed.listed() else set()  # else of another program
-        is_result = os.path.join(os.path.realpath(path.parent), path.name) in results
-        if (is_image(path) or is_video(path)) and not is_result and not _is_below(path.parent, output):
+        if os.path.join(os.path.realpath(path.parent), path.name) not in results:
             yield path
 
 
