@@ -97,7 +97,7 @@ def shared_image_id(document: dict[str, Any]) -> str | None:
             continue
         image_id, written = record["id"], record["file_name"]
         other, name = first.setdefault(image_id, (position, written))
-        if _plain(name) != _plain(written):
+        if plain_file_name(name) != plain_file_name(written):
             return (
                 f"images[{position}] (id {image_id}): this id is also that of images[{other}], another file ({name}), "
                 "so annotations cannot be told apart; give each image its own id, or import the exports one by one"
@@ -105,7 +105,8 @@ def shared_image_id(document: dict[str, Any]) -> str | None:
     return None
 
 
-def _plain(file_name: str) -> str:
+def plain_file_name(file_name: str) -> str:
+    """One spelling of an image's relative path: with slashes, and without what it passes through in vain."""
     return posixpath.normpath(file_name.replace("\\", "/"))
 
 

@@ -13,12 +13,19 @@ MAX_EXPANDED = 100_000  # values that aliases may stand for; people write a hand
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-4 as a number, as YAML 1.2 does, and not as a string."""
+    """SafeLoader that reads numbers as YAML 1.2 does: 1e-4 is one; 010 and 1:30 are no numbers of another base."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":int", ":float"))]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
+_NUMBER_STARTS = list("-+.0123456789")
+_INTEGER = r"^([-+]?(0|[1-9][0-9_]*)|0x[0-9a-fA-F]+)$"
+_FLOAT = r"^([-+]?(\d[0-9_]*\.[0-9_]*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(_INTEGER), _NUMBER_STARTS)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(_FLOAT), _NUMBER_STARTS)
 
 
 class _TextLoader(yaml.SafeLoader):

@@ -1,6 +1,5 @@
 """A check of a split before anything is trained on it: its problems, its statistics, and the metrics it will lack."""
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from data.coco_document import read_document
 from data.counts import counted
 from data.outside import outside_line
 from data.transforms import Resizing
-from data.validation import box_fault, has_area, record_problems, repeated_objects
+from data.validation import box_fault, has_area, plain_file_name, record_problems, repeated_objects
 from detector import ModelConfig, build_references
 from detector.matcher import NEGATIVE
 from detector.monitor import best_reference_ious
@@ -162,7 +161,7 @@ def _annotation_problems(document: dict[str, Any]) -> defaultdict[str, list[str]
             f"annotations[{position}] (id {record.get('id')}): {record['bbox']} in image {record['image_id']}"
         )
     images = [record for i, record in enumerate(document["images"]) if i not in unusable["images"]]
-    names = Counter(os.path.normpath(record["file_name"]) for record in images)
+    names = Counter(plain_file_name(record["file_name"]) for record in images)
     for name, count in names.items():
         if count > 1:
             problems["images: file_name occurs more than once"].append(f"{name!r}: {count} images name this file")

@@ -1,5 +1,6 @@
 """The YAML reader: values as meant, text where names are meant, and nothing that explodes."""
 
+import math
 import time
 
 import pytest
@@ -16,15 +17,24 @@ def bomb(levels: int, width: int = 2, link: str = "[{}]") -> str:
 
 
 def test_values_are_typed_and_numbers_may_lack_a_dot():
-    assert parse_yaml("{a: 1e-4, b: -2E+3, c: yes, d: 007, e: null, f: 1.5}") == {
+    assert parse_yaml("{a: 1e-4, b: -2E+3, c: yes, d: -7, e: null, f: 1.5, g: .5, h: 1_000, i: 0x1F, j: -.inf}") == {
         "a": 1e-4,
         "b": -2000.0,
         "c": True,
-        "d": 7,
+        "d": -7,
         "e": None,
         "f": 1.5,
+        "g": 0.5,
+        "h": 1000,
+        "i": 31,
+        "j": -math.inf,
     }
     assert parse_yaml("") is None
+
+
+@pytest.mark.parametrize("written", ["010", "1:30", "1:30.5", "0b11", "-007"])
+def test_no_number_is_read_in_a_base_of_yaml_1_1(written):
+    assert parse_yaml(f"a: {written}") == {"a": written}
 
 
 def test_values_as_text_are_what_is_written():

@@ -133,11 +133,11 @@ def test_every_problem_is_listed_with_its_count(check, write):
 
 
 def test_images_that_are_one_file_by_other_paths_are_counted(check, write):
-    names = ("good.png", ".//good.png", "good2.png")
+    names = ("good.png", ".//good.png", ".\\good.png", "good2.png")
     annotations = [{"id": 1, "image_id": 1, "category_id": 0, "bbox": [2, 2, 10, 10], "area": 100}]
     root = write(annotations, [{"id": number, "file_name": name} for number, name in enumerate(names, 1)])
     status, out, _ = check("--root", root, "--split", "train", "--no-images")
-    assert status == 1 and "file_name occurs more than once" in out and "'good.png': 2 images" in out
+    assert status == 1 and "file_name occurs more than once" in out and "'good.png': 3 images" in out
 
 
 def test_metrics_without_ground_truth_are_forecast_as_the_evaluation_then_gives_them(check, write):
