@@ -217,9 +217,11 @@ def time_limit() -> Iterator[None]:
         raise TimeoutError(f"not done after {SECONDS:.0f} seconds")
 
     previous = signal.signal(signal.SIGALRM, end)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    # again and again: an exception that is raised amid a garbage collection is lost, with all that wait for it
+    timer = signal.setitimer(signal.ITIMER_REAL, SECONDS, 1.0)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
+        signal.setitimer(signal.ITIMER_REAL, *timer)
