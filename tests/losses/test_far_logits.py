@@ -17,8 +17,8 @@ from losses.ranking.positions import FAR_APART, REACH
 
 LARGEST = torch.finfo(torch.float32).max
 PATHS = ["table of cells", "binary search", "triton interpreter"]
-MANY = settings(deadline=None, derandomize=True, max_examples=20)
 FEW = settings(deadline=None, derandomize=True, max_examples=12)
+SLOW_KERNELS = [*PATHS[:2], pytest.param(PATHS[2], marks=pytest.mark.slow)]
 
 # Near the places where something changes, and their neighbours among the float32 numbers.
 CORNERS = torch.tensor([1e-45, 1e-3, 5.0, REACH, 2.0**24, 2.0**25, 1e12, 1e16, 1e20, 1e30, 3e38, LARGEST])
@@ -81,14 +81,14 @@ def assert_exact(logits, targets, errors, delta, value=1e-6, gradient=2e-6):
         assert not actual[targets == -1].any()
 
 
-@MANY
+@FEW
 @given(entries(LOGITS), DELTAS)
 def test_any_finite_logits(path, entries, delta):
     assert_exact(*as_tensors(entries), delta)
 
 
 # float64 logits are for tests; on kernels test_triton_passes.py has the authors' too
-@pytest.mark.parametrize("path", [*PATHS[:2], pytest.param(PATHS[2], marks=pytest.mark.slow)], indirect=True)
+@pytest.mark.parametrize("path", SLOW_KERNELS, indirect=True)
 @FEW
 @given(
     entries(
@@ -107,6 +107,8 @@ def test_any_finite_logits_in_float64(path, entries, delta):
     assert_exact(logits, targets, errors.double(), delta, 1e-9, 1e-8)
 
 
+# on kernels above in float32, which they compute in; test_drawn_kernels.py has how they read these
+@pytest.mark.parametrize("path", SLOW_KERNELS, indirect=True)
 @FEW
 @given(entries(LOGITS), st.sampled_from([torch.bfloat16, torch.float16]))
 def test_any_finite_logits_in_low_precision(path, entries, dtype):

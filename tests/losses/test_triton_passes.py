@@ -34,7 +34,7 @@ def run(device, logits, targets, loc_errors, delta=1.0):
     return [result.detach().cpu() for result in results]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)], ids=str)
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
 def test_agrees_with_the_authors_code(device, path, dtype, monkeypatch):
     monkeypatch.setattr("losses.ranking.triton_passes.BLOCK", 2048)  # fewer programs to interpret
@@ -46,7 +46,9 @@ def test_agrees_with_the_authors_code(device, path, dtype, monkeypatch):
     assert_agrees(results, [torch.from_numpy(np.asarray(stored[name])) for name in names], *tolerances)
 
 
-@pytest.mark.parametrize("num, num_positives", [(256, 1), (1000, 1), (1025, 300), (1000, 600)])
+@pytest.mark.parametrize(
+    "num, num_positives", [(256, 1), (1000, 1), (1025, 300), pytest.param(1000, 600, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("scale", [0.01, 2.0])
 def test_any_number_of_blocks_and_bins(device, num, num_positives, scale):
     logits, targets, loc_errors = random_batch(num, num_positives, scale=scale)

@@ -38,7 +38,7 @@ def contents(folder):
     return {path.relative_to(folder): path.read_bytes() for path in files}
 
 
-def covered(contours, samples=5):
+def covered(contours, samples=3):
     """(S, S) share of each pixel inside the contours by the even-odd rule, from samples × samples points."""
     ticks = (np.arange(SIZE * samples) + 0.5) / samples
     points = np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
