@@ -8,7 +8,7 @@ import dataclasses
 import inspect
 import textwrap
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
@@ -30,7 +30,8 @@ HEAD = """# Every key of a configuration
 A configuration is one YAML file of seven groups (`model`, `loss`, `data`, `optimizer`, `schedule`, `evaluation`,
 `run`), each a mapping of keys. `base: other.yaml` takes over what another file says. On the command line a key is
 written with its group, as in `optimizer.lr=0.004`. Unknown keys, wrong types and impossible values are refused, and so
-is a key that the chosen loss or family does not have.
+is a key that the chosen loss or family does not have. A default that depends on `loss.name` or `model.family` is
+followed by the exceptions, as in `0.05`; dr: `0.2`.
 """
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 NAMES = {bool: "true or false", int: "integer", float: "number", str: "text", types.NoneType: "null"}
@@ -60,20 +61,40 @@ def config_reference() -> str:
 
 def _model_sections() -> Iterator[str]:
     shared = list(model_keys(ModelConfig))
-    yield _section("## model", "model", [_chooser(shared[0], FAMILIES, DEFAULT_FAMILY), *shared[1:]])
+    keys = [_chooser(shared[0], FAMILIES, DEFAULT_FAMILY), *(_of_losses(key, LOSSES) for key in shared[1:])]
+    yield _section("## model", "model", keys)
     for name, family in FAMILIES.items():
         # beside keys of its own those that it has other values or another default of
         own = [key for key in model_keys(family.config) if key not in shared and key.name != "family"]
+        own = [_of_losses(key, family.losses) for key in own]
         yield _section(f"### model.family: {name}", "model", own, inspect.getdoc(family.config))
 
 
 def _loss_sections() -> Iterator[str]:
     shared = list(settings_keys(LossSettings))
-    yield _section("## loss", "loss", [_chooser(shared[0], LOSSES, DEFAULT_LOSS), *shared[1:]])
+    chooser = _of_families(_chooser(shared[0], LOSSES, DEFAULT_LOSS), LOSSES)
+    yield _section("## loss", "loss", [chooser, *shared[1:]])
     known = {key.name for key in shared}
     for name, loss in LOSSES.items():
-        own = [key for key in settings_keys(loss.Settings) if key.name not in known]
+        own = [_of_families(key, [name]) for key in settings_keys(loss.Settings) if key.name not in known]
         yield _section(f"### loss.name: {name}", "loss", own, inspect.getdoc(loss.Settings))
+
+
+def _of_losses(key: Key, losses: Iterable[str]) -> Key:
+    """The key of `model` with what it is by default with each of these losses, where that is something else."""
+    return _with_exceptions(key, [(name, LOSSES[name].Settings.model_defaults) for name in losses])
+
+
+def _of_families(key: Key, losses: Iterable[str]) -> Key:
+    """The key of `loss` with what it is by default in each family that takes one of these losses."""
+    taking = [(name, family) for name, family in FAMILIES.items() if not set(losses).isdisjoint(family.losses)]
+    return _with_exceptions(key, [(name, family.loss_defaults) for name, family in taking])
+
+
+def _with_exceptions(key: Key, defaults: Iterable[tuple[str, Mapping[str, Any]]]) -> Key:
+    others = [(name, _default(values[key.name])) for name, values in defaults if key.name in values]
+    named = [f"; {name}: {default}" for name, default in others if default != key.default]
+    return key._replace(default=key.default + "".join(named))
 
 
 def _chooser(key: Key, choices: Iterable[str], default: str) -> Key:
