@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from detector.config import ModelConfig, loss_settings
-from detector.contract import Detector
+from detector.contract import Detector, require_contract
 from detector.families import (
     FAMILIES,
     model_settings,
@@ -50,6 +50,7 @@ def build_detector(
     if crowd not in ("background", "ignore"):
         raise ValueError(f"data.crowd is {crowd!r}, must be background or ignore")
     detector = FAMILIES[model.family].build(model, loss, num_classes, crowd == "ignore")
+    require_contract(detector)
     if isinstance(detector, DenseDetector):
         detector.graphs.allowed = _get(_get(config, "run", {}), "graphs", True)
     if load_weights:

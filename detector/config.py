@@ -27,6 +27,8 @@ PositiveInt = Annotated[int, Field(ge=1)]
 STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 DEFAULT_LOSS = "alrp"
+BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnext101_64x4d"]
+DEFORMABLE = ("resnet50", "resnet101", "resnext101_64x4d")
 
 
 class ModelConfig(BaseModel):
@@ -36,7 +38,7 @@ class ModelConfig(BaseModel):
 
     family: str
     """The detector."""
-    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnext101_64x4d"] = "resnet50"
+    backbone: BackboneName = "resnet50"
     """The network that features come from."""
     deformable: bool = False
     """Modulated deformable 3×3 convolutions in the last three stages (not resnet18, resnet34)."""
@@ -56,9 +58,13 @@ class ModelConfig(BaseModel):
     detections_per_img: PositiveInt = 100
     """How many detections of an image remain at most."""
 
+    def unused_keys(self) -> dict[str, str]:
+        """Keys that do nothing beside another one, and that one with its value."""
+        return {}
+
     @model_validator(mode="after")
     def _deformable_bottlenecks(self) -> "ModelConfig":
-        if self.deformable and self.backbone in ("resnet18", "resnet34"):
+        if self.deformable and self.backbone not in DEFORMABLE:
             raise ValueError("deformable: true needs a backbone of bottleneck blocks, resnet50 or larger")
         return self
 

@@ -12,6 +12,7 @@ from detector.padded import PaddedDetections
 from detector.references import References
 from losses.balance import SelfBalance
 
+OBJECTIVE = "objective"  # the part of a detector whose state is that of its training, not of the network
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 SIZE_DIVISOR = 32  # of both sides of every batch of images
@@ -23,11 +24,14 @@ Detections = list[dict[str, Tensor]]
 class Detector(nn.Module, ABC):
     """Images to detections, or with targets to losses.
 
+    State of the training, such as self-balances, lies in a submodule called `objective`, so that fine-tuning can leave
+    it behind.
+
     Attributes:
         backbone: the network that `model.weights` are loaded into.
         references: the reference boxes that predictions start from, or None for a detector without any.
         level_names: of the pyramid, such as P3, in the order in which a monitor counts positives; () for none.
-        class_head: names of the parameters whose shape depends on the number of classes.
+        class_head: names of the parameters whose shape depends on the number of classes; every family has some.
         winograd_parts: names of the submodules in which Winograd's algorithm pays, see `detector.backbones.winograd`.
     """
 
@@ -83,7 +87,7 @@ class Detector(nn.Module, ABC):
         """torch.compile of the network, on its device; names of parameters stay."""
 
     def balances(self) -> dict[str, SelfBalance]:
-        """The self-balances by the head they weigh; "" names the only head, and there may be none."""
+        """All self-balances by the head they weigh; "" names the only head, and there may be none."""
         return {}
 
     def after_step(self, losses: Mapping[str, float] | None, step: int, steps_per_epoch: int) -> None:
@@ -100,6 +104,22 @@ class Detector(nn.Module, ABC):
     def state_numbers(self) -> dict[str, Tensor]:
         """Scalars of the detector's state to log beside the losses: the weight of each self-balance."""
         return {_of_head("self_balance", head): balance.weight for head, balance in self.balances().items()}
+
+
+def require_contract(detector: Detector) -> None:
+    """Raises TypeError for what a new family may have forgotten, and what would otherwise train without a word."""
+    family = type(detector).__name__
+    parameters = {name for name, _ in detector.named_parameters()}
+    if not detector.class_head or not parameters.issuperset(detector.class_head):
+        raise TypeError(f"{family}.class_head must name parameters, got {detector.class_head}")
+    updated = {id(balance) for balance in detector.balances().values()}
+    for name, module in detector.named_modules():
+        if not isinstance(module, SelfBalance):
+            continue
+        if id(module) not in updated:
+            raise TypeError(f"{family}.balances() must give {name}, which is else never updated")
+        if OBJECTIVE not in name.split("."):
+            raise TypeError(f"{family}: {name} is state of the training, and must be in a submodule {OBJECTIVE!r}")
 
 
 def _of_head(name: str, head: str) -> str:

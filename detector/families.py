@@ -24,7 +24,13 @@ from detector.retinanet.released import STARTS, from_alrp, from_torchvision
 from losses.loss import LossSettings
 from losses.table import LOSSES
 
-DENSE_LOSSES = ("alrp", "ap", "rs", "focal", "dr")  # of sigmoid heads that score every place
+DENSE_LOSSES = (  # of sigmoid heads that score every place
+    "alrp",
+    "ap",
+    "rs",
+    "focal",
+    "dr",
+)
 
 
 class Family(NamedTuple):
@@ -159,12 +165,11 @@ def require_loss_of_family(model: ModelConfig, loss: LossSettings) -> None:
             f"loss.name: {loss.name} does not go with model.family: {model.family}; {', '.join(losses)} do"
         )
     fields = type(model).model_fields
-    for key in loss.unused_model_keys:
-        if key in fields and getattr(model, key) != fields[key].default:
-            raise ValueError(
-                f"model.{key}: does nothing with loss.name: {loss.name} (found {getattr(model, key)!r}); leave it at "
-                f"{fields[key].default}, or choose another loss"
-            )
+    unused = {key: f"loss.name: {loss.name}" for key in loss.unused_model_keys if key in fields} | model.unused_keys()
+    for key, other in unused.items():
+        usual, value = fields[key].default, getattr(model, key)
+        if value not in (usual, loss.model_defaults.get(key, usual)):
+            raise ValueError(f"model.{key}: does nothing with {other} (found {value!r}); leave it at {usual}")
 
 
 def require_start(model: ModelConfig) -> None:

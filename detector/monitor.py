@@ -58,9 +58,10 @@ class Monitor:
         if delta is None:
             self.values["num_relevant_negatives"] = negative.sum()
         else:
-            lowest = torch.stack(
-                [seen.masked_fill(~kept, torch.inf).amin() for seen, kept in _pieces(logits.detach(), positive)]
-            ).amin()
+            # a head without entries, as where no region was proposed, still has one piece: an empty one
+            pieces = [(seen, kept) for seen, kept in _pieces(logits.detach(), positive) if len(seen)]
+            lows = [seen.masked_fill(~kept, torch.inf).amin() for seen, kept in pieces]
+            lowest = torch.stack(lows).amin() if lows else torch.inf
             relevant = [(kept & (seen > lowest - delta)).sum() for seen, kept in _pieces(logits.detach(), negative)]
             self.values["num_relevant_negatives"] = torch.stack(relevant).sum()
 

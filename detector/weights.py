@@ -10,13 +10,12 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
-from detector.contract import Detector
+from detector.contract import OBJECTIVE, Detector
 from detector.state_file import StateFileError, read_state_file
 
 logger = logging.getLogger(__name__)
 
 MOST_SHOWN = 10  # names of classes
-OBJECTIVE = "objective"  # the part of a detector whose state is that of its training, not of the network
 
 
 class WeightsError(ValueError):
@@ -96,7 +95,7 @@ def load_detector_weights(
     state = {key: value for key, value in state.items() if key not in skipped}
     _check(state, own, of_training.union(skipped), f"{where} is of another network")
     detector.load_state_dict(state, strict=False)
-    if wanted != names:
+    if skipped and wanted != names:
         what = f"of {_listed(names)}, and not of {_listed(wanted)}"
         logger.warning("model.init_from: class head %s: it starts afresh", what)
     elif skipped:
@@ -133,7 +132,10 @@ def fetch_weights(name: str, weights: str, asked: str, remedy: str) -> dict[str,
     Raises:
         WeightsError: no weights of this name; not to be had: with the URL, and the folder to put the file into.
     """
-    choices = get_model_weights(name).__members__
+    try:
+        choices = get_model_weights(name).__members__
+    except ValueError:
+        raise WeightsError(f"{asked}: nobody has released weights of {name} by torchvision; {remedy}") from None
     if weights not in choices:
         names = ", ".join(choices)
         raise WeightsError(f"{asked} is neither a file nor weights of {name} ({names})")

@@ -131,7 +131,8 @@ class ALRPSettings(LossSettings):
     self_balance: bool = True
     """Weigh the localisation part such that both parts are alike; with equal `box_weights` in every step."""
     balance_every: int | None = None
-    """Steps between two weights of the balance, from 1 on; null: an epoch, as published."""
+    """Steps between two weights of the balance, from 1 on; null: an epoch, as published. Does nothing
+    without `self_balance`, or with equal `box_weights`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -33,6 +33,7 @@ class SelfBalance(nn.Module):
         self.register_buffer("loc_sum", torch.zeros((), dtype=torch.float64))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))  # recorded since the last update
         self.register_load_state_dict_pre_hook(_add_steps)
+        self.register_load_state_dict_post_hook(_in_float64)
 
     @torch.no_grad()
     def step(self, loss_cls: Tensor, loss_loc: Tensor) -> None:
@@ -98,3 +99,9 @@ class SelfBalance(nn.Module):
 def _add_steps(balance: SelfBalance, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """Checkpoints of format 1 hold no number of steps."""
     state.setdefault(f"{prefix}steps", torch.zeros_like(balance.steps))
+
+
+def _in_float64(balance: SelfBalance, _: Any) -> None:
+    """A state that was cast comes back in its own type where it is assigned: sums of float16 would stop growing."""
+    for name in ("weight", "cls_sum", "loc_sum"):
+        setattr(balance, name, getattr(balance, name).double())

@@ -71,7 +71,7 @@ class CESettings(LossSettings):
     smooth_l1_beta: float = 0.0
     """Offset error where Smooth L1 turns from quadratic to linear, >= 0; 0 is L1."""
     box_weight: float = 1.0
-    """Weight of the localisation part, > 0."""
+    """Weight of the localisation part, > 0; of the first head's too where `box_loss` is smooth_l1, else 1 there."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

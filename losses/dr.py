@@ -16,7 +16,7 @@ from .box_loss import BoxLoss, box_loss
 from .compiling import breaks_graph
 from .entries import positive_entries, require_flat
 from .finite import nan_unless_finite
-from .group_sums import sum_over_group
+from .group_sums import require_group, sum_over_group
 from .loss import Loss, LossSettings, require_positive, weighted_sum
 from .matched import Matched
 from .precision import at_least_float32
@@ -70,6 +70,7 @@ def dr_loss(
         [-0.9526, 0.9526, 0.0]
     """
     require_flat(logits, targets)
+    require_group(group)
     logits = at_least_float32(logits)
     probabilities = logits.sigmoid()
     negative = targets == 0
@@ -122,7 +123,7 @@ class DRSettings(LossSettings):
     box_loss: BoxLoss = "smooth_l1"
     """Localisation part: Smooth L1 of the offsets, or 1 - IoU, DIoU, GIoU or -ln IoU of the boxes."""
     smooth_l1_beta: float = 0.11
-    """Offset error where Smooth L1 turns from quadratic to linear, > 0."""
+    """Offset error where Smooth L1, if it is the `box_loss`, turns from quadratic to linear, > 0."""
     positive_lambda: float = 1.0
     """Temperature of the weights of positives, > 0; the smaller, the more the lowest count."""
     negative_lambda: float = NEGATIVE_LAMBDA

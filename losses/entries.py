@@ -5,10 +5,17 @@ from torch import Tensor
 
 
 def require_flat(logits: Tensor, targets: Tensor) -> None:
-    """Raises ValueError unless logits and targets both have shape (M,)."""
+    """Raises ValueError unless logits and targets both have shape (M,), and logits are floats."""
+    require_float(logits)
     if logits.dim() != 1 or targets.shape != logits.shape:
         shapes = f"{tuple(logits.shape)} and {tuple(targets.shape)}"
         raise ValueError(f"logits and targets must both have shape (M,), got {shapes}")
+
+
+def require_float(logits: Tensor) -> None:
+    """Raises ValueError unless logits are floats: targets in their place would give a loss of 0, without a word."""
+    if not logits.is_floating_point():
+        raise ValueError(f"logits must be floats, got {logits.dtype}; are logits and targets exchanged?")
 
 
 def positive_entries(targets: Tensor) -> Tensor:

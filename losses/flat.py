@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .entries import positive_entries
+from .entries import positive_entries, require_float
 from .matched import OVERLAPS
 from .precision import at_least_float32
 
@@ -80,8 +80,9 @@ def flatten(logits: Tensor, targets: Tensor) -> Flat:
         targets: labels (…), integers, 0 to K - 1 a class, from K on background, negative to ignore all K of them; or
             of the logits' shape, any dtype, 1 positive, 0 negative, -1 ignored.
     Raises:
-        ValueError: shapes do not fit, or labels are not integers.
+        ValueError: shapes do not fit, logits are no floats, or labels no integers.
     """
+    require_float(logits)
     leading = logits.shape if logits.dim() == 1 else logits.shape[:-1]
     several = targets.shape == logits.shape and logits.numel() > leading.numel()
     if targets.shape != logits.shape:

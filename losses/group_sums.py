@@ -7,6 +7,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 
+def require_group(group: object) -> None:
+    """Raises ValueError unless it is a process group or None."""
+    if not (group is None or isinstance(group, dist.ProcessGroup)):
+        raise ValueError(
+            f"group must be a process group or None, got {group!r}; torch.distributed.group.WORLD has all processes"
+        )
+
+
 def ratio_over_group(total: Tensor, weight: Tensor, group: dist.ProcessGroup | None, at_least: float = 1.0) -> Tensor:
     """total / max(at_least, weight), both summed over the group, in one collective.
 

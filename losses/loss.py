@@ -26,6 +26,8 @@ KINDS: Mapping[type, tuple[type, str]] = {
     NoneType: (NoneType, "None"),
 }
 
+TRAITS = ("label", "ranks", "update_ratios")  # that no loss has by default
+
 # Detectors of two heads, keys of the group `model`: a loss that ranks draws no samples, needs a first head that starts
 # from rare positives, and weighs it less (released code of aLRP Loss and of Rank & Sort Loss).
 RANKED_HEADS: Mapping[str, Any] = {"rpn_prior": 0.01, "rpn_samples": None, "rpn_weight": 0.2, "roi_samples": None}
@@ -107,6 +109,11 @@ class Loss(nn.Module):
     """
 
     Settings: ClassVar[type[LossSettings]]
+
+    def __init_subclass__(cls) -> None:
+        """Raises TypeError for settings without one of the traits that no loss has by default."""
+        if hasattr(cls, "Settings") and (missing := [name for name in TRAITS if not hasattr(cls.Settings, name)]):
+            raise TypeError(f"{cls.Settings.__name__} must have {', '.join(missing)}; see losses.loss.LossSettings")
 
     def __init__(self, settings: LossSettings | None = None) -> None:
         super().__init__()

@@ -33,7 +33,7 @@ class RankingLoss(Loss):
             averages them.
     Raises:
         TypeError: an unknown setting, one of another type, settings given twice, or something else in their place.
-        ValueError: a setting out of its range, or a group of another name.
+        ValueError: a setting out of its range, or another group.
     """
 
     def __init__(self, settings: LossSettings | None = None, *, group: Group = None, **keys: Any) -> None:
@@ -45,7 +45,7 @@ class RankingLoss(Loss):
         for key in keys.keys() - {*names, "name"}:
             nearest = get_close_matches(key, names, n=1, cutoff=0)[0]
             raise TypeError(f"no setting is called {key!r}; the nearest is {nearest!r}, of {', '.join(names)}")
-        if isinstance(group, str) and group != "world":
+        if not (group is None or group == "world" or isinstance(group, dist.ProcessGroup)):
             raise ValueError(f'group must be "world", a process group or None, got {group!r}')
         super().__init__(self.Settings(**keys) if settings is None else settings)
         self.group = group

@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -55,11 +57,51 @@ def tree(tmp_path_factory) -> Path:
             shutil.copy(ROOT / name, folder / name)
     outside = os.environ | {"GIT_CEILING_DIRECTORIES": str(folder.parent)}  # no repository: else git skips the files
     for diff in DIFFS:
-        applied = subprocess.run(
-            ["git", "apply", "-"], cwd=folder, env=outside, input=diff, capture_output=True, text=True, check=False
-        )
-        assert applied.returncode == 0, applied.stderr
+        applied = subprocess.run(["git", "apply", "-"], cwd=folder, env=outside, input=diff, text=True, check=False)
+        if applied.returncode != 0:
+            apply_beside(folder, diff)
     return folder
+
+
+def around(lines: list[str], before: list[str], after: list[str], place: int) -> int:
+    """How many lines directly before and behind a place are as in a diff."""
+    above = zip(reversed(lines[:place]), reversed(before), strict=False)
+    below = zip(lines[place:], after, strict=False)
+    return sum(sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], side)) for side in (above, below))
+
+
+def apply_beside(folder: Path, diff: str) -> None:
+    """Applies a diff that only adds lines where others have been added beside its own, as to a table of losses: git
+    wants all lines around to be as they were."""
+    for name, body in re.findall(r"^\+\+\+ b/(.*)\n((?:[@+ ].*\n)+)", diff, re.MULTILINE):
+        path = folder / name
+        lines = path.read_text().splitlines() if path.exists() else []
+        for hunk in re.split(r"^@@ .*\n", body, flags=re.MULTILINE)[1:]:
+            before, added, after = re.fullmatch(r"((?: .*\n)*)((?:\+.*\n)*)((?: .*\n)*)", hunk).groups()
+            before, added, after = ([line[1:] for line in part.splitlines()] for part in (before, added, after))
+
+            place = max(range(len(lines) + 1), key=partial(around, lines, before, after))
+            assert around(lines, before, after, place) >= min(2, len(before + after)), f"{name}: no place for\n{hunk}"
+            lines[place:place] = added
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(lines) + "\n")
+
+
+def test_they_apply_beside_what_a_contributor_has_added(tree, tmp_path):
+    for name in ("losses/table.py", "detector/families.py"):
+        (tmp_path / name).parent.mkdir()
+        shutil.copy(ROOT / name, tmp_path / name)
+    table = tmp_path / "losses/table.py"
+    table.write_text(
+        table.read_text().replace("        CenterNetLoss,\n", "        CenterNetLoss,\n        OwnLoss,\n")
+    )
+    families = tmp_path / "detector/families.py"
+    families.write_text(families.read_text().replace('    "dr",\n)', '    "dr",\n    "own",\n)'))
+    for diff in DIFFS:
+        apply_beside(tmp_path, diff)
+    for name, own in (("losses/table.py", "        OwnLoss,\n"), ("detector/families.py", '    "own",\n')):
+        assert (tmp_path / name).read_text().replace(own, "") == (tree / name).read_text()
+    assert (tmp_path / "losses/zero.py").read_bytes() == (tree / "losses/zero.py").read_bytes()
 
 
 def test_there_is_a_diff_for_a_loss_a_family_and_a_format(tree):

@@ -77,11 +77,12 @@ def _is_foreign(root: Path) -> bool:
     if not root.is_dir() or not any(root.iterdir()):
         return False
     if files := sorted((root / "annotations").glob("*.json")):
-        return not any(map(_is_generated, files))
+        return not any(map(is_generated, files))
     return not OutputFolder(root).listed()
 
 
-def _is_generated(annotation_file: Path) -> bool:
+def is_generated(annotation_file: Path) -> bool:
+    """Whether `generate_shapes` wrote this file."""
     try:
         return json.loads(annotation_file.read_bytes())["info"]["description"] in (DESCRIPTION, FORMER_DESCRIPTION)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from detector.backbones.build import build_backbone
 from detector.backbones.hourglass import Hourglass
 from detector.backbones.resnet import ResNet
 from detector.centernet.centernet import CenterNet
@@ -23,7 +24,7 @@ def build_centernet(model: CenterNetConfig, loss: LossSettings, num_classes: int
         backbone = Hourglass(model.norm)
         neck, channels = nn.Identity(), backbone.out_channels[0]
     else:
-        backbone = ResNet(model.backbone, model.norm, model.frozen_stages, model.deformable, finest=2)
+        backbone = build_backbone(model, finest=2)
         neck, channels = FinestMap(backbone.out_channels, model.fpn_channels), model.fpn_channels
     head = CenterNetHead(channels, num_classes, model.fpn_channels, model.norm)
     keypoint_loss = build_loss(loss)

@@ -4,9 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from detector.config import ModelConfig, PositiveInt, Probability
-
-BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnext101_64x4d", "hourglass52"]
+from detector.config import BackboneName, ModelConfig, PositiveInt, Probability
 
 
 class CenterNetConfig(ModelConfig):
@@ -17,7 +15,7 @@ class CenterNetConfig(ModelConfig):
 
     family: Literal["centernet"] = "centernet"
     """The detector."""
-    backbone: BackboneName = "resnet50"  # type: ignore[assignment]  # one more than other families have
+    backbone: Literal[BackboneName, "hourglass52"] = "resnet50"  # type: ignore[assignment]  # one more than other families have
     """The network that features come from; hourglass52 is trained from scratch."""
     fpn_channels: Annotated[int, Field(ge=32, multiple_of=32)] = 256
     """Channels of P2, the map that all is predicted from, and of the branches on it."""

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from detector.anchors import AnchorGenerator
 from detector.assignment import Matcher
+from detector.backbones.build import build_backbone
 from detector.backbones.fpn import PooledFPN
-from detector.backbones.resnet import ResNet
 from detector.boxes import MAX_LOG_RATIO, PAPER_CODING, TORCHVISION_CODING, BoxCoding
 from detector.faster_rcnn.config import FasterRCNNConfig
 from detector.faster_rcnn.faster_rcnn import FasterRCNN
@@ -30,7 +30,7 @@ ROI_POSITIVE_IOU = 0.5  # from which on a region is of its object, and below whi
 
 def build_faster_rcnn(model: FasterRCNNConfig, loss: LossSettings, num_classes: int, ignore_crowd: bool) -> FasterRCNN:
     """Builds a Faster R-CNN as configured, with random weights."""
-    backbone = ResNet(model.backbone, model.norm, model.frozen_stages, model.deformable, finest=2)
+    backbone = build_backbone(model, finest=2)
     references = build_references(model)
     rpn_coding, roi_coding = _codings(model, loss)
     rpn_matcher: Matcher = references.matcher

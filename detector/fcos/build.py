@@ -1,8 +1,8 @@
 """Config to FCOS."""
 
 from detector.anchors import AnchorGenerator
+from detector.backbones.build import build_backbone
 from detector.backbones.fpn import FPN
-from detector.backbones.resnet import ResNet
 from detector.fcos.config import FCOSConfig
 from detector.fcos.fcos import FCOS
 from detector.fcos.head import FCOSHead
@@ -18,7 +18,7 @@ STRIDES = (8, 16, 32, 64, 128)
 def build_fcos(model: FCOSConfig, loss: LossSettings, num_classes: int, ignore_crowd: bool) -> FCOS:
     """FCOS as configured, with random weights."""
     coding = DistanceCoding(in_strides=model.distances == "relu")
-    backbone = ResNet(model.backbone, model.norm, model.frozen_stages, model.deformable)
+    backbone = build_backbone(model)
     fpn = FPN(backbone.out_channels, model.fpn_channels, model.p7_relu, model.p6_from)
     head = FCOSHead(
         model.fpn_channels,

@@ -42,6 +42,8 @@ class FCOSConfig(ModelConfig):
     conventions: Literal["paper", "torchvision"] = "paper"
     """torchvision: points on the corners of cells, which are image size // map size apart, and `score_thresh` is of
     √(class · centreness), for weights that were trained so."""
+    score_thresh: Probability = 0.05
+    """A detection's class scores more than this; its own score, lowered by centreness, may be less."""
     topk_candidates: PositiveInt = 1000
     """(point, class) entries that each pyramid level sends to NMS at most."""
     nms_thresh: Probability = 0.6

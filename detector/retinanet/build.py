@@ -1,8 +1,9 @@
 """Builds RetinaNet from its settings."""
 
 from detector.anchors import AnchorGenerator
+from detector.assignment import Matcher
+from detector.backbones.build import build_backbone
 from detector.backbones.fpn import FPN
-from detector.backbones.resnet import ResNet
 from detector.boxes import PAPER_CODING, TORCHVISION_CODING
 from detector.matcher import ATSSMatcher, MaxIoUMatcher
 from detector.objectives import build_objective
@@ -20,7 +21,7 @@ LEVEL_NAMES = ("P3", "P4", "P5", "P6", "P7")
 def build_retinanet(model: RetinaNetConfig, loss: LossSettings, num_classes: int, ignore_crowd: bool) -> RetinaNet:
     """Builds a RetinaNet as configured, with random weights."""
     coding = TORCHVISION_CODING if model.box_convention == "torchvision" else PAPER_CODING
-    backbone = ResNet(model.backbone, model.norm, model.frozen_stages, model.deformable)
+    backbone = build_backbone(model)
     references = build_references(model)
     head = RetinaNetHead(
         model.fpn_channels,
@@ -47,5 +48,5 @@ def build_references(model: RetinaNetConfig) -> References:
         model.anchor_base_scale,
         model.box_convention == "torchvision",
     )
-    matcher = ATSSMatcher() if model.matcher == "atss" else MaxIoUMatcher(negative_iou=model.background_iou)
-    return References(generator, matcher, LEVEL_NAMES)
+    matchers: dict[str, Matcher] = {"max_iou": MaxIoUMatcher(negative_iou=model.background_iou), "atss": ATSSMatcher()}
+    return References(generator, matchers[model.matcher], LEVEL_NAMES)

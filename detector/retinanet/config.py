@@ -36,7 +36,7 @@ class RetinaNetConfig(ModelConfig):
     that were trained with them."""
     matcher: Literal["max_iou", "atss"] = "max_iou"
     """What tells positive anchors from negative ones."""
-    background_iou: Annotated[float, Field(ge=0.0, le=0.5)] = 0.4
+    background_iou: Annotated[float, Field(gt=0.0, le=0.5)] = 0.4
     """Best IoU below which max_iou has an anchor be negative; from there to 0.5, from where on it is positive, it is
     ignored."""
 
@@ -44,6 +44,9 @@ class RetinaNetConfig(ModelConfig):
     """(anchor, class) entries that each pyramid level sends to NMS at most."""
     nms_thresh: Probability = 0.5
     """IoU above which the worse of two detections of a class goes."""
+
+    def unused_keys(self) -> dict[str, str]:
+        return {"background_iou": "model.matcher: atss"} if self.matcher == "atss" else {}
 
     @model_validator(mode="after")
     def _whole_groups(self) -> "RetinaNetConfig":

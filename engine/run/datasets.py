@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data import CocoDetection, DatasetError, eval_transform, train_transform
 from data.counts import counted
-from data.synthetic.shapes import generate_shapes
+from data.synthetic.shapes import generate_shapes, is_generated
 from data.transforms import OwnSize, Resize, ResizeShortSide, Resizing
 from engine.run.config import Config
 from engine.run.distributed import Processes
@@ -26,20 +26,20 @@ def prepare_data(config: Config, processes: Processes) -> None:
     Only for configurations that the user wrote: what a checkpoint brings along may not say where files go.
 
     Raises:
-        DatasetError: they would go into a folder that holds something else.
+        DatasetError: they would go into a folder that holds something else, or beside generated splits of other
+            parameters.
     """
     plan = config.data.generate
     if plan is None:
         return
     if processes.is_main:
         data, root = config.data, Path(config.data.root)
-        counts = {data.train_split: plan.train, data.val_split: plan.val, data.test_split: plan.test}
-        missing = {
-            split: count
-            for split, count in counts.items()
-            if split is not None and not (root / "annotations" / f"instances_{split}.json").exists()
-        }
-        generate_shapes(root, splits=missing, image_size=plan.image_size, seed=plan.seed)
+        # of splits of one name the training split's number counts
+        counts = {data.test_split: plan.test, data.val_split: plan.val, data.train_split: plan.train}
+        files = {split: root / "annotations" / f"instances_{split}.json" for split in counts if split is not None}
+        # a split of the user's own stays as it is; a generated one of other parameters is refused there
+        drawn = {split: counts[split] for split, file in files.items() if not file.exists() or is_generated(file)}
+        generate_shapes(root, splits=drawn, image_size=plan.image_size, seed=plan.seed)
     processes.barrier()
 
 

@@ -160,7 +160,7 @@ class ScheduleConfig(Group):
     milestones: list[int] = [60, 80]
     """Epochs after which the step schedule multiplies the rate by `gamma`."""
     gamma: float = Field(0.1, gt=0, le=1)
-    """Factor at each milestone."""
+    """Factor at each milestone of the step schedule."""
     warmup_steps: int = Field(500, ge=0)
     """Steps in which the rate rises to its full value, for `base_batch_size`."""
     warmup_factor: float = Field(1e-3, gt=0, le=1)
@@ -198,7 +198,7 @@ class EvaluationConfig(Group):
     """Also of predictions. bfloat16: faster on hardware that multiplies it, AP differs by some thousandths."""
     winograd: bool = False
     """On a CPU: wide 3×3 convolutions by Winograd's algorithm, which is faster; how many images a batch has then shows
-    in the last digits of its detections."""
+    in more of the last digits of its detections."""
 
     @model_validator(mode="after")
     def _sides_together(self) -> "EvaluationConfig":

@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 # keys that a resumed run may change although their group must stay the same
 FREE_ON_RESUME = {"data.root", "data.workers", "data.cache", "data.inside_only", "data.on_error", "schedule.max_steps"}
+NOT_OF_AP = {"run.seed", "evaluation.every", "evaluation.train_images"}  # the seed is among the differences above
 FIXED_GROUPS = ("model", "loss", "data", "optimizer", "schedule")
 
 
@@ -76,6 +77,8 @@ def require_same_recipe(
             before,
             before,
         )
+    if other := config_differences(config.to_dict(), saved.to_dict(), ("evaluation",), NOT_OF_AP):
+        log.warning("%s: best.pt still stands for its AP of before", "; ".join(other))
     if differences:
         run = Path(source).parent.parent
         # other data or classes would end that command here too

@@ -162,17 +162,18 @@ def _type_text(kind: Any) -> str:
 
 def _with_range(text: str, metadata: Iterable[Any]) -> str:
     limits: list[str] = []
-    for item in metadata:
-        for part in item.metadata if isinstance(item, FieldInfo) else [item]:
-            for name, sign in BOUNDS.items():
-                if (bound := getattr(part, name, None)) is not None:
-                    limits.append(f"{sign} {'2^63' if bound == 2**63 else format(bound, 'g')}")
-            if factor := getattr(part, "multiple_of", None):
-                limits.append(f"a multiple of {factor}")
-            if pattern := getattr(part, "pattern", None):
-                limits.append(f"of the form `{pattern}`")
-            if length := getattr(part, "min_length", None):
-                limits.append(f"at least {length} of them")
+    parts = [part for item in metadata for part in (item.metadata if isinstance(item, FieldInfo) else [item])]
+    most = next((part.max_length for part in parts if getattr(part, "max_length", None)), None)
+    for part in parts:
+        for name, sign in BOUNDS.items():
+            if (bound := getattr(part, name, None)) is not None:
+                limits.append(f"{sign} {'2^63' if bound == 2**63 else format(bound, 'g')}")
+        if factor := getattr(part, "multiple_of", None):
+            limits.append(f"a multiple of {factor}")
+        if pattern := getattr(part, "pattern", None):
+            limits.append(f"of the form `{pattern}`")
+        if length := getattr(part, "min_length", None):
+            limits.append(f"{'exactly' if length == most else 'at least'} {length} of them")
     return f"{text}, {' and '.join(limits)}" if limits else text
 
 

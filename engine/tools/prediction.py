@@ -42,7 +42,7 @@ def predict(
             RGB and of any size, or a list or tuple of them. Files and PIL images are turned by their EXIF orientation
             as `info.config.data.exif` says.
         threshold: score from which a detection counts; None takes each class's LRP-optimal one, 0.5 where it has none.
-            What scores at most `model.score_thresh` (0.05) is never detected.
+            What scores at most `model.score_thresh` (0.05; of FCOS the class) is never detected.
     Returns:
         "boxes" (n, 4) xyxy in pixels of the image, "scores" (n,) and "labels" (n,) in 0..K-1, on the CPU, best first;
         of a list a list of these.

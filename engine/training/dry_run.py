@@ -67,4 +67,4 @@ def dry_run(trainer: Trainer) -> str:
     for name, dataset, training in (("training", trainer.dataset, True), ("validation", trainer.eval_set, False)):
         if (note := stretch_note(dataset, trainer.config, training)) is not None:
             rows[f"{name} shapes"] = note
-    return "\n".join(f"{name:<15}{text}" for name, text in rows.items())
+    return "\n".join(f"{name:<19}{text}" for name, text in rows.items())

@@ -78,7 +78,8 @@ class Trainer:
             self.best_ap = processes.from_main(state.get("best_ap") if folder.has_best else None)
             warn_of_other_processes(state, processes)
         total = self.schedule.total_steps
-        self.stop_step = min(total, config.schedule.max_steps or total)
+        # a checkpoint may lie behind a schedule.max_steps that was lowered
+        self.stop_step = max(self.step, min(total, config.schedule.max_steps or total))
         self.validation = Validation(config, processes, self.dataset, self.eval_set)
         self._rewound = state if folder.rewound and processes.is_main else None
         self.run_log = RunLog(config, processes, folder, self.schedule, self.dataset, self.stop_step)

@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from ..entries import require_flat
 from ..finite import nan_unless_finite
+from ..group_sums import require_group
 from ..precision import LARGEST
 from .logit_bins import LogitBins
 from .torch_passes import make_passes
@@ -63,6 +64,7 @@ class Ranking:
         if isinstance(delta, bool) or not (delta > 0 and float(delta) < LARGEST):
             raise ValueError(f"delta must be a positive number below {LARGEST:g}, got {delta}")
         require_flat(logits, targets)
+        require_group(group)
         logits = logits.detach()
 
         # All that ranking needs of the positives of other processes is two numbers each, so those are exchanged;

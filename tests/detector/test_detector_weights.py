@@ -66,6 +66,12 @@ def test_unknown_name_lists_the_known_ones():
     assert_one_line(error, "model.weights 'IMAGENET22K'", "DEFAULT", "IMAGENET1K_V1")
 
 
+def test_a_backbone_without_released_weights_is_said():
+    with pytest.raises(WeightsError) as error:
+        load_imagenet_weights(torch.nn.Linear(1, 1), "tiny3", "DEFAULT")
+    assert_one_line(error, "'DEFAULT'", "nobody has released weights of tiny3", "model.weights=null")
+
+
 def test_offline_names_the_place_to_put_the_file(monkeypatch, tmp_path):
     def unreachable(*args, **kwargs):
         raise urllib.error.URLError("no route to host")

@@ -100,3 +100,12 @@ def test_logits_that_are_not_finite_are_counted_nowhere(make_target):
     objective()(cls_logits, torch.zeros(1, len(ANCHORS), 4), LEVELS, [target], monitor=monitor)
     assert monitor.values["num_positives"] > 0
     assert not monitor.values["hist_rank"].any() and not monitor.values["hist_logit_negative"].any()
+
+
+def test_a_head_without_entries_has_nothing_to_count():
+    monitor = Monitor()
+    monitor.watch_logits(torch.zeros(0, requires_grad=True), torch.zeros(0, dtype=torch.int8), 1.0)
+    assert {name: value.item() for name, value in monitor.values.items()} == {
+        "num_positives": 0,
+        "num_relevant_negatives": 0,
+    }

@@ -71,3 +71,13 @@ def test_it_follows_the_parts_to_a_gpu():
     balance = SelfBalance(every=1)
     balance.step(torch.tensor(0.9, device="cuda"), torch.tensor(0.3, device="cuda"))
     assert balance.weight.item() == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_a_state_that_was_cast_comes_back_in_all_its_digits(assign):
+    balance, state = SelfBalance(), {name: value.half() for name, value in SelfBalance().state_dict().items()}
+    balance.load_state_dict(state, assign=assign)
+    for _ in range(3000):
+        balance.record(torch.tensor(0.25), torch.tensor(0.25))
+    assert balance.cls_sum.item() == 750  # in float16 it would stop at 512
+    assert balance.weight.dtype == torch.float64 and balance.weight.item() == 50

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from losses import alrp_loss, ap_loss, dr_loss, focal_loss
+from losses import ALRPLoss, alrp_loss, ap_loss, dr_loss, focal_loss, rs_loss
 from losses.entries import positive_entries
 
 TYPES = [torch.int8, torch.int64, torch.float32, torch.float64, torch.bfloat16]
@@ -20,6 +20,37 @@ def test_finds_exactly_the_ones(num, dtype):
 def test_other_numbers_are_not_positive():
     targets = torch.tensor([1.0, 0.5, float("nan"), 2.0, -1.0, 0.0, 1.0, -0.0, float("inf")])
     assert positive_entries(targets).tolist() == [0, 6]
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+def test_logits_that_are_targets_are_refused(dtype):
+    logits, targets = torch.randn(6), torch.tensor([1, 0, 0, 1, 0, -1]).to(dtype)
+    calls = [
+        lambda: alrp_loss(targets, logits, torch.rand(2)),
+        lambda: ap_loss(targets, logits),
+        lambda: rs_loss(targets, logits, torch.rand(2)),
+        lambda: focal_loss(targets, logits),
+        lambda: dr_loss(targets, logits),
+        lambda: ALRPLoss()(targets[:, None], logits[:, None], torch.rand(2, 4), torch.rand(2, 4)),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=f"logits must be floats, got {dtype}; are logits and targets exchanged"):
+            call()
+
+
+@pytest.mark.parametrize("group", ["world", 0])
+def test_a_group_that_is_none_is_refused(group):
+    logits, targets = torch.randn(6), torch.tensor([1, 0, 0, 1, 0, -1])
+    calls = [
+        lambda: alrp_loss(logits, targets, torch.rand(2), group=group),
+        lambda: ap_loss(logits, targets, group=group),
+        lambda: rs_loss(logits, targets, torch.rand(2), group=group),
+        lambda: focal_loss(logits, targets, group=group),
+        lambda: dr_loss(logits, targets, group=group),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=f"group must be a process group or None, got {group!r}"):
+            call()
 
 
 def test_bool_targets():

@@ -51,6 +51,12 @@ def test_equals_one_process_with_the_joined_batch(of_processes, name, dtype):
                 assert joined.shape == gradient.shape and ((joined - gradient).abs() <= allowed).all()
 
 
+def test_every_loss_of_flat_tensors_is_compared():
+    inputs = {"logits": torch.zeros(2), "loc_errors": torch.zeros(1), "boxes": torch.zeros(1, 4)}
+    compared = losses_and_gradients(targets=torch.tensor([1, 0]), **inputs)
+    assert compared.keys() - {"smooth_l1"} == LOSSES.keys() - {"freeanchor", "centernet"}  # of bags, and of heat maps
+
+
 def test_takes_few_collectives_and_as_many_on_every_process(of_processes):
     for key in of_processes[0]:
         for loss, most in {"alrp": 3, "ap": 3, "rs": 3, "focal": 1, "dr": 2, "ce": 1, "smooth_l1": 1}.items():

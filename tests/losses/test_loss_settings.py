@@ -5,6 +5,7 @@ import pytest
 
 from losses import ALRPLoss, APLoss, RankSortLoss
 from losses.alrp import ALRPSettings
+from losses.loss import Loss, LossSettings
 
 
 def test_settings_are_given_by_name_or_as_an_object():
@@ -32,6 +33,7 @@ def test_settings_are_given_by_name_or_as_an_object():
         (APLoss, {"delta": "1"}, TypeError, "delta must be a number, got '1'"),
         (APLoss, {"delta": 1e305}, ValueError, "delta must be a positive number below 1e\\+300, got 1e\\+305"),
         (RankSortLoss, {"group": "wrold"}, ValueError, "group must be"),
+        (ALRPLoss, {"group": [0, 1]}, ValueError, r'group must be "world", a process group or None, got \[0, 1\]'),
         (APLoss, {"settings": 0.5}, TypeError, "settings must be APSettings"),
         (APLoss, {"settings": ALRPSettings()}, TypeError, "settings must be APSettings"),
     ],
@@ -52,3 +54,14 @@ def test_printing_a_module_shows_its_settings_and_group():
     assert repr(RankSortLoss(delta=0.25)) == "RankSortLoss(loc_error='giou', delta=0.25, self_balance=True)"
     assert repr(APLoss(group="world")) == "APLoss(box_loss='smooth_l1', delta=1.0, group='world')"
     assert "balance_every=3" in repr(ALRPLoss(balance_every=3)).splitlines()[1]
+
+
+def test_a_loss_that_does_not_say_what_others_ask_of_it_is_refused_where_it_is_defined():
+    class NewSettings(LossSettings):
+        label = "new"
+        update_ratios = (1e-3, 2e-3)
+
+    with pytest.raises(TypeError, match=r"NewSettings must have ranks; see losses\.loss"):
+
+        class New(Loss):
+            Settings = NewSettings

@@ -161,3 +161,13 @@ def test_hosts_that_do_not_share_a_folder_are_refused_before_anything_else(
     config, state = load_config(config_file), None if here is None else {"step": here}
     with pytest.raises(ConfigError, match=rf"checkpoints differ \({words}\); put run\.dir on a disk"):
         Trainer(config, Processes(0, 2, CPU), RunFolder(config), state)
+
+
+def test_an_evaluation_that_is_no_longer_comparable_is_warned_of(config_file, caplog):
+    state = checkpoint_of(load_config(config_file))
+    check(load_config(config_file, ["evaluation.every=2"]), state)
+    assert not caplog.records
+    check(load_config(config_file, ["evaluation.flip=true", "evaluation.every=2"]), state)
+    (record,) = caplog.records
+    expected = "evaluation.flip is True now and was False: best.pt still stands for its AP of before"
+    assert record.getMessage() == expected

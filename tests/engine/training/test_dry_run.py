@@ -31,6 +31,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(monkeypatch, config_file, 
     assert lines["images"] == "12 training, 6 validation"
     assert lines["batch"].startswith("4 images of 64×64 pixels")
     assert lines["steps"] == "3 an epoch, 6 in all"
+    assert len({len(line) - len(line[19:].lstrip()) for line in printed.out.splitlines()} | {19}) == 1
     assert "0.01 after 2 steps of warm-up, × 0.1 after epochs [1]" in lines["learning"]
     assert float(lines["memory"].split()[0]) > 0.1
     assert "s a step" in lines["time"]

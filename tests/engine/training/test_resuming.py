@@ -236,3 +236,12 @@ def test_a_checkpoint_is_due_after_the_configured_minutes(config_file, monkeypat
     with trainer.writer:
         trainer._save(clock)
     assert not trainer._checkpoint_due(clock)
+
+
+@pytest.mark.usefixtures("no_evaluation")
+def test_an_end_behind_the_checkpoint_is_the_checkpoints(begun, caplog):
+    config_file, _ = begun
+    caplog.set_level("INFO")
+    train(config_file, "schedule.max_steps=2", resume="auto")
+    said = [record.getMessage() for record in caplog.records]
+    assert any("at step 3 of 3" in text for text in said) and any("done after 3 steps" in text for text in said)
