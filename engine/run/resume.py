@@ -20,10 +20,8 @@ log = logging.getLogger(__name__)
 
 # keys that a resumed run may change although their group must stay the same
 FREE_ON_RESUME = {"data.root", "data.workers", "data.cache", "data.inside_only", "data.on_error", "schedule.max_steps"}
-NOT_OF_AP = {
-    "run.seed",
-    *(f"evaluation.{key}" for key in ("every", "train_images", "batch_size", "winograd")),
-}  # the seed is among the differences above
+# keys of the evaluation that leave AP as it is; and the seed, which is one of the differences above
+NOT_OF_AP = {"run.seed", *(f"evaluation.{key}" for key in ("every", "train_images", "batch_size", "winograd"))}
 FIXED_GROUPS = ("model", "loss", "data", "optimizer", "schedule")
 
 
