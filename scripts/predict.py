@@ -48,7 +48,13 @@ def main() -> int:
                 f"{', …' if len(names) > 5 else ''}): shown from {DEFAULT_THRESHOLD} on; --threshold sets another",
                 file=sys.stderr,
             )
-        num_unreadable = FilePredictor(detector, info, args.output, args.threshold, ids).run(inputs)
+        predictor = FilePredictor(detector, info, args.output, args.threshold, ids)
+        try:
+            num_unreadable = predictor.run(inputs)
+        except KeyboardInterrupt:
+            done = f"{predictor.num_done} of {len(inputs)} files"
+            print(f"interrupted: {args.output} has pictures and detections.json of {done}", file=sys.stderr)
+            return 130
     count = f"{len(inputs)} {'image' if len(inputs) == 1 else 'images'}"
     print(f"{len(inputs) - num_unreadable} of {count} done: pictures and detections.json are in {args.output}")
     if num_unreadable:

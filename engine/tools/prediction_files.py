@@ -73,6 +73,9 @@ class FilePredictor:
         output: folder; `claim_output` has made sure that nothing is in the way.
         threshold: see `predict`.
         ids: of the files that are then given; None: results have no image ids.
+
+    Attributes:
+        num_done: how many files are done or were left out.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class FilePredictor:
         self.ids = ids
         self.category_ids = info.category_ids if ids is None else ids.category_ids
         self.results: list[dict[str, Any]] = []
+        self.num_done = 0
 
     def run(self, inputs: Sequence[Input]) -> int:
         """Writes a picture of each file, and `output`/detections.json with the detections of all.
@@ -100,18 +104,24 @@ class FilePredictor:
             is done.
         Raises:
             OSError: a result cannot be written.
+            KeyboardInterrupt: Ctrl-C, after the detections of the files before it are written.
         """
         OutputFolder(self.output).discard([RESULTS])  # an earlier one is of other pictures
         num_unreadable = 0
-        for number, entry in enumerate(progress(iterable=inputs, desc="predict", unit="file")):
-            image_id = {} if self.ids is None else {"image_id": self.ids.image_ids[number]}
-            try:
-                line = self._frames(entry) if entry.frames else self._image(entry, image_id)
-            except DatasetError as error:
-                tqdm.write(_printable(f"warning: {error}; left out"), file=sys.stderr)
-                num_unreadable += 1
-            else:
-                tqdm.write(_printable(f"{entry.file}: {line}"), file=sys.stdout)
+        try:
+            for number, entry in enumerate(progress(iterable=inputs, desc="predict", unit="file")):
+                image_id = {} if self.ids is None else {"image_id": self.ids.image_ids[number]}
+                try:
+                    line = self._frames(entry) if entry.frames else self._image(entry, image_id)
+                except DatasetError as error:
+                    tqdm.write(_printable(f"warning: {error}; left out"), file=sys.stderr)
+                    num_unreadable += 1
+                else:
+                    tqdm.write(_printable(f"{entry.file}: {line}"), file=sys.stdout)
+                self.num_done += 1
+        except KeyboardInterrupt:
+            write_json(self.output / RESULTS, self.results)
+            raise
         write_json(self.output / RESULTS, self.results)
         return num_unreadable
 

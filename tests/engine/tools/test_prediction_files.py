@@ -12,6 +12,7 @@ import scripts.evaluate_detections as evaluate_script
 import scripts.predict as script
 from data.frames import read_frames
 from engine import load_detector, predict
+from engine.tools import prediction_files
 
 CLASSES = ["circle", "square", "triangle", "star", "cross", "ring"]  # of the generated shapes
 
@@ -137,6 +138,22 @@ def test_one_line_says_what_was_found_and_how_fast(predict_py, tmp_path, capsys)
     assert last == f"1 of 1 image done: pictures and detections.json are in {tmp_path / 'out'}"
     predict_py("--threshold", 1, tmp_path / "a\nb.png")
     assert ": nothing (" in capsys.readouterr().out
+
+
+def test_an_interruption_keeps_what_was_found(predict_py, shapes, tmp_path, monkeypatch, capsys):
+    files = sorted((shapes / "val").iterdir())[:3]
+    whole = predict_py(*files)[1]
+    read = prediction_files.read_image
+    monkeypatch.setattr(prediction_files, "read_image", lambda file, **exif: stop(file) or read(file, **exif))
+
+    def stop(file):
+        if file == files[2]:
+            raise KeyboardInterrupt
+
+    status, results = predict_py(*files)
+    assert status == 130
+    assert results == [row for row in whole if row["file_name"] != str(files[2])] and len(results) == 40
+    assert capsys.readouterr().err.splitlines()[-1].endswith("out has pictures and detections.json of 2 of 3 files")
 
 
 def test_a_video_becomes_a_video(checkpoint, predict_py, tmp_path, capsys):
