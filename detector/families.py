@@ -158,7 +158,7 @@ def with_own_defaults(model: Any, loss: Any) -> tuple[Any, Any]:
 
 
 def require_loss_of_family(model: ModelConfig, loss: LossSettings) -> None:
-    """Raises ValueError where the family's heads cannot learn by the loss, or a key does nothing with it."""
+    """Raises ValueError where the family's heads cannot learn by the loss, or a key does nothing beside others."""
     losses = FAMILIES[model.family].losses
     if loss.name not in losses:
         raise ValueError(

@@ -12,7 +12,7 @@ from . import triton_support
 from .box_loss import BoxLoss, box_loss
 from .entries import require_flat
 from .finite import nan_unless_finite
-from .group_sums import ratio_over_group, require_group
+from .group_sums import ratio_over_group
 from .loss import Loss, LossSettings, require_from_zero, require_share, weighted_sum
 from .matched import Matched
 from .precision import at_least_float32
@@ -55,7 +55,6 @@ def focal_loss(
         [-0.0746, 0.2237, 0.2237, 0.0]
     """
     require_flat(logits, targets)
-    require_group(group)
     if logits.dtype != torch.float64 and triton_support.usable(logits):
         from .focal_triton import FocalSum
 

@@ -33,7 +33,11 @@ def ratio_over_group(total: Tensor, weight: Tensor, group: dist.ProcessGroup | N
 
 
 def sum_over_group(own: Tensor, group: dist.ProcessGroup | None) -> Tensor:
-    """Sum over the processes, the same on each; its gradient is that of this process's own summand, unscaled."""
+    """Sum over the processes, the same on each; its gradient is that of this process's own summand, unscaled.
+
+    Raises ValueError as `require_group`.
+    """
+    require_group(group)
     return own if group is None else _SumOverGroup.apply(own, group)
 
 

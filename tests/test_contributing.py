@@ -79,7 +79,6 @@ def apply_beside(folder: Path, diff: str) -> None:
         for hunk in re.split(r"^@@ .*\n", body, flags=re.MULTILINE)[1:]:
             before, added, after = re.fullmatch(r"((?: .*\n)*)((?:\+.*\n)*)((?: .*\n)*)", hunk).groups()
             before, added, after = ([line[1:] for line in part.splitlines()] for part in (before, added, after))
-
             place = max(range(len(lines) + 1), key=partial(around, lines, before, after))
             assert around(lines, before, after, place) >= min(2, len(before + after)), f"{name}: no place for\n{hunk}"
             lines[place:place] = added

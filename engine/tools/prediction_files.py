@@ -109,8 +109,8 @@ class FilePredictor:
         OutputFolder(self.output).discard([RESULTS])  # an earlier one is of other pictures
         num_unreadable = 0
         try:
-            for number, entry in enumerate(progress(iterable=inputs, desc="predict", unit="file")):
-                image_id = {} if self.ids is None else {"image_id": self.ids.image_ids[number]}
+            for entry in progress(iterable=inputs, desc="predict", unit="file"):
+                image_id = {} if self.ids is None else {"image_id": self.ids.image_ids[self.num_done]}
                 try:
                     line = self._frames(entry) if entry.frames else self._image(entry, image_id)
                 except DatasetError as error:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from losses import ALRPLoss, alrp_loss, ap_loss, dr_loss, focal_loss, rs_loss
+from losses import ALRPLoss, alrp_loss, ap_loss, dr_loss, focal_loss, rs_loss, smooth_l1_loss
 from losses.entries import positive_entries
 
 TYPES = [torch.int8, torch.int64, torch.float32, torch.float64, torch.bfloat16]
@@ -47,6 +47,7 @@ def test_a_group_that_is_none_is_refused(group):
         lambda: rs_loss(logits, targets, torch.rand(2), group=group),
         lambda: focal_loss(logits, targets, group=group),
         lambda: dr_loss(logits, targets, group=group),
+        lambda: smooth_l1_loss(torch.rand(2, 4), torch.rand(2, 4), group=group),
     ]
     for call in calls:
         with pytest.raises(ValueError, match=f"group must be a process group or None, got {group!r}"):
